@@ -1,0 +1,101 @@
+/*
+ * The master's side of its clients: the ring file, attaching by pidfd, the
+ * channels, the fault events (shared/client_ring.h, shared/PROTOCOL.md,
+ * Clients). It feeds the shards' tables in mem.h and calls the node's glue.
+ *
+ * All that a client says, in its slot, on its channel, by its descriptors, is
+ * copied once and checked. A client that breaks the rules is no longer heard:
+ * its requests are ignored, its faults wait, and its pages stay protected until
+ * its process ends. The master and the other clients go on.
+ *
+ * Threads: the control work (attach, requests, replies) is done on shard 0, a
+ * client's faults on the shard that owns the page.
+ */
+#ifndef WVM_MASTER_CLIENTS_H
+#define WVM_MASTER_CLIENTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "roles/master/mem.h"
+#include "shared/wavevm.h"
+
+struct wvm_clients;
+struct wvm_shard; /* ring/shard.h */
+
+/* Calls into the node's glue. None may block; all but log may be given as NULL in tests. */
+struct wvm_clients_ops {
+	/*
+	 * A thread of client waits for the page, to write it or not. On the
+	 * page's shard. It stays stopped until wvm_mem_install(), _lift() or
+	 * _wake() names the client; the same thread may come again, and a fault
+	 * may be spurious (the page was served since).
+	 */
+	void (*fault)(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t page, bool write,
+		      unsigned client);
+	/*
+	 * Hold (release) count pages from first as Modified for the client. On
+	 * shard 0. Answered by wvm_clients_reply() with token; token 0 wants no
+	 * answer (unpin of a client that died). Every unpin names a range whose
+	 * pin was answered with 0.
+	 */
+	void (*pin)(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t first, uint64_t count,
+		    uint64_t token);
+	void (*unpin)(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t first,
+		      uint64_t count, uint64_t token);
+	/*
+	 * The client left or died; its index is out of this shard's tables and
+	 * may name another client as soon as every shard was told. Take it out
+	 * of every mask of waiters. On each shard's thread.
+	 */
+	void (*client_gone)(void *ctx, unsigned shard, unsigned client);
+	/* Fill in what the node knows; faults_read, _write and _failed are filled. On shard 0. */
+	void (*stats)(void *ctx, unsigned client, struct wvm_stats *inout);
+	/* The node id of the home of an offset, or -errno. On shard 0. */
+	int (*where)(void *ctx, struct wvm_mem *vm, uint64_t gpa);
+	/* One line for the operator. On any shard. */
+	void (*log)(void *ctx, const char *line);
+};
+
+struct wvm_clients_conf {
+	const char *path; /* of the ring file */
+	uint32_t node_id;
+	uint64_t boot_id;                /* not 0, differs from every former life's */
+	uint64_t adopts_boot_id;         /* clients of that life may re-attach; 0: none */
+	struct wvm_memory *memory;       /* with every VM opened */
+	struct wvm_shard *const *shards; /* wvm_memory_shards() of them */
+	const struct wvm_clients_ops *ops;
+	void *ctx;
+};
+
+/* What wvm_memory_new() gets; its ctx is a struct wvm_clients **, filled by wvm_clients_open(). */
+extern const struct wvm_mem_ops wvm_clients_mem_ops;
+
+/*
+ * Creates the ring file, or takes over that of a dead master. Before the
+ * shards run. 0 or -errno with one line in err: -EADDRINUSE (a living master
+ * has it), -EPROTO (the file is something else, or of another layout),
+ * -ENOMEM, or open's errno.
+ */
+int wvm_clients_open(struct wvm_clients **out, const struct wvm_clients_conf *conf, char *err,
+		     size_t err_len);
+
+/* Begins to serve; called on shard 0 when every shard runs. 0 or -errno. */
+int wvm_clients_start(struct wvm_clients *c);
+
+/* Answers the request of that token; from any shard's thread. result: 0 or -errno. */
+void wvm_clients_reply(struct wvm_clients *c, unsigned shard, unsigned client, uint64_t token,
+		       int64_t result);
+
+/* Clients attached now. On shard 0. */
+unsigned wvm_clients_count(const struct wvm_clients *c);
+
+/*
+ * Closes every descriptor; unlinks the ring file if asked. After the shards
+ * have stopped. Clients keep waiting in their faults; their helper threads
+ * notice.
+ */
+void wvm_clients_close(struct wvm_clients *c, bool unlink_file);
+
+#endif

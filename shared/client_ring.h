@@ -1,0 +1,179 @@
+/*
+ * What the master and its clients agree on without a socket: the ring file
+ * (WVM_RING_PATH), the channel between the master and one client, and the
+ * messages on it (shared/PROTOCOL.md, Clients). Host byte order: it never
+ * leaves the host.
+ *
+ * The ring file: one header page written by the master, then 64 slots. It is
+ * read and written with pread and pwrite only, never mapped, so that nobody
+ * can take another process down by truncating it.
+ *  - The master holds an fcntl write lock on the header's first bytes as long
+ *    as it lives: that lock says whether a file's master is alive, and which
+ *    process it is (F_GETLK).
+ *  - A client holds an fcntl write lock on its slot's bytes. The master takes
+ *    the client's pid from that lock, never from the file.
+ *
+ * Attaching: lock a slot; write its body with state WVM_SLOT_FREE, then the
+ * state word WVM_SLOT_CLAIMED. The master watches the file with inotify, so
+ * that write wakes it and an idle file costs nothing. It opens a pidfd, takes
+ * the descriptors with pidfd_getfd, checks that each is what the slot says,
+ * and writes WVM_SLOT_READY or WVM_SLOT_REFUSED with a reason.
+ *
+ * The channel: a memfd made by the client, sealed against shrinking, with one
+ * SPSC ring each way; two eventfds are the doorbells. A client's rings are in
+ * its own memfd, out of reach of other clients.
+ */
+#ifndef WVM_SHARED_CLIENT_RING_H
+#define WVM_SHARED_CLIENT_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/spsc.h"
+#include "shared/wavevm.h"
+
+#define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
+#define WVM_RING_LAYOUT 1u                    /* changes with any change of this file */
+
+#define WVM_CLIENTS_MAX     64u
+#define WVM_RING_SHARDS_MAX 64u
+#define WVM_RING_VMS_MAX    8u
+#define WVM_RING_RAM_PATH   232u
+
+#define WVM_RING_HDR_BYTES  4096u
+#define WVM_RING_SLOT_BYTES 512u
+#define WVM_RING_LOCK_BYTES 64u /* of the header: the master's lock */
+
+/* 256 bytes. A VM whose memory this node serves. */
+struct wvm_ring_vm {
+	uint64_t size; /* bytes, a multiple of WVM_PAGE_SIZE */
+	uint16_t vm_id;
+	uint16_t reserved[7];
+	char ram_path[WVM_RING_RAM_PATH]; /* NUL-terminated; opened by clients, made by the master
+					   */
+};
+_Static_assert(sizeof(struct wvm_ring_vm) == 256, "vm entry");
+
+/* At offset 0; written by the master before magic, magic last. */
+struct wvm_ring_header {
+	uint64_t magic;
+	uint32_t layout;
+	uint32_t slot_count;
+	uint64_t boot_id; /* of this life of the master; 0 is none */
+	uint32_t shard_count;
+	uint32_t node_id;
+	uint32_t vm_count;
+	uint32_t reserved0;
+	uint64_t adopts_boot_id; /* clients of that life may re-attach as they are; 0: none */
+	uint8_t reserved1[208];
+	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
+};
+_Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");
+_Static_assert(sizeof(struct wvm_ring_header) <= WVM_RING_HDR_BYTES, "header page");
+
+enum wvm_slot_state {
+	WVM_SLOT_FREE = 0,
+	WVM_SLOT_CLAIMED = 1, /* by the client: the body stands, please attach */
+	WVM_SLOT_READY = 2,   /* by the master: attached */
+	WVM_SLOT_REFUSED = 3, /* by the master: see answer */
+};
+
+/* One slot: 512 bytes. Everything but state and answer is the client's. */
+struct wvm_ring_slot {
+	uint32_t state;
+	int32_t answer;    /* the master's: 0 or -errno (client_ring.h names the causes) */
+	uint64_t nonce;    /* the client's, random: an answer to a former owner is none to me */
+	uint64_t answered; /* the master's: the nonce that state and answer are about */
+	uint64_t boot_id;  /* the master's life the client means to attach to */
+	uint32_t shard_count;
+	int32_t channel_fd;                   /* the memfd */
+	int32_t to_master_fd;                 /* eventfd */
+	int32_t to_client_fd;                 /* eventfd */
+	int32_t uffd_fd[WVM_RING_SHARDS_MAX]; /* [k] serves pages with (gpa >> 30) % shards == k */
+	uint8_t reserved[208];
+};
+_Static_assert(sizeof(struct wvm_ring_slot) == WVM_RING_SLOT_BYTES, "slot");
+
+static inline int64_t wvm_ring_slot_offset(unsigned slot)
+{
+	return (int64_t)WVM_RING_HDR_BYTES + (int64_t)slot * WVM_RING_SLOT_BYTES;
+}
+
+#define WVM_RING_FILE_BYTES (WVM_RING_HDR_BYTES + WVM_CLIENTS_MAX * WVM_RING_SLOT_BYTES)
+
+/* Which shard serves a page. */
+static inline unsigned wvm_ring_shard(uint64_t gpa, unsigned shards)
+{
+	return (unsigned)((gpa >> 30) % shards);
+}
+
+/* The channel memfd: to the master first, then to the client, page-aligned each. */
+#define WVM_CHANNEL_CAPACITY   8192u /* data bytes of each ring */
+#define WVM_CHANNEL_RING_BYTES 12288u
+#define WVM_CHANNEL_BYTES      (2 * WVM_CHANNEL_RING_BYTES)
+_Static_assert(sizeof(struct wvm_spsc_mem) + WVM_CHANNEL_CAPACITY <= WVM_CHANNEL_RING_BYTES,
+	       "ring fits");
+
+/*
+ * Messages. A body shorter than its struct is a fault of the sender; bytes
+ * beyond it are of a later version and ignored.
+ */
+enum wvm_ring_msg {
+	/* client to master: struct wvm_ring_req, each answered by one WVM_RING_REPLY */
+	WVM_RING_MAP = 1,
+	WVM_RING_UNMAP = 2,
+	WVM_RING_PIN = 3,
+	WVM_RING_UNPIN = 4,
+	WVM_RING_STATS = 5, /* reply data: struct wvm_stats */
+	WVM_RING_WHERE = 6, /* reply result: node id */
+	WVM_RING_DETACH = 7,
+	/* master to client */
+	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
+	WVM_RING_ERROR = 65, /* struct wvm_ring_error */
+};
+
+/* 40 bytes. */
+struct wvm_ring_req {
+	uint64_t token; /* comes back in the reply */
+	uint16_t vm_id;
+	uint16_t reserved;
+	uint32_t mode; /* MAP: as wvm_map() */
+	uint64_t gpa;  /* WHERE, MAP, UNMAP, PIN, UNPIN; a multiple of the page size */
+	uint64_t len;  /* MAP, UNMAP, PIN, UNPIN; bytes, likewise */
+	uint64_t addr; /* MAP: where the client mapped it */
+};
+_Static_assert(sizeof(struct wvm_ring_req) == 40, "request");
+
+/* 16 bytes, then data_len bytes up to the record's end. */
+struct wvm_ring_reply {
+	uint64_t token;
+	int64_t result; /* 0, a value, or -errno */
+};
+
+enum wvm_ring_error_how {
+	WVM_ERROR_HOW_POISONED = 0, /* the access gets SIGBUS */
+	WVM_ERROR_HOW_PARKED = 1,   /* the thread stays stopped */
+	WVM_ERROR_HOW_MPROTECT = 2, /* no UFFDIO_POISON here: the helper makes the page PROT_NONE
+				       and wakes the thread, which gets SIGSEGV */
+};
+
+/* 32 bytes. A page of this client cannot be had. */
+struct wvm_ring_error {
+	uint64_t addr; /* in the client */
+	uint64_t gpa;
+	uint16_t vm_id;
+	uint16_t how;
+	int32_t reason; /* errno: ETIMEDOUT (home silent), EIO (last copy lost), … */
+	uint64_t reserved;
+};
+_Static_assert(sizeof(struct wvm_ring_error) == 32, "error");
+
+/* The features of every uffd of a client, exactly: anything more could hide or hold back faults. */
+#ifndef UFFD_FEATURE_POISON
+#define UFFD_FEATURE_POISON (1 << 14) /* linux 6.6 */
+#endif
+#define WVM_UFFD_FEATURES                                              \
+	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | \
+	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM) /* and UFFD_FEATURE_POISON where the kernel has it */
+
+#endif
