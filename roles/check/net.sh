@@ -1,0 +1,250 @@
+# A network of this machine's own, to be sourced by bash scripts run as root:
+#
+#   . roles/check/net.sh
+#   net_up 3                      # namespaces 1 2 3, addresses 10.77.0.1 .. 10.77.0.3
+#   net_exec 2 ping -c1 10.77.0.1
+#   net_start 1 logname program   # in the background; $NET_PID is its process id
+#   net_stop "$NET_PID"
+#   net_down                      # also done by a trap when the script ends
+#
+# The namespaces are joined by veth pairs over a bridge (MTU 1500, real segments,
+# GRO on), or, when CHAOS or NET_WIRE is set, by wvm_wire with CHAOS as its
+# specification and SEED as its seed; net_chaos then changes it while it runs.
+# Names carry the process id of the script: runs do not meet, and net_up removes
+# what a run that was killed left behind. Nothing outside the namespaces changes.
+#
+# Settings: WVM_BIN (where wvm_wire is), NET_MTU (1500), NET_DIR (set by net_up:
+# a directory for logs and sockets that net_down removes; NET_KEEP=1 keeps it).
+
+NET_PREFIX=10.77.0
+NET_TAG="wvm-$$"
+NET_COUNT=0
+NET_DIR=
+NET_PID=
+NET_WIRE_PID=
+NET_PIDS=()
+NET_HOOKS=()
+
+net_say() { printf 'net: %s\n' "$*" >&2; }
+
+# Namespace of host I.
+net_ns() { printf '%s-%s' "$NET_TAG" "$1"; }
+
+# Address of host I.
+net_ip() { printf '%s.%s' "$NET_PREFIX" "$1"; }
+
+# Runs a command in host I. The process keeps its pid through the exec.
+net_exec() {
+	local host=$1
+	shift
+	nsenter --net="/run/netns/$(net_ns "$host")" -- "$@"
+}
+
+# net_start I LOG COMMAND...: runs a command in host I in the background, its output in
+# $NET_DIR/LOG.log, its pid in NET_PID.
+net_start() {
+	local host=$1 log=$2
+	shift 2
+	nsenter --net="/run/netns/$(net_ns "$host")" -- "$@" >"$NET_DIR/$log.log" 2>&1 </dev/null &
+	NET_PID=$!
+	NET_PIDS+=("$NET_PID")
+}
+
+# Ends a process that net_start started: SIGTERM, SIGKILL after 5 s. Returns its exit status.
+net_stop() {
+	local pid=$1 i status=0
+	kill -TERM "$pid" 2>/dev/null
+	kill -CONT "$pid" 2>/dev/null
+	for ((i = 0; i < 100; i++)); do
+		net_running "$pid" || break
+		sleep 0.05
+	done
+	if net_running "$pid"; then
+		net_say "process $pid ignores SIGTERM, killing it"
+		kill -KILL "$pid" 2>/dev/null
+	fi
+	wait "$pid" 2>/dev/null || status=$?
+	net_forget "$pid"
+	return "$status"
+}
+
+net_forget() {
+	local pid rest=()
+	for pid in "${NET_PIDS[@]}"; do
+		[[ $pid == "$1" ]] || rest+=("$pid")
+	done
+	NET_PIDS=("${rest[@]}")
+}
+
+# Whether a process runs; one that only waits to be collected does not.
+net_running() {
+	local state
+	state=$(sed -n 's/^.*) \(.\).*/\1/p' "/proc/$1/stat" 2>/dev/null)
+	[[ -n $state && $state != Z && $state != X ]]
+}
+
+# net_wait_for PATTERN FILE [SECONDS]: waits for a line that matches.
+net_wait_for() {
+	local i
+	for ((i = 0; i < ${3:-20} * 20; i++)); do
+		grep -qE -- "$1" "$2" 2>/dev/null && return 0
+		sleep 0.05
+	done
+	net_say "no '$1' in $2 within ${3:-20} s"
+	return 1
+}
+
+# net_on_exit COMMAND: runs before net_down when the script ends, the last one first.
+net_on_exit() { NET_HOOKS=("$1" "${NET_HOOKS[@]}"); }
+
+net_cleanup() {
+	local status=$? hook
+	trap '' INT TERM HUP
+	trap - EXIT
+	for hook in "${NET_HOOKS[@]}"; do
+		eval "$hook"
+	done
+	net_down
+	exit "$status"
+}
+
+# Removes namespaces whose script is no longer alive.
+net_remove_stale() {
+	local name pid
+	for name in /run/netns/wvm-*-*; do
+		name=${name##*/}
+		pid=${name#wvm-}
+		pid=${pid%%-*}
+		[[ $pid =~ ^[0-9]+$ ]] || continue
+		[[ -d /proc/$pid ]] && continue
+		ip netns delete "$name" 2>/dev/null && net_say "removed $name of a dead run"
+	done
+	for name in "${TMPDIR:-/tmp}"/wvm-net-*; do
+		pid=${name##*wvm-net-}
+		pid=${pid%%.*}
+		[[ $pid =~ ^[0-9]+$ && ! -d /proc/$pid ]] && rm -rf -- "$name"
+	done
+	return 0
+}
+
+net_wire_program() {
+	local here
+	here=$(dirname -- "${BASH_SOURCE[0]}")
+	printf '%s/wvm_wire' "${WVM_BIN:-$here/../../build/bin}"
+}
+
+net_add_host() {
+	local ns
+	ns=$(net_ns "$1")
+	ip netns add "$ns" && ip -n "$ns" link set lo up
+}
+
+# Gives the device of host I its address; the neighbours are the other hosts.
+net_address() {
+	local ns
+	ns=$(net_ns "$1")
+	ip -n "$ns" address add "$(net_ip "$1")/24" dev eth0 &&
+		ip -n "$ns" link set eth0 up
+}
+
+# A veth carries large segmented packets whole unless it is told not to.
+net_join_by_bridge() {
+	local i bridge ns mtu=${NET_MTU:-1500} wire
+	bridge=$(net_ns bridge)
+	wire=$(net_wire_program)
+	ip netns add "$bridge" || return 1
+	ip -n "$bridge" link add br0 mtu "$mtu" type bridge forward_delay 0 mcast_snooping 0 || return 1
+	ip -n "$bridge" link set br0 up || return 1
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		ns=$(net_ns "$i")
+		ip -n "$ns" link add eth0 mtu "$mtu" type veth peer name "port$i" mtu "$mtu" \
+			netns "$bridge" || return 1
+		ip -n "$ns" link set eth0 gso_max_segs 1 txqueuelen 10000 || return 1
+		ip -n "$bridge" link set "port$i" master br0 up || return 1
+		if [[ -x $wire ]]; then
+			net_exec "$i" "$wire" --gro eth0 || return 1
+		fi
+		net_address "$i" || return 1
+	done
+}
+
+net_join_by_wire() {
+	local i names=() wire
+	wire=$(net_wire_program)
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		names+=("$(net_ns "$i")")
+	done
+	"$wire" --with-parent --napi --mtu "${NET_MTU:-1500}" --seed "${SEED:-1}" --chaos "${CHAOS:-}" \
+		--control "$NET_DIR/wire" --stats "$NET_DIR/wire.json" "${names[@]}" \
+		>"$NET_DIR/wire.log" 2>&1 </dev/null &
+	NET_WIRE_PID=$!
+	NET_PIDS+=("$NET_WIRE_PID")
+	for ((i = 0; i < 400; i++)); do
+		grep -q 'ready' "$NET_DIR/wire.log" && break
+		if ! net_running "$NET_WIRE_PID"; then
+			net_say "the wire did not start: $(tail -n1 "$NET_DIR/wire.log")"
+			return 1
+		fi
+		sleep 0.05
+	done
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		net_address "$i" || return 1
+	done
+}
+
+# net_chaos COMMAND...: tells the wire, e.g. net_chaos loss 5% partition '1|2,3'.
+net_chaos() { "$(net_wire_program)" --tell "$NET_DIR/wire" "$@"; }
+
+# The wire's counters now, as JSON.
+net_wire_stats() { net_chaos stats; }
+
+# net_up N: makes hosts 1 .. N and joins them. On failure everything is removed again.
+net_up() {
+	local i
+	if ((EUID != 0)); then
+		net_say "network namespaces need root"
+		return 1
+	fi
+	if ((NET_COUNT > 0)); then
+		net_say "the network is up already"
+		return 1
+	fi
+	if ! [[ ${1:-} =~ ^[0-9]+$ ]] || (($1 < 1 || $1 > 64)); then
+		net_say "net_up takes the number of hosts, 1 to 64"
+		return 1
+	fi
+	net_remove_stale
+	trap net_cleanup EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	trap 'exit 129' HUP
+	NET_DIR=$(mktemp -d "${TMPDIR:-/tmp}/wvm-net-$$.XXXXXX") || return 1
+	NET_COUNT=$1
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		net_add_host "$i" || { net_down; return 1; }
+	done
+	if [[ -n ${CHAOS:-} || -n ${NET_WIRE:-} ]]; then
+		net_join_by_wire || { net_down; return 1; }
+	else
+		net_join_by_bridge || { net_down; return 1; }
+	fi
+}
+
+# Ends what net_start and net_up started and removes the namespaces. May be called twice.
+net_down() {
+	local i pid
+	for pid in "${NET_PIDS[@]}"; do
+		[[ $pid == "$NET_WIRE_PID" ]] || net_stop "$pid"
+	done
+	[[ -n $NET_WIRE_PID ]] && net_stop "$NET_WIRE_PID"
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		ip netns delete "$(net_ns "$i")" 2>/dev/null
+	done
+	ip netns delete "$(net_ns bridge)" 2>/dev/null
+	[[ -n $NET_DIR && -z ${NET_KEEP:-} ]] && rm -rf -- "$NET_DIR"
+	NET_COUNT=0
+	NET_DIR=
+	NET_PIDS=()
+	NET_WIRE_PID=
+	return 0
+}
