@@ -196,7 +196,7 @@ enum wvm_drop {
 	WVM_DROP_SEGMENT,   /* offset, total and length do not fit each other or the type */
 	WVM_DROP_REQUEST,   /* a request id of 0 where one is due */
 	WVM_DROP_GPA,       /* unaligned, or beyond the guest */
-	WVM_DROP_GRANT,     /* a grant id of 0 where one is due, or one that has no place */
+	WVM_DROP_GRANT,     /* a grant id of 0 where one is due */
 	WVM_DROP_VM,        /* a VM that is not known here */
 	WVM_DROP_NODE,      /* src not a member, or dst not this node */
 	WVM_DROP_EPOCH,     /* of another epoch */

@@ -1,0 +1,417 @@
+/* The codec: explicit loads and stores, and the rules that a message obeys by its type. */
+#include "shared/wire.h"
+
+#include <string.h>
+
+#include "shared/crc32c.h"
+
+#define MAGIC UINT32_C(0x57564d58) /* "WVMX" */
+
+/* Eight words of eight bytes; what is packed into each stands in wire.h. */
+enum offset {
+	AT_MAGIC = 0,
+	AT_VERSION = AT_MAGIC + 4,
+	AT_TYPE = AT_VERSION + 1,
+	AT_FLAGS = AT_TYPE + 1,
+	AT_QOS_STATE = AT_FLAGS + 1,
+	AT_VM = AT_QOS_STATE + 1,
+	AT_PAYLOAD_LEN = AT_VM + 2,
+	AT_STEER = AT_PAYLOAD_LEN + 2,
+	AT_REPLY_STEER = AT_STEER + 2,
+	AT_NODES_SEGMENT = AT_REPLY_STEER + 2,
+	AT_EPOCH = AT_NODES_SEGMENT + 8,
+	AT_CRC = AT_EPOCH + 4,
+	AT_REQUEST = AT_CRC + 4,
+	AT_PAGE_VERSION = AT_REQUEST + 8,
+	AT_GRANT = AT_PAGE_VERSION + 8,
+	AT_OPERAND_HOPS = AT_GRANT + 8,
+	AT_HOPS = AT_OPERAND_HOPS + 7,
+	AT_END = AT_HOPS + 1,
+};
+_Static_assert(AT_END == WVM_HEADER_BYTES, "the header is 64 bytes");
+_Static_assert(AT_STEER == WVM_WIRE_STEER_OFFSET, "the socket filter finds the steer");
+_Static_assert(AT_NODES_SEGMENT % 8 == 0 && AT_EPOCH % 8 == 0 && AT_REQUEST % 8 == 0 &&
+		       AT_OPERAND_HOPS % 8 == 0,
+	       "words are aligned");
+
+/* Widths inside AT_NODES_SEGMENT and AT_OPERAND_HOPS. */
+#define NODE_BITS    WVM_NODE_ID_BITS
+#define SEGMENT_BITS 12
+#define NODE_MASK    (WVM_NODE_MAX - 1)
+#define SEGMENT_MASK ((1u << SEGMENT_BITS) - 1)
+#define HOPS_BITS    8
+_Static_assert(2 * NODE_BITS + 2 * SEGMENT_BITS == 64, "nodes and segment fill their word");
+_Static_assert(WVM_SEGMENT_TOTAL_MAX == SEGMENT_MASK * WVM_SEGMENT_UNIT, "totals fit");
+_Static_assert(WVM_OPERAND_BITS + HOPS_BITS == 64, "operand and hops fill their word");
+_Static_assert(WVM_PAGE_BYTES <= WVM_SEGMENT_TOTAL_MAX, "a page is one message");
+
+/* What a message may carry. */
+enum payload_rule {
+	NOTHING,
+	PAGE,  /* a page, or instead of it one of the flags ZERO, ERROR, HELD */
+	BYTES, /* anything, also nothing */
+	SOME,  /* anything but nothing, unless it is an ERROR or an ANSWER */
+};
+
+enum need {
+	REQUEST = 1, /* a request id */
+	GRANT = 2,   /* a grant id */
+	GPA = 4,     /* the operand is the address of a page */
+	KNOWN = 8,   /* the type exists */
+};
+
+struct rule {
+	const char *name;
+	uint8_t flags;   /* that may be set, AUTH apart */
+	uint8_t payload; /* enum payload_rule */
+	uint8_t needs;   /* enum need, or'ed */
+};
+
+#define RULE(type, flags, payload, needs) \
+	[WVM_MSG_##type] = {#type, flags, payload, KNOWN | (needs)}
+#define ZERO   WVM_MSG_ZERO
+#define ERROR  WVM_MSG_ERROR
+#define MORE   WVM_MSG_MORE
+#define KEEP   WVM_MSG_KEEP
+#define HELD   WVM_MSG_HELD
+#define ANSWER WVM_MSG_ANSWER
+
+static const struct rule rules[WVM_MSG_TYPES] = {
+	RULE(PING, ANSWER, NOTHING, REQUEST),
+	RULE(MEM_READ, HELD, NOTHING, REQUEST | GPA),
+	RULE(MEM_ACK, ZERO | ERROR | HELD, PAGE, REQUEST | GPA),
+	RULE(MEM_ACQUIRE, HELD, NOTHING, REQUEST | GPA),
+	RULE(VCPU_RUN, MORE, SOME, REQUEST),
+	RULE(VCPU_EXIT, MORE | ERROR, SOME, REQUEST),
+	RULE(VFIO_IRQ, ANSWER | ERROR, BYTES, 0),
+	RULE(VCPU_KICK, ANSWER | ERROR, BYTES, 0),
+	RULE(MEMMAP, MORE | ANSWER | ERROR, SOME, REQUEST),
+	RULE(INVALIDATE, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(DOWNGRADE, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(FETCH_AND_INVALIDATE, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(WRITE_BACK, ZERO | KEEP, PAGE, REQUEST | GRANT | GPA),
+	RULE(INVALIDATE_ACK, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(NOT_HELD, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(WRITE_BACK_ACK, ERROR, NOTHING, REQUEST | GRANT | GPA),
+	RULE(WRONG_HOME, 0, NOTHING, REQUEST | GPA),
+	RULE(LOST, 0, NOTHING, REQUEST | GRANT | GPA),
+	RULE(DECLARE_INTEREST, ANSWER | ERROR, NOTHING, REQUEST | GPA),
+	RULE(PAGE_PUSH_FULL, ZERO, PAGE, GPA),
+	RULE(PAGE_PUSH_DIFF, 0, SOME, GPA),
+	RULE(COMMIT_DIFF, ANSWER | ERROR, SOME, REQUEST | GPA),
+	RULE(FORCE_SYNC, ZERO, PAGE, REQUEST | GPA),
+	RULE(RPC_BATCH_MEMSET, MORE | ANSWER | ERROR, SOME, REQUEST),
+	RULE(HEARTBEAT, ANSWER, BYTES, 0),
+	RULE(VIEW_PULL, MORE, BYTES, 0),
+	RULE(VIEW_ACK, MORE, BYTES, 0),
+	RULE(NODE_ANNOUNCE, MORE, BYTES, 0),
+	RULE(BALLOT, MORE | ANSWER | ERROR, BYTES, 0),
+	RULE(REPORT, MORE | ANSWER | ERROR, BYTES, REQUEST),
+	RULE(HANDOVER, MORE | ANSWER | ERROR, BYTES, REQUEST),
+	RULE(BLOCK_READ, 0, BYTES, REQUEST),
+	RULE(BLOCK_WRITE, MORE, SOME, REQUEST),
+	RULE(BLOCK_ACK, ZERO | MORE | ERROR, BYTES, REQUEST),
+	RULE(BLOCK_FLUSH, 0, BYTES, REQUEST),
+	RULE(BLOCK_DISCARD, 0, BYTES, REQUEST),
+	RULE(BLOCK_ZERO, 0, BYTES, REQUEST),
+};
+
+static const char *const drop_names[WVM_DROP_REASONS] = {
+	[WVM_DROP_NONE] = "none",
+	[WVM_DROP_SHORT] = "short",
+	[WVM_DROP_LONG] = "long",
+	[WVM_DROP_MAGIC] = "magic",
+	[WVM_DROP_VERSION] = "version",
+	[WVM_DROP_LENGTH] = "length",
+	[WVM_DROP_CRC] = "crc",
+	[WVM_DROP_TYPE] = "type",
+	[WVM_DROP_AUTH] = "auth",
+	[WVM_DROP_FLAGS] = "flags",
+	[WVM_DROP_QOS] = "qos",
+	[WVM_DROP_STATE] = "state",
+	[WVM_DROP_HOPS] = "hops",
+	[WVM_DROP_SEGMENT] = "segment",
+	[WVM_DROP_REQUEST] = "request",
+	[WVM_DROP_GPA] = "gpa",
+	[WVM_DROP_GRANT] = "grant",
+	[WVM_DROP_VM] = "vm",
+	[WVM_DROP_NODE] = "node",
+	[WVM_DROP_EPOCH] = "epoch",
+	[WVM_DROP_SOURCE] = "source",
+	[WVM_DROP_STALE] = "stale",
+	[WVM_DROP_DUPLICATE] = "duplicate",
+	[WVM_DROP_ROOM] = "room",
+};
+
+const char *wvm_drop_name(enum wvm_drop reason)
+{
+	return (unsigned)reason < WVM_DROP_REASONS ? drop_names[reason] : "unknown";
+}
+
+const char *wvm_msg_name(uint8_t type)
+{
+	return type < WVM_MSG_TYPES ? rules[type].name : NULL;
+}
+
+static inline void store16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static inline void store32(uint8_t *p, uint32_t v)
+{
+	store16(p, (uint16_t)(v >> 16));
+	store16(p + 2, (uint16_t)v);
+}
+
+static inline void store64(uint8_t *p, uint64_t v)
+{
+	store32(p, (uint32_t)(v >> 32));
+	store32(p + 4, (uint32_t)v);
+}
+
+static inline uint16_t load16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t load32(const uint8_t *p)
+{
+	return (uint32_t)load16(p) << 16 | load16(p + 2);
+}
+
+static inline uint64_t load64(const uint8_t *p)
+{
+	return (uint64_t)load32(p) << 32 | load32(p + 4);
+}
+
+uint32_t wvm_wire_segment(uint32_t mtu)
+{
+	if (mtu < WVM_MTU_MIN)
+		return 0;
+	mtu = mtu < WVM_DATAGRAM_MAX ? mtu : WVM_DATAGRAM_MAX;
+	return (mtu - WVM_HEADER_BYTES) & ~(WVM_SEGMENT_UNIT - 1);
+}
+
+uint32_t wvm_wire_page_segment(uint32_t mtu)
+{
+	uint32_t most = wvm_wire_segment(mtu);
+	uint32_t count;
+
+	if (!most)
+		return 0;
+	count = (WVM_PAGE_BYTES + most - 1) / most;
+	return wvm_wire_total((WVM_PAGE_BYTES + count - 1) / count);
+}
+
+/*
+ * A message is cut into equal segments and a last one that may be shorter. No
+ * segment but the last is smaller than the least mtu makes it, which bounds
+ * the number of pieces that a receiver has to put together.
+ */
+static bool segment_fits(const struct wvm_msg *m)
+{
+	const uint32_t least = WVM_MTU_MIN - WVM_HEADER_BYTES;
+	uint32_t end = m->seg_offset + m->payload_len;
+
+	if (m->seg_offset % WVM_SEGMENT_UNIT || m->seg_total % WVM_SEGMENT_UNIT)
+		return false;
+	if (m->seg_offset > WVM_SEGMENT_TOTAL_MAX || m->seg_total > WVM_SEGMENT_TOTAL_MAX)
+		return false;
+	if (!m->payload_len)
+		return !m->seg_offset && !m->seg_total;
+	if (end > m->seg_total)
+		return false;
+	if (wvm_wire_total(end) == m->seg_total) /* the last one */
+		return !m->seg_offset ||
+		       (m->seg_offset >= least && m->seg_offset >= m->payload_len);
+	return m->payload_len >= least && m->payload_len % WVM_SEGMENT_UNIT == 0 &&
+	       m->seg_offset % m->payload_len == 0;
+}
+
+static enum wvm_drop check_payload(const struct wvm_msg *m, const struct rule *rule)
+{
+	bool instead = m->flags & (ZERO | ERROR);
+
+	if (!segment_fits(m))
+		return WVM_DROP_SEGMENT;
+	if (instead && (m->payload_len || (m->flags & (ZERO | ERROR)) == (ZERO | ERROR)))
+		return WVM_DROP_FLAGS;
+	switch ((enum payload_rule)rule->payload) {
+	case NOTHING: return m->payload_len ? WVM_DROP_SEGMENT : WVM_DROP_NONE;
+	case BYTES: return WVM_DROP_NONE;
+	case SOME:
+		instead |= !!(m->flags & ANSWER);
+		return m->payload_len || instead ? WVM_DROP_NONE : WVM_DROP_SEGMENT;
+	case PAGE: break;
+	}
+	if (m->flags & HELD) {
+		if (instead || m->payload_len)
+			return WVM_DROP_FLAGS;
+		instead = true;
+	}
+	if (instead)
+		return WVM_DROP_NONE;
+	return m->seg_total == WVM_PAGE_BYTES && m->payload_len % WVM_SEGMENT_UNIT == 0
+		       ? WVM_DROP_NONE
+		       : WVM_DROP_SEGMENT;
+}
+
+static enum wvm_drop check_operands(const struct wvm_msg *m, const struct rule *rule)
+{
+	if ((rule->needs & REQUEST) && !m->request)
+		return WVM_DROP_REQUEST;
+	if (m->gpa >= WVM_OPERAND_MAX)
+		return WVM_DROP_GPA;
+	if ((rule->needs & GPA) && (m->gpa % WVM_PAGE_BYTES || m->gpa >= WVM_GPA_MAX))
+		return WVM_DROP_GPA;
+	if ((rule->needs & GRANT) && !m->grant)
+		return WVM_DROP_GRANT;
+	return WVM_DROP_NONE;
+}
+
+enum wvm_drop wvm_wire_check(const struct wvm_msg *m)
+{
+	const struct rule *rule;
+	enum wvm_drop drop;
+
+	if (m->type >= WVM_MSG_TYPES || !(rules[m->type].needs & KNOWN))
+		return WVM_DROP_TYPE;
+	rule = &rules[m->type];
+	if (m->flags & WVM_MSG_AUTH)
+		return WVM_DROP_AUTH;
+	if (m->flags & ~rule->flags)
+		return WVM_DROP_FLAGS;
+	if (m->qos >= WVM_QOS_COUNT)
+		return WVM_DROP_QOS;
+	if (m->node_state >= WVM_NODE_STATES)
+		return WVM_DROP_STATE;
+	if (m->hops > WVM_HOPS_MAX)
+		return WVM_DROP_HOPS;
+	if (m->src >= WVM_NODE_MAX || m->dst >= WVM_NODE_MAX)
+		return WVM_DROP_NODE;
+	drop = check_payload(m, rule);
+	return drop ? drop : check_operands(m, rule);
+}
+
+/* The header with crc and hops as 0, which is what the checksum covers. */
+static void put_header(uint8_t *p, const struct wvm_msg *m)
+{
+	store32(p + AT_MAGIC, MAGIC);
+	p[AT_VERSION] = WVM_PROTOCOL_VERSION;
+	p[AT_TYPE] = m->type;
+	p[AT_FLAGS] = m->flags;
+	p[AT_QOS_STATE] = (uint8_t)(m->qos << 4 | m->node_state);
+	store16(p + AT_VM, m->vm_id);
+	store16(p + AT_PAYLOAD_LEN, m->payload_len);
+	store16(p + AT_STEER, m->steer);
+	store16(p + AT_REPLY_STEER, m->reply_steer);
+	store64(p + AT_NODES_SEGMENT, (uint64_t)m->src << (NODE_BITS + 2 * SEGMENT_BITS) |
+					      (uint64_t)m->dst << (2 * SEGMENT_BITS) |
+					      m->seg_offset / WVM_SEGMENT_UNIT << SEGMENT_BITS |
+					      m->seg_total / WVM_SEGMENT_UNIT);
+	store32(p + AT_EPOCH, m->epoch);
+	store32(p + AT_CRC, 0);
+	store64(p + AT_REQUEST, m->request);
+	store64(p + AT_PAGE_VERSION, m->version);
+	store64(p + AT_GRANT, m->grant);
+	store64(p + AT_OPERAND_HOPS, m->gpa << HOPS_BITS);
+}
+
+static void get_header(const uint8_t *p, struct wvm_msg *m)
+{
+	uint64_t nodes = load64(p + AT_NODES_SEGMENT);
+
+	*m = (struct wvm_msg){
+		.type = p[AT_TYPE],
+		.flags = p[AT_FLAGS],
+		.qos = p[AT_QOS_STATE] >> 4,
+		.node_state = p[AT_QOS_STATE] & 0xf,
+		.hops = p[AT_HOPS],
+		.vm_id = load16(p + AT_VM),
+		.payload_len = load16(p + AT_PAYLOAD_LEN),
+		.steer = load16(p + AT_STEER),
+		.reply_steer = load16(p + AT_REPLY_STEER),
+		.epoch = load32(p + AT_EPOCH),
+		.src = (uint32_t)(nodes >> (NODE_BITS + 2 * SEGMENT_BITS)),
+		.dst = (uint32_t)(nodes >> (2 * SEGMENT_BITS)) & NODE_MASK,
+		.seg_offset = ((uint32_t)nodes >> SEGMENT_BITS & SEGMENT_MASK) * WVM_SEGMENT_UNIT,
+		.seg_total = ((uint32_t)nodes & SEGMENT_MASK) * WVM_SEGMENT_UNIT,
+		.request = load64(p + AT_REQUEST),
+		.gpa = load64(p + AT_OPERAND_HOPS) >> HOPS_BITS,
+		.version = load64(p + AT_PAGE_VERSION),
+		.grant = load64(p + AT_GRANT),
+	};
+}
+
+size_t wvm_wire_encode(uint8_t *out, size_t room, const struct wvm_msg *m, const void *payload)
+{
+	uint8_t *behind = out + WVM_HEADER_BYTES;
+	uint32_t crc;
+
+	if (room < WVM_HEADER_BYTES + (size_t)m->payload_len || wvm_wire_check(m))
+		return 0;
+	put_header(out, m);
+	crc = wvm_crc32c(0, out, WVM_HEADER_BYTES);
+	crc = payload == behind ? wvm_crc32c(crc, behind, m->payload_len)
+				: wvm_crc32c_copy(crc, behind, payload, m->payload_len);
+	store32(out + AT_CRC, crc);
+	out[AT_HOPS] = m->hops;
+	return WVM_HEADER_BYTES + (size_t)m->payload_len;
+}
+
+size_t wvm_wire_encode_header(uint8_t out[WVM_HEADER_BYTES], const struct wvm_msg *m,
+			      const void *payload)
+{
+	if (wvm_wire_check(m))
+		return 0;
+	put_header(out, m);
+	store32(out + AT_CRC,
+		wvm_crc32c(wvm_crc32c(0, out, WVM_HEADER_BYTES), payload, m->payload_len));
+	out[AT_HOPS] = m->hops;
+	return WVM_HEADER_BYTES;
+}
+
+/* The checksum that a received or mutated segment ought to carry. */
+static uint32_t checksum(const uint8_t *segment, size_t len)
+{
+	uint8_t header[WVM_HEADER_BYTES];
+
+	memcpy(header, segment, sizeof(header));
+	store32(header + AT_CRC, 0);
+	header[AT_HOPS] = 0;
+	return wvm_crc32c(wvm_crc32c(0, header, sizeof(header)), segment + WVM_HEADER_BYTES,
+			  len - WVM_HEADER_BYTES);
+}
+
+void wvm_wire_seal(uint8_t *segment, size_t len)
+{
+	store32(segment + AT_CRC, checksum(segment, len));
+}
+
+enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m,
+			      const uint8_t **payload, size_t *consumed)
+{
+	size_t bytes, tag;
+
+	*consumed = len;
+	if (len > WVM_DATAGRAM_MAX)
+		return WVM_DROP_LONG;
+	if (len < WVM_HEADER_BYTES)
+		return WVM_DROP_SHORT;
+	if (load32(data + AT_MAGIC) != MAGIC)
+		return WVM_DROP_MAGIC;
+	if (data[AT_VERSION] != WVM_PROTOCOL_VERSION)
+		return WVM_DROP_VERSION;
+	bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
+	tag = data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
+	if (bytes + tag > len)
+		return WVM_DROP_LENGTH;
+	if (load32(data + AT_CRC) != checksum(data, bytes))
+		return WVM_DROP_CRC;
+	*consumed = bytes + tag;
+	get_header(data, m);
+	*payload = data + WVM_HEADER_BYTES;
+	return wvm_wire_check(m);
+}
