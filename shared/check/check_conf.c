@@ -1,0 +1,557 @@
+/* Configuration files: what is read from them, and what is said about a malformed one. */
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shared/conf.h"
+
+#define L10  "1234567890"
+#define L100 L10 L10 L10 L10 L10 L10 L10 L10 L10 L10
+
+enum kind {
+	NODES,
+	ROUTES,
+	DEVICES,
+};
+
+static char err[512];
+
+/* Parses a copy that is exactly len bytes long, so that a sanitizer sees a byte too far. */
+static int parse(enum kind kind, const char *text, size_t len)
+{
+	struct wvm_topology t;
+	struct wvm_routes r;
+	struct wvm_devices d;
+	char *tight = malloc(len ? len : 1);
+	int rc = -1;
+
+	ck_assert_ptr_nonnull(tight);
+	memcpy(tight, text, len);
+	memset(err, 'x', sizeof(err));
+	switch (kind) {
+	case NODES:
+		rc = wvm_topology_parse(&t, "t.conf", tight, len, err, sizeof(err));
+		wvm_topology_free(&t);
+		break;
+	case ROUTES:
+		rc = wvm_routes_parse(&r, "r.conf", tight, len, err, sizeof(err));
+		wvm_routes_free(&r);
+		break;
+	case DEVICES:
+		rc = wvm_devices_parse(&d, "d.conf", tight, len, err, sizeof(err));
+		wvm_devices_free(&d);
+		break;
+	}
+	free(tight);
+	return rc;
+}
+
+#define DEV "DEVICE 01:00.0 7\n"
+
+static const struct {
+	enum kind kind;
+	const char *text;
+	const char *error;
+} malformed[] = {
+	{NODES, "", "t.conf: there is no NODE line"},
+	{NODES, "\n  \n# NODE 0 10.0.0.1 9000 4 16\n\n", "t.conf: there is no NODE line"},
+	{NODES, "node 0 10.0.0.1 9000 4 16\n", "t.conf:1: 'node' is not NODE"},
+	{NODES, "\n# x\n\nROUTE 0 0 10.0.0.1 9000\n", "t.conf:4: 'ROUTE' is not NODE"},
+	{NODES, "NODE", "t.conf:1: field phys_id is missing after 'NODE'"},
+	{NODES, "NODE 0", "t.conf:1: field ip is missing after '0'"},
+	{NODES, "NODE 0 10.0.0.1\n", "t.conf:1: field port is missing after '10.0.0.1'"},
+	{NODES, "NODE 0 10.0.0.1 9000\n", "t.conf:1: field cores is missing after '9000'"},
+	{NODES, "NODE 0 10.0.0.1 9000 4\n", "t.conf:1: field ram_gb is missing after '4'"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 # 16\n", "t.conf:1: field ram_gb is missing after '4'"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 x\n", "t.conf:1: unexpected field 'x' after ram_gb"},
+	{NODES, "NODE 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7\n",
+	 "t.conf:1: too many fields, beginning with '6'"},
+	{NODES, "NODE zero 10.0.0.1 9000 4 16\n",
+	 "t.conf:1: phys_id 'zero' is not a decimal number"},
+	{NODES, "NODE -1 10.0.0.1 9000 4 16\n", "t.conf:1: phys_id '-1' is not a decimal number"},
+	{NODES, "NODE +1 10.0.0.1 9000 4 16\n", "t.conf:1: phys_id '+1' is not a decimal number"},
+	{NODES, "NODE 0x1 10.0.0.1 9000 4 16\n", "t.conf:1: phys_id '0x1' is not a decimal number"},
+	{NODES, "NODE 1.0 10.0.0.1 9000 4 16\n", "t.conf:1: phys_id '1.0' is not a decimal number"},
+	{NODES, "NODE 1048576 10.0.0.1 9000 4 16\n",
+	 "t.conf:1: phys_id '1048576' is not in the range 0 to 1048575"},
+	{NODES, "NODE 4294967296 10.0.0.1 9000 4 16\n",
+	 "t.conf:1: phys_id '4294967296' is not in the range 0 to 1048575"},
+	{NODES, "NODE 18446744073709551616 10.0.0.1 9000 4 16\n",
+	 "t.conf:1: phys_id '18446744073709551616' is not in the range 0 to 1048575"},
+	{NODES, "NODE 0 host 9000 4 16\n", "t.conf:1: ip 'host' is not an IPv4 address"},
+	{NODES, "NODE 0 10.0.0 9000 4 16\n", "t.conf:1: ip '10.0.0' is not an IPv4 address"},
+	{NODES, "NODE 0 10.0.0.256 9000 4 16\n",
+	 "t.conf:1: ip '10.0.0.256' is not an IPv4 address"},
+	{NODES, "NODE 0 10.0.0.01 9000 4 16\n", "t.conf:1: ip '10.0.0.01' is not an IPv4 address"},
+	{NODES, "NODE 0 fe80::1 9000 4 16\n",
+	 "t.conf:1: ip 'fe80::1' is not an IPv4 address (IPv6 is not supported)"},
+	{NODES, "NODE 0 10.0.0.1:9000 4 16\n", "t.conf:1: field ram_gb is missing after '16'"},
+	{NODES, "NODE 0 0.0.0.0 9000 4 16\n",
+	 "t.conf:1: ip '0.0.0.0' is not the address of a host"},
+	{NODES, "NODE 0 239.1.2.3 9000 4 16\n",
+	 "t.conf:1: ip '239.1.2.3' is not the address of a host"},
+	{NODES, "NODE 0 255.255.255.255 9000 4 16\n",
+	 "t.conf:1: ip '255.255.255.255' is not the address of a host"},
+	{NODES, "NODE 0 10.0.0.1 0 4 16\n", "t.conf:1: port '0' is not in the range 1 to 65535"},
+	{NODES, "NODE 0 10.0.0.1 70000 4 16\n",
+	 "t.conf:1: port '70000' is not in the range 1 to 65535"},
+	{NODES, "NODE 0 10.0.0.1 90o0 4 16\n", "t.conf:1: port '90o0' is not a decimal number"},
+	{NODES, "NODE 0 10.0.0.1 9000 65536 16\n",
+	 "t.conf:1: cores '65536' is not in the range 0 to 65535"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 0\n",
+	 "t.conf:1: ram_gb '0' is not in the range 1 to 4194304"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16G\n", "t.conf:1: ram_gb '16G' is not a decimal number"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 4194305\n",
+	 "t.conf:1: ram_gb '4194305' is not in the range 1 to 4194304"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 4194304\nNODE 1 10.0.0.2 9000 4 1\n",
+	 "t.conf:2: ram_gb '1' takes the cluster to 1048577 vnodes, above 1048576"},
+	{NODES, "NODE 3 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 4 16\nNODE 3 10.0.0.3 9000 4 16\n",
+	 "t.conf:3: phys_id '3' is that of line 1 already"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16\n\nNODE 1 10.0.0.1 9000 4 16\n",
+	 "t.conf:3: ip and port '10.0.0.1 9000' are those of line 1 already (only the sidecar "
+	 "127.0.0.1 8000 may stand in several lines)"},
+	{NODES, "NODE 0 127.0.0.1 9000 4 16\nNODE 1 127.0.0.1 9000 4 16\n",
+	 "t.conf:2: ip and port '127.0.0.1 9000' are those of line 1 already (only the sidecar "
+	 "127.0.0.1 8000 may stand in several lines)"},
+	{NODES, "NODE 0 10.0.0.1 8000 4 16\nNODE 1 10.0.0.1 8000 4 16\n",
+	 "t.conf:2: ip and port '10.0.0.1 8000' are those of line 1 already (only the sidecar "
+	 "127.0.0.1 8000 may stand in several lines)"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 #" L100 L100 L10 L10 "123456789\n",
+	 "t.conf:1: line is longer than 255 characters"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2\v9000 4 16\n",
+	 "t.conf:2: character 16 (0x0b) is not text"},
+	{NODES, "# \x7f", "t.conf:1: character 3 (0x7f) is not text"},
+
+	{ROUTES, "NODE 0 10.0.0.1 9000 4 16\n", "r.conf:1: 'NODE' is not ROUTE"},
+	{ROUTES, "ROUTE\n", "r.conf:1: field first_vnode is missing after 'ROUTE'"},
+	{ROUTES, "ROUTE 0 4 10.0.0.1\n", "r.conf:1: field port is missing after '10.0.0.1'"},
+	{ROUTES, "ROUTE 0 4 10.0.0.1 8000 1\n", "r.conf:1: unexpected field '1' after port"},
+	{ROUTES, "ROUTE 1048576 1 10.0.0.1 8000\n",
+	 "r.conf:1: first_vnode '1048576' is not in the range 0 to 1048575"},
+	{ROUTES, "ROUTE 0 1048577 10.0.0.1 8000\n",
+	 "r.conf:1: count '1048577' is not in the range 0 to 1048576"},
+	{ROUTES, "ROUTE 1048575 2 10.0.0.1 8000\n",
+	 "r.conf:1: count '2' goes beyond the last vnode, 1048575"},
+	{ROUTES, "ROUTE 4 0 10.0.0.1 8000\n",
+	 "r.conf:1: count '0' is for the default route, whose first_vnode is 0"},
+	{ROUTES, "ROUTE 0 4 gateway 8000\n", "r.conf:1: ip 'gateway' is not an IPv4 address"},
+	{ROUTES, "ROUTE 0 4 10.0.0.1 65536\n",
+	 "r.conf:1: port '65536' is not in the range 1 to 65535"},
+	{ROUTES, "ROUTE 0 0 10.0.0.1 8000\nROUTE 0 0 10.0.0.1 8000\n",
+	 "r.conf:2: count '0': the default route is in line 1 already"},
+	{ROUTES, "ROUTE 0 4 10.0.0.1 8000\nROUTE 3 1 10.0.0.2 8000\n",
+	 "r.conf:2: first_vnode '3': vnode 3 is in the route of line 1 already"},
+	{ROUTES, "ROUTE 3 1 10.0.0.1 8000\nROUTE 9 1 10.0.0.1 8000\nROUTE 0 4 10.0.0.2 8000\n",
+	 "r.conf:3: first_vnode '0': vnode 3 is in the route of line 1 already"},
+	{ROUTES, "ROUTE 8 2 10.0.0.1 8000\nROUTE 8 2 10.0.0.1 8000\n",
+	 "r.conf:2: first_vnode '8': vnode 8 is in the route of line 1 already"},
+	{ROUTES, "ROUTE 0 1048576 10.0.0.1 8000\nROUTE 1048575 1 10.0.0.1 8000\n",
+	 "r.conf:2: first_vnode '1048575': vnode 1048575 is in the route of line 1 already"},
+
+	{DEVICES, "", "d.conf: there is no DEVICE line"},
+	{DEVICES, "GPU\n", "d.conf:1: 'GPU' is not DEVICE, BAR<n> or END"},
+	{DEVICES, "BAR0 0x1000 4096\n", "d.conf:1: 'BAR0' outside of a DEVICE"},
+	{DEVICES, "END\n", "d.conf:1: 'END' outside of a DEVICE"},
+	{DEVICES, "DEVICE\n", "d.conf:1: field pci is missing after 'DEVICE'"},
+	{DEVICES, "DEVICE 01:00.0\n", "d.conf:1: field vfio group is missing after '01:00.0'"},
+	{DEVICES, "DEVICE 01:00.0 7 8\n", "d.conf:1: unexpected field '8' after vfio group"},
+	{DEVICES, "DEVICE 01:00 7\n", "d.conf:1: pci '01:00' is not of the form 0000:01:00.0"},
+	{DEVICES, "DEVICE 0000:01:00.00 7\n",
+	 "d.conf:1: pci '0000:01:00.00' is not of the form 0000:01:00.0"},
+	{DEVICES, "DEVICE 01:0g.0 7\n", "d.conf:1: pci '01:0g.0' is not of the form 0000:01:00.0"},
+	{DEVICES, "DEVICE 01:20.0 7\n",
+	 "d.conf:1: pci '01:20.0' has a slot above 1f or a function above 7"},
+	{DEVICES, "DEVICE 01:00.8 7\n",
+	 "d.conf:1: pci '01:00.8' has a slot above 1f or a function above 7"},
+	{DEVICES, "DEVICE 01:00.0 noiommu-7\n",
+	 "d.conf:1: vfio group 'noiommu-7' is not a decimal number"},
+	{DEVICES, "DEVICE 01:00.0 /dev/vfio/\n", "d.conf:1: vfio group '' is not a decimal number"},
+	{DEVICES, DEV DEV, "d.conf:2: 'DEVICE' before the END of the one in line 1"},
+	{DEVICES, DEV "END\n", "d.conf:2: 'END' before any BAR of the DEVICE in line 1"},
+	{DEVICES, DEV "BAR0 0x1000 4096\n", "d.conf:1: 'DEVICE' without END"},
+	{DEVICES, DEV "BAR0 0x1000 4096\nEND now\n", "d.conf:3: unexpected field 'now' after END"},
+	{DEVICES, DEV "BAR 0x1000 4096\n", "d.conf:2: 'BAR' is not BAR0 to BAR5"},
+	{DEVICES, DEV "BAR6 0x1000 4096\n", "d.conf:2: 'BAR6' is not BAR0 to BAR5"},
+	{DEVICES, DEV "BAR00 0x1000 4096\n", "d.conf:2: 'BAR00' is not BAR0 to BAR5"},
+	{DEVICES, DEV "BARx 0x1000 4096\n", "d.conf:2: 'BARx' is not BAR0 to BAR5"},
+	{DEVICES, DEV "BAR0\n", "d.conf:2: field gpa is missing after 'BAR0'"},
+	{DEVICES, DEV "BAR0 0x1000\n", "d.conf:2: field size is missing after '0x1000'"},
+	{DEVICES, DEV "BAR0 1000h 4096\n",
+	 "d.conf:2: gpa '1000h' is neither a decimal nor a 0x… number"},
+	{DEVICES, DEV "BAR0 0x 4096\n", "d.conf:2: gpa '0x' is neither a decimal nor a 0x… number"},
+	{DEVICES, DEV "BAR0 0x10000000000000 4096\n",
+	 "d.conf:2: gpa '0x10000000000000' is not in the range 0 to 4503599627370495"},
+	{DEVICES, DEV "BAR0 0x1000 0\n",
+	 "d.conf:2: size '0' is not in the range 16 to 1099511627776"},
+	{DEVICES, DEV "BAR0 0x1000 4000\n", "d.conf:2: size '4000' is not a power of two"},
+	{DEVICES, DEV "BAR0 0x1800 4096\n", "d.conf:2: gpa '0x1800' is not a multiple of the size"},
+	{DEVICES, DEV "BAR0 0x1000 4096\nBAR0 0x2000 4096\n",
+	 "d.conf:3: 'BAR0' is in line 2 already"},
+	{DEVICES, DEV "BAR0 0x1000 4096\nBAR2 0 8192\n",
+	 "d.conf:3: gpa '0' overlaps the BAR of line 2"},
+	{DEVICES, DEV "BAR0 0 8192\nEND\nDEVICE 02:00.0 8\nBAR5 0x1ff0 16\nEND\n",
+	 "d.conf:5: gpa '0x1ff0' overlaps the BAR of line 2"},
+	{DEVICES, DEV "BAR0 0 4096\nEND\nDEVICE 0000:01:00.0 8\n",
+	 "d.conf:4: pci '0000:01:00.0' is that of line 1 already"},
+};
+#define MALFORMED (sizeof(malformed) / sizeof(malformed[0]))
+
+START_TEST(a_malformed_file_is_told_by_file_line_and_field)
+{
+	int rc = parse(malformed[_i].kind, malformed[_i].text, strlen(malformed[_i].text));
+
+	ck_assert_str_eq(err, malformed[_i].error);
+	ck_assert_int_eq(rc, -EINVAL);
+}
+END_TEST
+
+START_TEST(a_nul_byte_is_not_text)
+{
+	static const char text[] = "NODE 0 10.0.0.1 9000 4 16\0\n";
+
+	ck_assert_int_eq(parse(NODES, text, sizeof(text) - 1), -EINVAL);
+	ck_assert_str_eq(err, "t.conf:1: character 26 (0x00) is not text");
+}
+END_TEST
+
+START_TEST(an_error_is_cut_to_its_buffer)
+{
+	struct wvm_topology t;
+	char small[12];
+
+	memset(small, 'x', sizeof(small));
+	ck_assert_int_eq(wvm_topology_parse(&t, "t.conf", "NOD", 3, small, 10), -EINVAL);
+	ck_assert_str_eq(small, "t.conf:1:");
+	ck_assert_int_eq(small[10], 'x');
+	ck_assert_int_eq(wvm_topology_parse(&t, "t.conf", "NOD", 3, NULL, 0), -EINVAL);
+	ck_assert_ptr_null(t.nodes);
+}
+END_TEST
+
+static struct wvm_topology topology(const char *text)
+{
+	struct wvm_topology t;
+
+	ck_assert_msg(!wvm_topology_parse(&t, "t", text, strlen(text), err, sizeof(err)), "%s",
+		      err);
+	ck_assert_str_eq(err, "");
+	return t;
+}
+
+START_TEST(vnodes_are_dealt_in_the_order_of_the_file)
+{
+	static const struct wvm_conf_node want[] = {
+		{7, 0x0a000001, 9000, 4, 16, 0, 4, 2},
+		{2, 0x0a000002, 65535, 0, 3, 4, 1, 4},
+		{9, 0x7f000001, 1, 65535, 1, 5, 1, 5},
+		{0, 0xdfffffff, 9000, 1, 4, 6, 1, 6},
+		{1048575, 0x01000000, 9000, 2, 131, 7, 32, 7},
+	};
+	struct wvm_topology t = topology("# five\n"
+					 "NODE 7 10.0.0.1 9000 4 16\n"
+					 "\n"
+					 "\tNODE  2\t10.0.0.2 65535 0 3  # memory only\n"
+					 "NODE 9 127.0.0.1 1 65535 1\r\n"
+					 "NODE 0 223.255.255.255 09000 1 4\n"
+					 "NODE 1048575 1.0.0.0 9000 2 131");
+
+	ck_assert_uint_eq(t.count, 5);
+	ck_assert_uint_eq(t.vnode_count, 39);
+	ck_assert_uint_eq(t.total_ram_gb, 155);
+	for (unsigned i = 0; i < 5; i++) {
+		const struct wvm_conf_node *node = &t.nodes[i];
+
+		ck_assert_uint_eq(node->phys_id, want[i].phys_id);
+		ck_assert_uint_eq(node->ip, want[i].ip);
+		ck_assert_uint_eq(node->port, want[i].port);
+		ck_assert_uint_eq(node->cores, want[i].cores);
+		ck_assert_uint_eq(node->ram_gb, want[i].ram_gb);
+		ck_assert_uint_eq(node->first_vnode, want[i].first_vnode);
+		ck_assert_uint_eq(node->vnode_count, want[i].vnode_count);
+		ck_assert_uint_eq(node->line, want[i].line);
+		ck_assert_ptr_eq(wvm_topology_by_phys(&t, node->phys_id), node);
+	}
+	wvm_topology_free(&t);
+	ck_assert_ptr_null(t.nodes);
+}
+END_TEST
+
+START_TEST(lookups_find_each_node_and_nothing_else)
+{
+	struct wvm_topology t = topology("NODE 5 10.0.0.1 9000 4 12\n"
+					 "NODE 1 10.0.0.2 9000 4 1\n"
+					 "NODE 3 10.0.0.3 9000 4 9\n");
+	static const unsigned owner[] = {5, 5, 5, 1, 3, 3};
+
+	for (uint32_t vnode = 0; vnode < 6; vnode++)
+		ck_assert_uint_eq(wvm_topology_by_vnode(&t, vnode)->phys_id, owner[vnode]);
+	ck_assert_ptr_null(wvm_topology_by_vnode(&t, 6));
+	ck_assert_ptr_null(wvm_topology_by_vnode(&t, UINT32_MAX));
+	for (uint32_t phys = 0; phys < 10; phys++) {
+		const struct wvm_conf_node *node = wvm_topology_by_phys(&t, phys);
+
+		ck_assert_int_eq(!!node, phys == 1 || phys == 3 || phys == 5);
+		ck_assert(!node || node->phys_id == phys);
+	}
+	ck_assert_ptr_null(wvm_topology_by_phys(&t, UINT32_MAX));
+	wvm_topology_free(&t);
+}
+END_TEST
+
+START_TEST(the_sidecar_may_stand_in_every_line)
+{
+	struct wvm_topology t = topology("NODE 0 127.0.0.1 8000 4 16\n"
+					 "NODE 1 127.0.0.1 8000 4 16\n"
+					 "NODE 2 10.0.0.2 8000 4 16\n");
+
+	ck_assert(wvm_conf_node_is_sidecar(&t.nodes[0]));
+	ck_assert(wvm_conf_node_is_sidecar(&t.nodes[1]));
+	ck_assert(!wvm_conf_node_is_sidecar(&t.nodes[2]));
+	wvm_topology_free(&t);
+}
+END_TEST
+
+START_TEST(a_million_nodes_are_read)
+{
+	const uint32_t count = WVM_NODE_MAX;
+	char *text = malloc((size_t)count * 48);
+	struct wvm_topology t;
+	size_t len = 0;
+
+	ck_assert_ptr_nonnull(text);
+	for (uint32_t i = 0; i < count; i++) /* an odd factor scatters the ids */
+		len += (size_t)sprintf(text + len, "NODE %u 10.%u.%u.%u 9000 2 4\n",
+				       i * 7919u % count, i >> 16, i >> 8 & 255, i & 255);
+	ck_assert_msg(!wvm_topology_parse(&t, "t", text, len, err, sizeof(err)), "%s", err);
+	ck_assert_uint_eq(t.vnode_count, count);
+	for (uint32_t i = 0; i < count; i += 97) {
+		ck_assert_ptr_eq(wvm_topology_by_vnode(&t, i), &t.nodes[i]);
+		ck_assert_ptr_eq(wvm_topology_by_phys(&t, i * 7919u % count), &t.nodes[i]);
+	}
+	wvm_topology_free(&t);
+	free(text);
+}
+END_TEST
+
+START_TEST(routes_are_found_by_range_then_default)
+{
+	static const char text[] = "ROUTE 100 50 10.0.0.1 8000\n"
+				   "ROUTE 0 0 10.0.0.9 8009 # the rest\n"
+				   "ROUTE 0 4 10.0.0.2 8000\n"
+				   "ROUTE 150 1 10.0.0.3 8001\n"
+				   "ROUTE 1048575 1 10.0.0.4 8000\n";
+	static const struct {
+		uint32_t vnode, line;
+	} want[] = {{0, 3},   {3, 3},   {4, 2},   {99, 2},      {100, 1},
+		    {149, 1}, {150, 4}, {151, 2}, {1048574, 2}, {1048575, 5}};
+	struct wvm_routes r;
+
+	ck_assert_msg(!wvm_routes_parse(&r, "r", text, strlen(text), err, sizeof(err)), "%s", err);
+	ck_assert_uint_eq(r.count, 4);
+	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++)
+		ck_assert_uint_eq(wvm_routes_find(&r, want[i].vnode)->line, want[i].line);
+	ck_assert_ptr_null(wvm_routes_find(&r, WVM_NODE_MAX));
+	ck_assert_uint_eq(wvm_routes_find(&r, 150)->ip, 0x0a000003);
+	ck_assert_uint_eq(wvm_routes_find(&r, 150)->port, 8001);
+	ck_assert_uint_eq(r.fallback.port, 8009);
+	wvm_routes_free(&r);
+}
+END_TEST
+
+START_TEST(without_a_default_route_the_rest_has_none)
+{
+	struct wvm_routes r;
+
+	ck_assert_int_eq(wvm_routes_parse(&r, "r", "ROUTE 2 2 10.0.0.1 8000", 23, err, 512), 0);
+	ck_assert_ptr_null(wvm_routes_find(&r, 1));
+	ck_assert_ptr_nonnull(wvm_routes_find(&r, 3));
+	ck_assert_ptr_null(wvm_routes_find(&r, 4));
+	wvm_routes_free(&r);
+	ck_assert_int_eq(wvm_routes_parse(&r, "r", "# none", 6, err, sizeof(err)), 0);
+	ck_assert_uint_eq(r.count, 0);
+	ck_assert_ptr_null(wvm_routes_find(&r, 0));
+	wvm_routes_free(&r);
+}
+END_TEST
+
+START_TEST(devices_are_read_with_their_bars)
+{
+	static const char text[] = "DEVICE 0000:01:00.0 12\n"
+				   "  BAR0 0xfe000000 0x1000000\n"
+				   "  BAR2 34359738368 0X10000 # decimal\n"
+				   "END\n"
+				   "\n"
+				   "DEVICE AB:1f.7 /dev/vfio/3\n"
+				   "BAR5 0 16\n"
+				   "END\n";
+	struct wvm_devices d;
+
+	ck_assert_msg(!wvm_devices_parse(&d, "d", text, strlen(text), err, sizeof(err)), "%s", err);
+	ck_assert_uint_eq(d.count, 2);
+	ck_assert_str_eq(d.devices[0].pci, "0000:01:00.0");
+	ck_assert_uint_eq(d.devices[0].group, 12);
+	ck_assert_uint_eq(d.devices[0].bar_count, 2);
+	ck_assert_uint_eq(d.devices[0].bars[0].gpa, 0xfe000000);
+	ck_assert_uint_eq(d.devices[0].bars[0].size, 0x1000000);
+	ck_assert_uint_eq(d.devices[0].bars[1].index, 2);
+	ck_assert_uint_eq(d.devices[0].bars[1].gpa, UINT64_C(34359738368));
+	ck_assert_uint_eq(d.devices[0].bars[1].size, 0x10000);
+	ck_assert_uint_eq(d.devices[0].bars[1].line, 3);
+	ck_assert_str_eq(d.devices[1].pci, "0000:ab:1f.7");
+	ck_assert_uint_eq(d.devices[1].group, 3);
+	ck_assert_uint_eq(d.devices[1].line, 6);
+	ck_assert_uint_eq(d.devices[1].bars[0].index, 5);
+	wvm_devices_free(&d);
+}
+END_TEST
+
+START_TEST(devices_have_a_bound)
+{
+	char text[(WVM_DEVICES_MAX + 1) * 64];
+	size_t len = 0, last = 0;
+
+	for (unsigned i = 0; i <= WVM_DEVICES_MAX; i++) {
+		last = len;
+		len += (size_t)sprintf(text + len, "DEVICE %02x:%02x.0 %u\nBAR0 %u 4096\nEND\n",
+				       i / 32, i % 32, i, i * 4096);
+	}
+	ck_assert_int_eq(parse(DEVICES, text, last), 0);
+	ck_assert_int_eq(parse(DEVICES, text, len), -EINVAL);
+	ck_assert_str_eq(err, "d.conf:769: 'DEVICE' is one more than the 256 that are possible");
+}
+END_TEST
+
+START_TEST(a_file_is_read_whole)
+{
+	char path[] = "/tmp/check_conf.XXXXXX", want[600];
+	int fd = mkstemp(path);
+	FILE *file = fdopen(fd, "w");
+	struct wvm_topology t;
+	struct wvm_routes r;
+	struct wvm_devices d;
+
+	ck_assert_ptr_nonnull(file);
+	for (int i = 0; i < 5000; i++)
+		fprintf(file, "NODE %d 10.0.%d.%d 9000 2 4\n", i, i / 250, i % 250 + 1);
+	fclose(file);
+	ck_assert_msg(!wvm_topology_load(&t, path, err, sizeof(err)), "%s", err);
+	ck_assert_uint_eq(t.count, 5000);
+	wvm_topology_free(&t);
+	ck_assert_int_eq(wvm_routes_load(&r, path, err, sizeof(err)), -EINVAL);
+	snprintf(want, sizeof(want), "%s:1: 'NODE' is not ROUTE", path);
+	ck_assert_str_eq(err, want);
+	ck_assert_int_eq(wvm_devices_load(&d, path, err, sizeof(err)), -EINVAL);
+	snprintf(want, sizeof(want), "%s:1: 'NODE' is not DEVICE, BAR<n> or END", path);
+	ck_assert_str_eq(err, want);
+	unlink(path);
+}
+END_TEST
+
+START_TEST(a_file_that_cannot_be_read_is_told)
+{
+	char dir[] = "/tmp/check_conf.XXXXXX", path[64], want[600];
+	struct wvm_topology t;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(wvm_topology_load(&t, dir, err, sizeof(err)), -EINVAL);
+	snprintf(want, sizeof(want), "%s: not a regular file", dir);
+	ck_assert_str_eq(err, want);
+
+	snprintf(path, sizeof(path), "%s/f", dir);
+	ck_assert_int_eq(wvm_topology_load(&t, path, err, sizeof(err)), -ENOENT);
+	snprintf(want, sizeof(want), "%s: No such file or directory", path);
+	ck_assert_str_eq(err, want);
+
+	ck_assert_int_eq(mkfifo(path, 0600), 0); /* must not wait for a writer */
+	ck_assert_int_eq(wvm_topology_load(&t, path, err, sizeof(err)), -EINVAL);
+	unlink(path);
+
+	fclose(fopen(path, "w"));
+	ck_assert_int_eq(truncate(path, (128 << 20) + 1), 0);
+	ck_assert_int_eq(wvm_topology_load(&t, path, err, sizeof(err)), -EFBIG);
+	snprintf(want, sizeof(want), "%s: larger than 128 MiB", path);
+	ck_assert_str_eq(err, want);
+	ck_assert_int_eq(truncate(path, 0), 0);
+	ck_assert_int_eq(wvm_topology_load(&t, path, err, sizeof(err)), -EINVAL);
+	snprintf(want, sizeof(want), "%s: there is no NODE line", path);
+	ck_assert_str_eq(err, want);
+	unlink(path);
+	rmdir(dir);
+}
+END_TEST
+
+static uint64_t random_state = 2;
+
+static uint64_t random64(void) /* splitmix64 */
+{
+	uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+/* A file is read, or refused with one line that begins with its name. */
+START_TEST(mutated_files_are_read_or_refused_with_one_line)
+{
+	static const char *const seeds[] = {
+		"NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n",
+		"ROUTE 0 0 10.0.0.1 8000\nROUTE 8 4 10.0.0.2 8000\n",
+		"DEVICE 0000:01:00.0 12\nBAR0 0x1000 4096\nEND\n",
+	};
+	unsigned good = 0;
+
+	for (int i = 0; i < 300000; i++) {
+		enum kind kind = (enum kind)(random64() % 3);
+		char text[256];
+		size_t len = strlen(seeds[kind]);
+		int rc;
+
+		memcpy(text, seeds[kind], len);
+		for (unsigned k = (unsigned)random64() % 4; k; k--)
+			text[random64() % len] = random64() % 4 ? "0129ax. \n#:-"[random64() % 12]
+								: (char)random64();
+		rc = parse(kind, text, random64() % 4 ? len : random64() % (len + 1));
+		good += !rc;
+		ck_assert(rc == 0 || rc == -EINVAL);
+		ck_assert_int_eq(!*err, !rc);
+		ck_assert(!rc || !strncmp(err, &"t.conf:\0r.conf:\0d.conf:"[kind * 8], 7));
+		ck_assert_ptr_null(strchr(err, '\n'));
+	}
+	ck_assert_uint_gt(good, 1000);
+	ck_assert_uint_lt(good, 250000);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("conf");
+	TCase *tc = tcase_create("conf");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_set_timeout(tc, 300);
+	tcase_add_loop_test(tc, a_malformed_file_is_told_by_file_line_and_field, 0, MALFORMED);
+	tcase_add_test(tc, a_nul_byte_is_not_text);
+	tcase_add_test(tc, an_error_is_cut_to_its_buffer);
+	tcase_add_test(tc, vnodes_are_dealt_in_the_order_of_the_file);
+	tcase_add_test(tc, lookups_find_each_node_and_nothing_else);
+	tcase_add_test(tc, the_sidecar_may_stand_in_every_line);
+	tcase_add_test(tc, a_million_nodes_are_read);
+	tcase_add_test(tc, routes_are_found_by_range_then_default);
+	tcase_add_test(tc, without_a_default_route_the_rest_has_none);
+	tcase_add_test(tc, devices_are_read_with_their_bars);
+	tcase_add_test(tc, devices_have_a_bound);
+	tcase_add_test(tc, a_file_is_read_whole);
+	tcase_add_test(tc, a_file_that_cannot_be_read_is_told);
+	tcase_add_test(tc, mutated_files_are_read_or_refused_with_one_line);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
