@@ -97,7 +97,7 @@ int main(void)
 	SRunner *sr;
 	int failed;
 
-	if (geteuid() != 0 && access("/dev/userfaultfd", R_OK | W_OK) != 0) {
+	if (geteuid() != 0) {
 		printf("SKIP check_floor: userfaultfd needs root\n");
 		return EXIT_SUCCESS;
 	}

@@ -188,8 +188,8 @@ void loop_send_fill(struct loop_send *send, const struct sockaddr_in *to, unsign
 				    .msg_iovlen = n_iov};
 	if (segment == 0)
 		return;
-	send->msg.msg_control = send->control.bytes;
-	send->msg.msg_controllen = sizeof(send->control.bytes);
+	send->msg.msg_control = send->control;
+	send->msg.msg_controllen = sizeof(send->control);
 	c = CMSG_FIRSTHDR(&send->msg);
 	c->cmsg_level = SOL_UDP;
 	c->cmsg_type = UDP_SEGMENT;

@@ -22,10 +22,7 @@ struct loop_send {
 	struct msghdr msg;
 	struct iovec iov[2 * FLOOR_SEGMENTS];
 	struct sockaddr_in to;
-	union {
-		struct cmsghdr align;
-		uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
-	} control;
+	uint64_t control[CMSG_SPACE(sizeof(uint16_t)) / sizeof(uint64_t)]; /* aligned for cmsghdr */
 	struct floor_header header[FLOOR_UFFD_BATCH];
 };
 
