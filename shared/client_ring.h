@@ -12,12 +12,15 @@
  *    process it is (F_GETLK).
  *  - A client holds an fcntl write lock on its slot's bytes. The master takes
  *    the client's pid from that lock, never from the file.
+ * Such locks are the process's and fall when it closes any descriptor of the
+ * file, so each process opens the file once (client_file.c sees to that).
  *
- * Attaching: lock a slot; write its body with state WVM_SLOT_FREE, then the
- * state word WVM_SLOT_CLAIMED. The master watches the file with inotify, so
- * that write wakes it and an idle file costs nothing. It opens a pidfd, takes
- * the descriptors with pidfd_getfd, checks that each is what the slot says,
- * and writes WVM_SLOT_READY or WVM_SLOT_REFUSED with a reason.
+ * Attaching: lock a slot; write its client half with claim 0, then claim, a
+ * random number. The master watches the file with inotify, so that write wakes
+ * it and an idle file costs nothing. It opens a pidfd, takes the descriptors
+ * with pidfd_getfd, checks that each is what the slot says, and writes its half
+ * of the slot: answered = claim, and 0 or the reason. Neither writes the
+ * other's half, so an answer to a former owner of a slot harms nobody.
  *
  * The channel: a memfd made by the client, sealed against shrinking, with one
  * SPSC ring each way; two eventfds are the doorbells. A client's rings are in
@@ -29,6 +32,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <linux/userfaultfd.h>
+
 #include "shared/spsc.h"
 #include "shared/wavevm.h"
 
@@ -38,6 +43,8 @@
 #define WVM_CLIENTS_MAX     64u
 #define WVM_RING_SHARDS_MAX 64u
 #define WVM_RING_VMS_MAX    8u
+#define WVM_RING_MAPS_MAX   16u /* ranges that one client may map */
+#define WVM_RING_CALLS_MAX  32u /* requests of one client without an answer */
 #define WVM_RING_RAM_PATH   232u
 
 #define WVM_RING_HDR_BYTES  4096u
@@ -71,26 +78,29 @@ struct wvm_ring_header {
 _Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");
 _Static_assert(sizeof(struct wvm_ring_header) <= WVM_RING_HDR_BYTES, "header page");
 
-enum wvm_slot_state {
-	WVM_SLOT_FREE = 0,
-	WVM_SLOT_CLAIMED = 1, /* by the client: the body stands, please attach */
-	WVM_SLOT_READY = 2,   /* by the master: attached */
-	WVM_SLOT_REFUSED = 3, /* by the master: see answer */
-};
-
-/* One slot: 512 bytes. Everything but state and answer is the client's. */
-struct wvm_ring_slot {
-	uint32_t state;
-	int32_t answer;    /* the master's: 0 or -errno (client_ring.h names the causes) */
-	uint64_t nonce;    /* the client's, random: an answer to a former owner is none to me */
-	uint64_t answered; /* the master's: the nonce that state and answer are about */
-	uint64_t boot_id;  /* the master's life the client means to attach to */
+/* What the client writes into its slot. */
+struct wvm_ring_claim {
+	uint64_t claim;   /* random, not 0; written last, alone. 0: nobody */
+	uint64_t boot_id; /* the master's life that is meant */
 	uint32_t shard_count;
 	int32_t channel_fd;                   /* the memfd */
 	int32_t to_master_fd;                 /* eventfd */
 	int32_t to_client_fd;                 /* eventfd */
-	int32_t uffd_fd[WVM_RING_SHARDS_MAX]; /* [k] serves pages with (gpa >> 30) % shards == k */
-	uint8_t reserved[208];
+	int32_t uffd_fd[WVM_RING_SHARDS_MAX]; /* [k]: wvm_ring_shard(gpa) == k */
+};
+
+/* What the master answers. */
+struct wvm_ring_answer {
+	uint64_t answered; /* the claim that this is about */
+	int32_t result;    /* 0: attached; -errno: refused */
+	uint32_t reserved;
+};
+
+struct wvm_ring_slot {
+	struct wvm_ring_claim client;
+	uint8_t reserved0[448 - sizeof(struct wvm_ring_claim)];
+	struct wvm_ring_answer master;
+	uint8_t reserved1[64 - sizeof(struct wvm_ring_answer)];
 };
 _Static_assert(sizeof(struct wvm_ring_slot) == WVM_RING_SLOT_BYTES, "slot");
 
@@ -153,8 +163,8 @@ struct wvm_ring_reply {
 enum wvm_ring_error_how {
 	WVM_ERROR_HOW_POISONED = 0, /* the access gets SIGBUS */
 	WVM_ERROR_HOW_PARKED = 1,   /* the thread stays stopped */
-	WVM_ERROR_HOW_MPROTECT = 2, /* no UFFDIO_POISON here: the helper makes the page PROT_NONE
-				       and wakes the thread, which gets SIGSEGV */
+	WVM_ERROR_HOW_REPLACE = 2,  /* no UFFDIO_POISON here: the helper maps a page of an empty
+				       file over it and wakes the thread, which gets SIGBUS */
 };
 
 /* 32 bytes. A page of this client cannot be had. */

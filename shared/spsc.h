@@ -80,6 +80,9 @@ int wvm_spsc_push2(struct wvm_spsc_tx *tx, uint32_t type, const void *a, uint32_
 		   const void *b, uint32_t b_len);
 int wvm_spsc_push(struct wvm_spsc_tx *tx, uint32_t type, const void *body, uint32_t len);
 
+/* Bytes that are free now, headers and padding not counted. 0 after a consumer's lie. */
+uint32_t wvm_spsc_room(struct wvm_spsc_tx *tx);
+
 /*
  * Takes the oldest record: copies its body (at most room bytes) to buf and
  * its type to *type. Returns the body's length; -EAGAIN: empty; -EMSGSIZE: the

@@ -102,9 +102,19 @@ int wvm_stats(struct wvm *w, struct wvm_stats *out);
 int64_t wvm_vm_size(struct wvm *w, uint16_t vm_id);
 
 /*
+ * The id of the node that is home to offset gpa of VM vm_id: 0 or more, or
+ * -EINVAL, -ENXIO, -ERANGE, -ECONNREFUSED, -ETIMEDOUT.
+ */
+int wvm_where(struct wvm *w, uint16_t vm_id, uint64_t gpa);
+
+/* The id of the node that this client is on. */
+int wvm_node_id(struct wvm *w);
+
+/*
  * Calls fn from the helper thread when a page of this client cannot be had
  * (text: one line for the operator) and when the master is gone (addr NULL).
- * fn must not touch mapped memory nor take a lock whose holder might.
+ * fn must not touch mapped memory, nor take a lock whose holder might, nor
+ * call any of these functions.
  */
 typedef void wvm_error_fn(void *opaque, void *addr, const char *text);
 void wvm_on_error(struct wvm *w, wvm_error_fn *fn, void *opaque);

@@ -37,7 +37,7 @@
 #include "shared/client_ring.h"
 #include "shared/wavevm.h"
 
-#define WVM_MEM_MAPS_MAX 16u /* ranges that one client may map */
+#define WVM_MEM_MAPS_MAX WVM_RING_MAPS_MAX
 
 struct wvm_memory; /* the node's clients and VMs */
 struct wvm_mem;    /* one VM */
@@ -86,6 +86,9 @@ unsigned wvm_memory_shards(const struct wvm_memory *node);
 /* Counters of one shard; a racing read from another thread sees slightly old numbers. */
 void wvm_memory_counters(const struct wvm_memory *node, unsigned shard,
 			 struct wvm_mem_counters *out);
+
+/* Behaves as on a kernel without UFFDIO_POISON (before 6.6), where the client's helper acts. */
+void wvm_memory_disable_poison(struct wvm_memory *node);
 
 /* How to treat pages that the RAM file holds already. */
 enum wvm_mem_open_how {
@@ -177,8 +180,8 @@ int wvm_mem_punch(struct wvm_mem *vm, uint64_t page);
 
 /*
  * The page cannot be had (reason: a positive errno). Each waiter is treated by
- * its mapping's policy: WVM_ERROR_SIGBUS poisons the page in that mm (it stays
- * so until this mm gets the page by a fault of another kind, or maps it anew),
+ * its mapping's policy: WVM_ERROR_SIGBUS poisons the page in that mm for as long
+ * as this mapping stands (the kernel has no way back but to map it anew),
  * WVM_ERROR_PARK leaves the thread where it is. Both send a WVM_RING_ERROR by
  * ops->failed. The page must not be in the file (-EBUSY, nothing done): a page
  * that cannot be upgraded is protected and punched first. 0.
