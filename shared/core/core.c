@@ -1,0 +1,457 @@
+#include "shared/core/core_int.h"
+
+/* shared/PROTOCOL.md, Times, gives the reason for each. */
+#define MS UINT64_C(1000000)
+
+void wvm_core_default_times(struct wvm_core_times *times)
+{
+	*times = (struct wvm_core_times){
+		.deadline_ns = 5000 * MS,
+		.hold_min_ns = MS / 10,
+		.hold_max_ns = 10 * MS,
+		.refault_ns = MS,
+		.rto_min_ns = MS,
+		.rto_initial_ns = 20 * MS,
+		.rto_max_ns = 500 * MS,
+	};
+}
+
+void wvm_core_default_limits(struct wvm_core_limits *limits)
+{
+	*limits = (struct wvm_core_limits){
+		.requests = 1024,
+		.txns = 1024,
+		.waiting = 4096,
+		.demands = 512,
+		.partials = 256,
+		.holder_blocks = 16384,
+		.peer_shards = 16,
+	};
+}
+
+/* Hands out parts of one block of memory; with base NULL it only measures. */
+struct carver {
+	uint8_t *base;
+	size_t used;
+};
+
+static void *carve(struct carver *c, size_t size, size_t count)
+{
+	void *part = c->base ? c->base + c->used : NULL;
+
+	c->used += (size * count + 63) & ~(size_t)63;
+	return part;
+}
+
+static bool limits_valid(const struct wvm_core_params *p)
+{
+	const struct wvm_core_limits *l = &p->limits;
+	const uint32_t most = 1u << 20;
+
+	return l->requests && l->requests <= most && l->txns && l->txns <= most && l->waiting &&
+	       l->waiting <= most && l->demands && l->demands <= most && l->partials &&
+	       l->partials <= most && !(l->partials & (l->partials - 1)) && l->holder_blocks &&
+	       l->holder_blocks <= 1u << 28 && l->peer_shards && l->peer_shards <= 256 &&
+	       p->members->count && p->self < p->members->count && p->boot;
+}
+
+static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)
+{
+	const struct wvm_core_limits *l = &p->limits;
+	struct wvm_core *core = carve(c, sizeof(*core), 1);
+	struct wvm_core scratch, *to = core ? core : &scratch;
+	uint32_t slots = l->requests + l->txns + l->demands;
+	struct wvm_partial *partials;
+	uint32_t *buckets;
+	uint8_t *pages;
+
+	if (core)
+		__builtin_memset(core, 0, sizeof(*core));
+	to->peers = carve(c, sizeof(*to->peers), p->members->count);
+	to->seen = carve(c, sizeof(*to->seen), (size_t)p->members->count * l->peer_shards);
+	to->held_from = carve(c, sizeof(*to->held_from), p->members->count);
+	to->requests = carve(c, sizeof(*to->requests), l->requests);
+	to->demands = carve(c, sizeof(*to->demands), l->demands);
+	to->txns = carve(c, sizeof(*to->txns), l->txns);
+	to->waiting = carve(c, sizeof(*to->waiting), l->waiting);
+	to->blocks = carve(c, sizeof(*to->blocks), l->holder_blocks);
+	to->actions = carve(c, sizeof(*to->actions), WVM_ACTIONS);
+	to->timers.heap = carve(c, sizeof(*to->timers.heap), slots);
+	partials = carve(c, sizeof(*partials), l->partials);
+	buckets = carve(c, sizeof(*buckets), l->partials);
+	pages = carve(c, WVM_PAGE_BYTES, l->partials);
+	if (!core)
+		return NULL;
+	core->timers.capacity = slots;
+	wvm_partials_init(&core->partials, partials, pages, buckets, l->partials);
+	return core;
+}
+
+size_t wvm_core_bytes(const struct wvm_core_params *params)
+{
+	struct carver c = {NULL, 0};
+
+	if (!limits_valid(params))
+		return 0;
+	lay_out(&c, params);
+	return c.used;
+}
+
+/* Threads a pool's slots into its free list. */
+#define FREE_LIST(core, pool, head, n)                                     \
+	do {                                                               \
+		for (uint32_t i_ = 0; i_ < (n); i_++)                      \
+			(core)->pool[i_].next = i_ + 1 < (n) ? i_ + 2 : 0; \
+		(core)->head = 1;                                          \
+	} while (0)
+
+struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *params)
+{
+	const struct wvm_core_limits *l = &params->limits;
+	struct carver c = {memory, 0};
+	struct wvm_core *core;
+
+	WVM_ASSERT(limits_valid(params));
+	core = lay_out(&c, params);
+	core->params = *params;
+	core->random = params->seed ? params->seed : UINT64_C(0x9e3779b97f4a7c15);
+	for (uint32_t i = 0; i < params->members->count; i++)
+		wvm_peer_init(&core->peers[i]);
+	__builtin_memset(core->seen, 0,
+			 sizeof(*core->seen) * params->members->count * l->peer_shards);
+	__builtin_memset(core->held_from, 0, sizeof(*core->held_from) * params->members->count);
+	__builtin_memset(core->requests, 0, sizeof(*core->requests) * l->requests);
+	__builtin_memset(core->demands, 0, sizeof(*core->demands) * l->demands);
+	__builtin_memset(core->txns, 0, sizeof(*core->txns) * l->txns);
+	FREE_LIST(core, requests, free_request, l->requests);
+	FREE_LIST(core, demands, free_demand, l->demands);
+	FREE_LIST(core, txns, free_txn, l->txns);
+	FREE_LIST(core, waiting, free_waiting, l->waiting);
+	FREE_LIST(core, blocks, free_block, l->holder_blocks);
+	return core;
+}
+
+static uint32_t find_vm(const struct wvm_core *core, uint16_t id)
+{
+	for (uint32_t i = 0; i < core->vm_count; i++)
+		if (core->vms[i].id == id)
+			return i;
+	return WVM_NIL;
+}
+
+uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
+{
+	if (core->vm_count == WVM_CORE_VMS_MAX || find_vm(core, vm->id) != WVM_NIL)
+		return WVM_NIL;
+	core->vms[core->vm_count] = *vm;
+	return core->vm_count++;
+}
+
+void wvm_core_serve(struct wvm_core *core, bool serving)
+{
+	core->serving = serving;
+}
+
+const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)
+{
+	return &core->stats;
+}
+
+uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t *vnode)
+{
+	uint16_t slice = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
+	uint32_t home = core->params.slices->home_vnode[slice];
+
+	if (vnode)
+		*vnode = home;
+	return wvm_member_of(core->params.members, home);
+}
+
+uint64_t wvm_core_next_id(struct wvm_core *core)
+{
+	return wvm_request_id(core->params.boot, core->params.shard, ++core->counter);
+}
+
+/* Old enough that the responder's window might pass it by soon. */
+bool wvm_core_id_old(const struct wvm_core *core, uint64_t id)
+{
+	return core->counter - wvm_request_counter(id) > WVM_SEEN_BITS / 2;
+}
+
+/* ns, give or take 30 %, so that retries of many do not meet again. */
+uint64_t wvm_core_jitter(struct wvm_core *core, uint64_t ns)
+{
+	uint64_t x = core->random; /* xorshift64*, Marsaglia and Vigna */
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	core->random = x;
+	x *= UINT64_C(0x2545f4914f6cdd1d);
+	return ns - ns * 3 / 10 + ns * 6 / 10 * (x >> 44) / (1u << 20);
+}
+
+/* The time until the next retry towards member after `tries` of them. */
+uint64_t wvm_core_backoff(struct wvm_core *core, uint32_t member, unsigned int tries)
+{
+	const struct wvm_core_times *t = &core->params.times;
+	uint64_t rto = wvm_peer_rto(&core->peers[member], t->rto_min_ns, t->rto_initial_ns,
+				    t->rto_max_ns);
+
+	while (tries-- && rto < t->rto_max_ns)
+		rto *= 2;
+	return wvm_core_jitter(core, rto < t->rto_max_ns ? rto : t->rto_max_ns);
+}
+
+struct wvm_action *wvm_core_emit(struct wvm_core *core, enum wvm_action_kind kind, uint32_t vm,
+				 uint64_t page)
+{
+	struct wvm_action *a = &core->actions[core->action_tail % WVM_ACTIONS];
+
+	WVM_ASSERT(core->action_tail - core->action_head < WVM_ACTIONS);
+	core->action_tail++;
+	a->kind = kind;
+	a->source = WVM_DATA_NONE;
+	a->writable = 0;
+	a->slot = 0;
+	a->vm = vm;
+	a->page = page;
+	a->waiters = 0;
+	a->data = NULL;
+	return a;
+}
+
+struct wvm_action *wvm_core_send(struct wvm_core *core, uint8_t type, uint32_t vm, uint64_t page,
+				 uint32_t member, uint32_t vnode)
+{
+	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_SEND, vm, page);
+
+	a->member = member;
+	a->msg = (struct wvm_msg){
+		.type = type,
+		.node_state = WVM_NODE_ACTIVE,
+		.hops = WVM_HOPS_MAX,
+		.vm_id = core->vms[vm].id,
+		.epoch = core->params.epoch,
+		.src = core->params.members->list[core->params.self].first_vnode,
+		.dst = vnode,
+		.gpa = page << WVM_PAGE_SHIFT,
+	};
+	return a;
+}
+
+const struct wvm_action *wvm_core_action(struct wvm_core *core)
+{
+	if (core->action_head == core->action_tail)
+		return NULL;
+	return &core->actions[core->action_head++ % WVM_ACTIONS];
+}
+
+uint64_t wvm_core_deadline(const struct wvm_core *core)
+{
+	return wvm_timer_next(&core->timers);
+}
+
+void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
+{
+	struct wvm_timer *t;
+
+	WVM_ASSERT(core->action_head == core->action_tail);
+	core->now_ns = now_ns;
+	t = wvm_timer_expired(&core->timers, now_ns);
+	if (!t)
+		return;
+	/* The timer is the first member of each slot type. */
+	switch ((enum wvm_timer_kind)t->kind) {
+	case WVM_TIMER_REQUEST: wvm_request_timer(core, (struct wvm_request *)t); break;
+	case WVM_TIMER_DEMAND: wvm_holder_timer(core, (struct wvm_demand *)t); break;
+	case WVM_TIMER_TXN: wvm_home_timer(core, (struct wvm_txn *)t); break;
+	}
+}
+
+void wvm_core_client_gone(struct wvm_core *core, unsigned int client)
+{
+	uint64_t keep = ~(UINT64_C(1) << client);
+
+	for (uint32_t i = 0; i < core->params.limits.requests; i++) {
+		core->requests[i].waiters_read &= keep;
+		core->requests[i].waiters_write &= keep;
+	}
+}
+
+/* ---- messages -------------------------------------------------------------------------- */
+
+/* Where a message's page and sender are, once checked. */
+struct place {
+	uint32_t member, vm;
+	uint64_t page;
+};
+
+static enum wvm_drop locate(struct wvm_core *core, const struct wvm_msg *msg, struct place *at)
+{
+	if (msg->epoch != core->params.epoch)
+		return WVM_DROP_EPOCH;
+	at->member = wvm_member_of(core->params.members, msg->src);
+	if (at->member == WVM_SLICE_NIL ||
+	    wvm_member_of(core->params.members, msg->dst) != core->params.self)
+		return WVM_DROP_NODE;
+	at->vm = find_vm(core, msg->vm_id);
+	if (at->vm == WVM_NIL)
+		return WVM_DROP_VM;
+	at->page = msg->gpa >> WVM_PAGE_SHIFT;
+	if (msg->gpa % WVM_PAGE_BYTES || at->page >= core->vms[at->vm].pages)
+		return WVM_DROP_GPA;
+	return WVM_DROP_NONE;
+}
+
+static enum wvm_drop wrong_home(struct wvm_core *core, const struct place *at,
+				const struct wvm_msg *msg)
+{
+	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRONG_HOME, at->vm, at->page, at->member,
+					     msg->src);
+
+	a->msg.request = msg->request;
+	a->msg.steer = msg->reply_steer;
+	return WVM_DROP_NODE;
+}
+
+/* What a holder says to a home. */
+static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
+			     const struct wvm_msg *msg, const uint8_t *data)
+{
+	bool request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
+
+	if (wvm_core_home_of(core, at->vm, at->page, NULL) != core->params.self)
+		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
+	if (!core->serving)
+		return WVM_DROP_ROOM;
+	switch (msg->type) {
+	case WVM_MSG_MEM_READ:
+	case WVM_MSG_MEM_ACQUIRE: return wvm_home_request(core, at->vm, at->page, at->member, msg);
+	case WVM_MSG_INVALIDATE_ACK:
+		return wvm_home_invalidated(core, at->vm, at->page, at->member, msg);
+	case WVM_MSG_WRITE_BACK:
+		return wvm_home_write_back(core, at->vm, at->page, at->member, msg, data);
+	default: return wvm_home_refused(core, at->vm, at->page, at->member, msg);
+	}
+}
+
+/* What a home says to a holder: only the page's home may. */
+static enum wvm_drop to_holder(struct wvm_core *core, const struct place *at,
+			       const struct wvm_msg *msg, const uint8_t *data)
+{
+	if (wvm_core_home_of(core, at->vm, at->page, NULL) != at->member)
+		return WVM_DROP_NODE;
+	switch (msg->type) {
+	case WVM_MSG_MEM_ACK:
+		return wvm_request_grant(core, at->vm, at->page, at->member, msg, data);
+	case WVM_MSG_WRITE_BACK_ACK:
+		return wvm_holder_acknowledged(core, at->vm, at->page, at->member, msg);
+	default: return wvm_holder_demand(core, at->vm, at->page, at->member, msg);
+	}
+}
+
+static bool wanted(struct wvm_core *core, const struct place *at, const struct wvm_msg *msg)
+{
+	uint32_t slot;
+
+	if (msg->type == WVM_MSG_WRITE_BACK)
+		return wvm_home_wants(core, at->vm, at->page, at->member, msg);
+	slot = wvm_held_of(core, at->vm, at->page)->request;
+	return slot && core->requests[slot - 1].id == msg->request;
+}
+
+/*
+ * Segments become a page before anybody acts on them. Those of a page that
+ * nobody waits for take no room; the last of them goes on alone, since a
+ * write-back that was stored already must be acknowledged again.
+ */
+static bool assemble(struct wvm_core *core, const struct place *at, const struct wvm_msg *msg,
+		     const uint8_t *payload, const uint8_t **data)
+{
+	if (!msg->payload_len || msg->payload_len == msg->seg_total) {
+		*data = msg->payload_len ? payload : NULL;
+		return true;
+	}
+	*data = NULL;
+	if (!wanted(core, at, msg))
+		return msg->seg_offset + msg->payload_len == msg->seg_total;
+	*data = wvm_partials_add(&core->partials, msg, payload);
+	core->stats.partials_evicted = core->partials.evicted;
+	return *data != NULL;
+}
+
+/* Types whose request id is the sender's own, counted by its window. */
+static bool windowed(uint8_t type)
+{
+	return type == WVM_MSG_MEM_READ || type == WVM_MSG_MEM_ACQUIRE ||
+	       type == WVM_MSG_INVALIDATE || type == WVM_MSG_DOWNGRADE ||
+	       type == WVM_MSG_FETCH_AND_INVALIDATE;
+}
+
+static enum wvm_drop dispatch(struct wvm_core *core, const struct place *at,
+			      const struct wvm_msg *msg, const uint8_t *payload)
+{
+	const uint8_t *data;
+
+	switch (msg->type) {
+	case WVM_MSG_MEM_READ:
+	case WVM_MSG_MEM_ACQUIRE:
+	case WVM_MSG_INVALIDATE_ACK:
+	case WVM_MSG_WRITE_BACK:
+	case WVM_MSG_NOT_HELD:
+	case WVM_MSG_LOST:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		return to_home(core, at, msg, data);
+	case WVM_MSG_MEM_ACK:
+	case WVM_MSG_INVALIDATE:
+	case WVM_MSG_DOWNGRADE:
+	case WVM_MSG_FETCH_AND_INVALIDATE:
+	case WVM_MSG_WRITE_BACK_ACK:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		return to_holder(core, at, msg, data);
+	case WVM_MSG_WRONG_HOME: return WVM_DROP_EPOCH;
+	default: return WVM_DROP_TYPE;
+	}
+}
+
+static enum wvm_drop receive(struct wvm_core *core, const struct wvm_msg *msg,
+			     const uint8_t *payload)
+{
+	struct wvm_seen *seen = NULL;
+	enum wvm_drop drop;
+	struct place at;
+
+	drop = locate(core, msg, &at);
+	if (drop)
+		return drop;
+	if (windowed(msg->type) && at.member != core->params.self) {
+		uint8_t shard = wvm_request_shard(msg->request);
+
+		if (shard >= core->params.limits.peer_shards || !wvm_request_boot(msg->request))
+			return WVM_DROP_REQUEST;
+		seen = &core->seen[at.member * core->params.limits.peer_shards + shard];
+		drop = wvm_seen_check(seen, msg->request);
+		if (drop)
+			return drop;
+	}
+	drop = dispatch(core, &at, msg, payload);
+	/* What was dropped for lack of room must be able to come again. */
+	if (seen && !drop)
+		wvm_seen_note(seen, msg->request);
+	return drop;
+}
+
+enum wvm_drop wvm_core_message(struct wvm_core *core, uint64_t now_ns, const struct wvm_msg *msg,
+			       const uint8_t *payload)
+{
+	enum wvm_drop drop;
+
+	core->now_ns = now_ns;
+	drop = receive(core, msg, payload);
+	if (drop)
+		core->stats.drops[drop]++;
+	return drop;
+}

@@ -1,0 +1,316 @@
+/*
+ * The protocol core: one shard's share of the home, holder and request state
+ * machines. It does no I/O: no sockets, clock, allocation, locks, globals.
+ *
+ *	inputs   a decoded message, a local fault, a pin, a tick with the time
+ *	outputs  actions in a bounded queue, which the driver takes and carries out in order
+ *
+ * The same objects are linked into daemons, simulator, fuzzers, explorer and
+ * kernel module. One thread at a time uses a core. Rules and the reason for
+ * each: shared/PROTOCOL.md.
+ *
+ * Home, per page                          Holder, per page
+ *
+ *         READ          ACQUIRE                  fault, READ sent     grant
+ *   HOME ------> SHARED ------+               I ---------------> I* --------> S
+ *    ^ |            |         |               |                               |
+ *    | | ACQUIRE    | INVALIDATE all,         | fault, ACQUIRE sent           | fault,
+ *    | |            | wait for every ack      v            grant   ACQUIRE    v
+ *    | +---> MODIFIED <-------+               I* ---------> M <----------- S*
+ *    |        |   | DOWNGRADE / WRITE_BACK        DOWNGRADE: protect, write back, S until ack
+ *    +--------+   +-----> SHARED                  FETCH: protect, save, punch, write back, I
+ *      FETCH / WRITE_BACK                         INVALIDATE: protect, punch, ack, I
+ */
+#ifndef WVM_CORE_H
+#define WVM_CORE_H
+
+#include "shared/core/msg.h"
+#include "shared/core/slices.h"
+#include "shared/core/timers.h"
+
+#define WVM_CLIENTS_MAX    64u /* programs per node: one bit each in a waiter mask */
+#define WVM_CORE_VMS_MAX   64u
+#define WVM_HOLDERS_INLINE 3u
+#define WVM_NIL            UINT32_MAX
+
+/* ---- what is kept per page ------------------------------------------------------------- */
+
+enum wvm_home_state {
+	WVM_HOME_HOME = 0, /* only the stored copy; zero-filled memory is this state */
+	WVM_HOME_SHARED,   /* the stored copy and `holders` equal ones */
+	WVM_HOME_MODIFIED, /* holder 0 is the owner; the stored copy is older, but kept */
+};
+
+enum wvm_home_flag {
+	WVM_HOME_WRITTEN = 1, /* the store holds bytes; without it the page is all zeros */
+	WVM_HOME_LOST = 2,    /* its last copy died with its owner: an error from then on */
+};
+
+/*
+ * The directory entry. 64 bytes, written by the home's shard only. An entry
+ * never touched is all zeros, so the array can be a sparse file. Every holder
+ * is kept with the request id of its grant, since whatever the home asks of a
+ * holder later names that grant; that is why holders beyond the inline ones
+ * are lists of blocks and not a bitmap.
+ */
+struct wvm_home_page {
+	uint64_t version; /* of the stored copy; 0: never asked for */
+	uint64_t granted; /* Modified: the version that the owner was granted */
+	uint64_t grant[WVM_HOLDERS_INLINE];
+	uint32_t member[WVM_HOLDERS_INLINE];
+	uint32_t more;    /* first wvm_holder_block + 1, or 0 */
+	uint32_t txn;     /* transaction in flight + 1, or 0 */
+	uint16_t holders; /* records, inline and beyond */
+	uint8_t state;    /* enum wvm_home_state */
+	uint8_t flags;    /* enum wvm_home_flag */
+};
+_Static_assert(sizeof(struct wvm_home_page) == 64, "one cache line");
+
+#define WVM_BLOCK_HOLDERS 5u
+
+/* Further holders of one page. 64 bytes. */
+struct wvm_holder_block {
+	uint64_t grant[WVM_BLOCK_HOLDERS];
+	uint32_t member[WVM_BLOCK_HOLDERS];
+	uint32_t next; /* block + 1, or 0 */
+};
+_Static_assert(sizeof(struct wvm_holder_block) == 64, "one cache line");
+
+/* Per unit of 2 MiB at its home. The counter outlives the pages' entries. */
+struct wvm_home_unit {
+	uint64_t version; /* highest version given to any page of the unit */
+};
+
+enum wvm_held_state {
+	WVM_HELD_INVALID = 0,
+	WVM_HELD_SHARED,
+	WVM_HELD_MODIFIED,
+};
+
+/* A page at its holder. 64 bytes, written by the holder's shard only; all zeros: never touched. */
+struct wvm_held_page {
+	uint64_t version;       /* Shared, Modified: what is held */
+	uint64_t grant;         /* and the request id that it was granted to */
+	uint64_t invalidated;   /* highest version given up; no grant at or below is taken */
+	uint64_t hold_until_ns; /* when it may be given up, for the faulter's sake */
+	uint64_t lost_ns;       /* when it was given up last */
+	uint32_t request;       /* own request outstanding + 1, or 0 */
+	uint32_t demand;        /* what the home asked for and is not done + 1, or 0 */
+	uint16_t pins;
+	uint8_t state; /* enum wvm_held_state */
+	uint8_t hold_shift;
+	uint32_t reserved[3];
+};
+_Static_assert(sizeof(struct wvm_held_page) == 64, "one cache line");
+
+/*
+ * One VM as the core sees it. The arrays belong to the driver, zero at first,
+ * indexed by page (store: 4096 bytes each) or unit, and may be sparse files:
+ * the core touches what it uses. With several shards all share the arrays;
+ * each touches only its own slices (home) and ranges (holder).
+ */
+struct wvm_core_vm {
+	uint16_t id;
+	uint64_t pages;
+	struct wvm_home_page *home;
+	struct wvm_home_unit *units;
+	uint8_t *store;
+	struct wvm_held_page *held;
+};
+
+/* ---- actions --------------------------------------------------------------------------- */
+
+enum wvm_action_kind {
+	WVM_ACT_SEND,    /* msg, with the page that `source` names as payload */
+	WVM_ACT_INSTALL, /* put data (NULL: zeros) into the RAM file, protected in every mm but
+			  * that of a writer when writable; wake the waiters */
+	WVM_ACT_LIFT,    /* the page is Modified: lift the protection for the waiters, wake them */
+	WVM_ACT_WAKE,    /* the page is there: wake the waiters */
+	WVM_ACT_PROTECT, /* write-protect the page in every mm; stores before are in, none after */
+	WVM_ACT_SAVE,    /* copy the page from the RAM file to outbox buffer `slot` */
+	WVM_ACT_PUNCH,   /* remove the page from the RAM file and every mm */
+	WVM_ACT_FAIL,    /* the page cannot be had: `reason`; tell the waiters */
+	WVM_ACT_PINNED,  /* a page with pins that was asked for is Modified now */
+};
+
+enum wvm_data_source {
+	WVM_DATA_NONE,
+	WVM_DATA_STORE,  /* the home's stored copy of the page */
+	WVM_DATA_RAM,    /* the page in the RAM file: protected before, stable until acknowledged */
+	WVM_DATA_OUTBOX, /* outbox buffer `slot` */
+};
+
+enum wvm_fail_reason {
+	WVM_FAIL_DEADLINE, /* the home did not answer in time */
+	WVM_FAIL_LOST,     /* the home says that the last copy is lost */
+};
+
+/*
+ * data is valid until the driver has taken the last action of this step. A
+ * payload of WVM_ACT_SEND may turn out to be all zeros: the driver then sends
+ * flag ZERO instead.
+ */
+struct wvm_action {
+	uint8_t kind;   /* enum wvm_action_kind */
+	uint8_t source; /* WVM_ACT_SEND: enum wvm_data_source */
+	uint8_t writable;
+	uint8_t reason; /* enum wvm_fail_reason */
+	uint32_t slot;
+	uint32_t vm;     /* index as returned by wvm_core_add_vm() */
+	uint32_t member; /* WVM_ACT_SEND: who gets it; this node itself included */
+	uint64_t page;
+	uint64_t waiters; /* clients, one bit each */
+	const uint8_t *data;
+	struct wvm_msg msg;
+};
+
+/* ---- figures --------------------------------------------------------------------------- */
+
+#define WVM_CORE_COUNTERS(X)                                                                   \
+	X(faults_read, "local read faults")                                                    \
+	X(faults_write, "local write faults")                                                  \
+	X(faults_local, "of those, answered without asking a home")                            \
+	X(faults_refused, "of those, sent back since all request slots were taken")            \
+	X(faults_failed, "requests that ended with an error")                                  \
+	X(requests_sent, "requests sent to homes, retries not counted")                        \
+	X(requests_retried, "requests sent again")                                             \
+	X(requests_renewed, "requests asked again under a new id")                             \
+	X(requests_blocked, "requests that waited for an own write-back")                      \
+	X(grants_shared, "pages received Shared")                                              \
+	X(grants_modified, "pages received Modified")                                          \
+	X(grants_upgrade, "of those, without data")                                            \
+	X(grants_zero, "of those, as the word zero")                                           \
+	X(grants_dropped, "grants not taken: late, or below what was invalidated")             \
+	X(home_reads, "MEM_READ served as home")                                               \
+	X(home_acquires, "MEM_ACQUIRE served as home")                                         \
+	X(home_txns, "transactions run as home")                                               \
+	X(home_txn_retries, "INVALIDATE, DOWNGRADE, FETCH sent again")                         \
+	X(home_txn_aborted, "transactions given up at the deadline")                           \
+	X(home_not_held, "grants that their holder never took")                                \
+	X(home_lost, "pages whose last copy is lost")                                          \
+	X(home_evicted, "sharer sets emptied for lack of blocks")                              \
+	X(demands_held, "INVALIDATE, DOWNGRADE, FETCH that waited for the hold time or a pin") \
+	X(demands_early, "of those asked for before their grant had come")                     \
+	X(write_backs, "pages written back")                                                   \
+	X(write_backs_retried, "write-backs sent again")                                       \
+	X(pages_shared, "pages held Shared now")                                               \
+	X(pages_modified, "pages held Modified now")                                           \
+	X(pages_homed, "pages that this home has been asked for")                              \
+	X(partials_evicted, "half-received pages dropped for lack of room")
+
+struct wvm_core_stats {
+#define WVM_CORE_COUNTER(name, text) uint64_t name;
+	WVM_CORE_COUNTERS(WVM_CORE_COUNTER)
+#undef WVM_CORE_COUNTER
+	uint64_t drops[WVM_DROP_REASONS];
+};
+
+/* ---- the core -------------------------------------------------------------------------- */
+
+/* Bounds of one shard. Every pool has one; what happens when it is empty is said here. */
+struct wvm_core_limits {
+	uint32_t requests; /* own requests; then faults are sent back to be taken again */
+	uint32_t txns;     /* pages in transaction as home; then requests are dropped (retry) */
+	uint32_t waiting;  /* requests queued behind transactions; then dropped (retry) */
+	uint32_t demands;  /* demands and write-backs as holder, 4 KiB of outbox each; then
+			    * the home's message is dropped (it retries) */
+	uint32_t partials; /* half-received pages, 4 KiB each; then the oldest goes (retry) */
+	uint32_t holder_blocks; /* then the page's sharers are invalidated to make room */
+	uint32_t peer_shards;   /* the most shards that any member has: 1 to 256 */
+};
+
+/* All in nanoseconds. The defaults are those of shared/PROTOCOL.md, Times. */
+struct wvm_core_times {
+	uint64_t deadline_ns;
+	uint64_t hold_min_ns, hold_max_ns, refault_ns;
+	uint64_t rto_min_ns, rto_initial_ns, rto_max_ns;
+};
+
+struct wvm_core_params {
+	const struct wvm_members *members; /* both outlive the core */
+	const struct wvm_slices *slices;
+	uint32_t self; /* index in members */
+	uint32_t epoch;
+	uint16_t boot; /* of this node: one more at every start, never 0 */
+	uint8_t shard; /* this shard's index, part of its request ids */
+	uint64_t seed; /* of the retry jitter */
+	struct wvm_core_limits limits;
+	struct wvm_core_times times;
+	uint8_t *outbox; /* limits.demands × 4096 bytes, the driver's; written by WVM_ACT_SAVE */
+};
+
+struct wvm_core;
+
+void wvm_core_default_limits(struct wvm_core_limits *limits);
+void wvm_core_default_times(struct wvm_core_times *times);
+
+/* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit is out of its range. */
+size_t wvm_core_bytes(const struct wvm_core_params *params);
+
+/* Makes a core in memory of at least wvm_core_bytes(). Never fails after that. */
+struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *params);
+
+/* Adds a VM. Returns its index (the `vm` of inputs and actions), or WVM_NIL when full or known. */
+uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm);
+
+/*
+ * A home answers requests only while it serves: after every live node has said
+ * what it holds (join.h). Requests before that are dropped and counted as ROOM.
+ */
+void wvm_core_serve(struct wvm_core *core, bool serving);
+
+/*
+ * A thread of `client` (0 to 63) faulted. Exactly one of WAKE, LIFT, INSTALL or
+ * FAIL with its bit follows, now or later; false: no room, the driver wakes
+ * the thread so that it faults again.
+ */
+bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page, bool write,
+		    unsigned int client);
+
+/*
+ * One decoded segment, addressed to this node, from an address that is its
+ * src's. payload (payload_len bytes) stays valid until the driver has taken
+ * the actions. Returns why it was dropped, or WVM_DROP_NONE; counts it, too.
+ */
+enum wvm_drop wvm_core_message(struct wvm_core *core, uint64_t now_ns, const struct wvm_msg *msg,
+			       const uint8_t *payload);
+
+/* Runs what is due, a bounded part of it: call again while wvm_core_deadline() <= now_ns. */
+void wvm_core_tick(struct wvm_core *core, uint64_t now_ns);
+
+/* When wvm_core_tick() is due next, or WVM_NEVER. */
+uint64_t wvm_core_deadline(const struct wvm_core *core);
+
+/*
+ * Takes the next action, or returns NULL. All are taken before the next tick
+ * or message from outside; messages that this node sent to itself may be put
+ * in while actions are left.
+ */
+const struct wvm_action *wvm_core_action(struct wvm_core *core);
+
+enum wvm_pin_result {
+	WVM_PIN_HELD,  /* Modified and pinned */
+	WVM_PIN_ASKED, /* WVM_ACT_PINNED or WVM_ACT_FAIL for the page follows */
+	WVM_PIN_ROOM,  /* no request slot: not pinned, try again later */
+	WVM_PIN_MANY,  /* 65,535 pins on it already: not pinned */
+};
+
+/* Pins a page: once Modified it is not given up until wvm_core_unpin(). A failed one is unpinned.
+ */
+enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_t vm,
+				 uint64_t page);
+void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page);
+
+/* A client is gone: nothing is installed for it any more. */
+void wvm_core_client_gone(struct wvm_core *core, unsigned int client);
+
+/* Written by the core's thread, readable by others (each figure by itself). */
+const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);
+
+/* Pages of member `home` that this shard holds, or has written back without acknowledgement. */
+uint64_t wvm_core_holdings(const struct wvm_core *core, uint32_t home);
+
+/* The home's member index and vnode of a page. Any thread. */
+uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t *vnode);
+
+#endif

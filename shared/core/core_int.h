@@ -1,0 +1,210 @@
+/*
+ * What the parts of the core share among themselves: the slots of its pools
+ * and the calls between core.c, home.c, request.c and holder.c.
+ */
+#ifndef WVM_CORE_INT_H
+#define WVM_CORE_INT_H
+
+#include "shared/core/assert.h"
+#include "shared/core/core.h"
+#include "shared/core/partial.h"
+#include "shared/core/peer.h"
+
+enum wvm_timer_kind {
+	WVM_TIMER_REQUEST,
+	WVM_TIMER_DEMAND,
+	WVM_TIMER_TXN,
+};
+
+enum wvm_request_state {
+	WVM_REQUEST_WINDOW,  /* waits for the peer's window */
+	WVM_REQUEST_SENT,    /* the timer is the retry */
+	WVM_REQUEST_BLOCKED, /* the page's write-back is not acknowledged: a request that overtook
+			      * it would tell the home that the grant was never taken */
+};
+
+/* An own request for a page: one per page at most. */
+struct wvm_request {
+	struct wvm_timer timer; /* first member: see wvm_core_tick() */
+	uint64_t id;            /* 0: not sent yet */
+	uint64_t page;
+	uint64_t waiters_read; /* clients */
+	uint64_t waiters_write;
+	uint64_t started_ns; /* the deadline runs from here */
+	uint64_t sent_ns;
+	uint32_t vm;
+	uint32_t member; /* the home's node; dst is the vnode that the slice names */
+	uint32_t home_vnode;
+	uint32_t next; /* window queue or free list; slot + 1 */
+	uint16_t tries;
+	uint8_t state; /* enum wvm_request_state */
+	uint8_t type;  /* WVM_MSG_MEM_READ or WVM_MSG_MEM_ACQUIRE */
+	bool pin;      /* somebody waits for WVM_ACT_PINNED */
+	/*
+	 * What the home asked of the grant before it came: small messages overtake
+	 * pages. It waits for the grant, once; asked again, the grant is refused.
+	 */
+	struct wvm_msg early; /* type 0 (PING): none */
+};
+
+enum wvm_demand_state {
+	WVM_DEMAND_HELD,       /* the page's hold time runs, or it is pinned */
+	WVM_DEMAND_WRITE_BACK, /* written back, not acknowledged; the timer is the retry */
+};
+
+/* What the home of a held page asked for: one per page at most. Owns the outbox buffer of its
+ * index. */
+struct wvm_demand {
+	struct wvm_timer timer;
+	uint64_t page;
+	uint64_t txn;   /* of the home; echoed */
+	uint64_t grant; /* names the copy that is meant, with version */
+	uint64_t version;
+	uint32_t vm;
+	uint32_t member; /* the home's node, and the vnode that asked */
+	uint32_t home_vnode;
+	uint32_t next;  /* free list; slot + 1 */
+	uint16_t steer; /* of the answer */
+	uint16_t tries;
+	uint8_t type;  /* the home's message */
+	uint8_t state; /* enum wvm_demand_state */
+	bool keep;     /* written back keeping a Shared copy: the RAM file has the bytes */
+};
+
+/* A request at its home. 40 bytes. */
+struct wvm_asked {
+	uint64_t id;
+	uint64_t version; /* that the requester holds, with HELD */
+	uint32_t member;
+	uint32_t vnode; /* of the requester, as in its src */
+	uint32_t next;  /* queue or free list; slot + 1 */
+	uint16_t reply_steer;
+	uint8_t type;
+	uint8_t flags;
+};
+
+enum wvm_txn_state {
+	WVM_TXN_INVALIDATE, /* until no holder but the requester is left */
+	WVM_TXN_DOWNGRADE,  /* until the owner has written back */
+	WVM_TXN_FETCH,
+	WVM_TXN_DRAIN, /* done; more requests were queued than one step may answer */
+};
+
+/* A transaction at a home: one per page at most. */
+struct wvm_txn {
+	struct wvm_timer timer;
+	struct wvm_asked asked;
+	uint64_t id;
+	uint64_t page;
+	uint64_t started_ns;
+	uint32_t vm;
+	uint32_t cursor;     /* next holder to send INVALIDATE to in this round */
+	uint32_t queue_head; /* requests that came later, oldest first; slot + 1 */
+	uint32_t queue_tail;
+	uint32_t next; /* free list; slot + 1 */
+	uint16_t tries;
+	uint8_t state; /* enum wvm_txn_state */
+};
+
+struct wvm_core {
+	struct wvm_core_params params;
+	struct wvm_core_stats stats;
+	struct wvm_core_vm vms[WVM_CORE_VMS_MAX];
+	uint32_t vm_count;
+	bool serving;
+	uint64_t counter; /* of the last id given out */
+	uint64_t random;  /* xorshift64* */
+	uint64_t now_ns;  /* of the present input */
+	struct wvm_timers timers;
+	struct wvm_partials partials;
+	struct wvm_peer *peers; /* members */
+	struct wvm_seen *seen;  /* members × peer_shards */
+	uint64_t *held_from;    /* members: pages held of each home */
+	struct wvm_request *requests;
+	struct wvm_demand *demands;
+	struct wvm_txn *txns;
+	struct wvm_asked *waiting;
+	struct wvm_holder_block *blocks;
+	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
+	struct wvm_action *actions; /* ring of WVM_ACTIONS */
+	uint32_t action_head, action_tail;
+};
+
+/*
+ * Room for the actions of one input, its messages to this node included. A
+ * tick handles one timer (at most 64 INVALIDATEs), a message at most
+ * WVM_TXN_BATCH queued requests.
+ */
+#define WVM_ACTIONS   1024u
+#define WVM_TXN_BATCH 64u
+
+/* core.c */
+struct wvm_action *wvm_core_emit(struct wvm_core *core, enum wvm_action_kind kind, uint32_t vm,
+				 uint64_t page);
+struct wvm_action *wvm_core_send(struct wvm_core *core, uint8_t type, uint32_t vm, uint64_t page,
+				 uint32_t member, uint32_t vnode);
+uint64_t wvm_core_next_id(struct wvm_core *core);
+bool wvm_core_id_old(const struct wvm_core *core, uint64_t id);
+uint64_t wvm_core_jitter(struct wvm_core *core, uint64_t ns);
+uint64_t wvm_core_backoff(struct wvm_core *core, uint32_t member, unsigned int tries);
+
+static inline struct wvm_home_page *wvm_home_of(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return &core->vms[vm].home[page];
+}
+
+static inline struct wvm_held_page *wvm_held_of(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return &core->vms[vm].held[page];
+}
+
+static inline uint16_t wvm_holder_steer(uint64_t page)
+{
+	return (uint16_t)(page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT));
+}
+
+/* request.c */
+bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg);
+bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
+		       uint64_t waiters, bool pin);
+void wvm_request_renew(struct wvm_core *core, struct wvm_request *r);
+void wvm_request_unblock(struct wvm_core *core, uint32_t slot);
+void wvm_request_timer(struct wvm_core *core, struct wvm_request *r);
+enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg, const uint8_t *data);
+
+/* holder.c */
+enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg);
+enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64_t page,
+				      uint32_t member, const struct wvm_msg *msg);
+void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
+void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, uint32_t home,
+		    enum wvm_held_state state);
+
+/* home.c */
+enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg);
+enum wvm_drop wvm_home_invalidated(struct wvm_core *core, uint32_t vm, uint64_t page,
+				   uint32_t member, const struct wvm_msg *msg);
+enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg);
+bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+		    const struct wvm_msg *msg);
+enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
+void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t);
+
+/* holders.c: the records of who holds a page */
+struct wvm_holder {
+	uint64_t *grant;
+	uint32_t *member;
+};
+struct wvm_holder wvm_holders_at(struct wvm_core *core, struct wvm_home_page *e, uint32_t index);
+uint32_t wvm_holders_find(struct wvm_core *core, struct wvm_home_page *e, uint32_t member);
+bool wvm_holders_add(struct wvm_core *core, struct wvm_home_page *e, uint32_t member,
+		     uint64_t grant);
+void wvm_holders_remove(struct wvm_core *core, struct wvm_home_page *e, uint32_t index);
+void wvm_holders_clear(struct wvm_core *core, struct wvm_home_page *e);
+
+#endif

@@ -1,0 +1,311 @@
+/*
+ * What a home asks of a holder: INVALIDATE, DOWNGRADE, FETCH_AND_INVALIDATE.
+ * The holder acts only on the copy that the message names by grant and
+ * version, keeps it for the hold time, and keeps data that has left until it
+ * is acknowledged.
+ */
+#include "shared/core/core_int.h"
+
+void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, uint32_t home,
+		    enum wvm_held_state state)
+{
+	core->held_from[home] -= h->state != WVM_HELD_INVALID;
+	core->held_from[home] += state != WVM_HELD_INVALID;
+	core->stats.pages_shared -= h->state == WVM_HELD_SHARED;
+	core->stats.pages_modified -= h->state == WVM_HELD_MODIFIED;
+	h->state = state;
+	core->stats.pages_shared += state == WVM_HELD_SHARED;
+	core->stats.pages_modified += state == WVM_HELD_MODIFIED;
+}
+
+uint64_t wvm_core_holdings(const struct wvm_core *core, uint32_t home)
+{
+	uint64_t pages = core->held_from[home];
+
+	for (uint32_t i = 0; i < core->params.limits.demands; i++) {
+		const struct wvm_demand *d = &core->demands[i];
+
+		pages += d->timer.place && d->member == home && d->state == WVM_DEMAND_WRITE_BACK &&
+			 !d->keep;
+	}
+	return pages;
+}
+
+static uint32_t slot_of(const struct wvm_core *core, const struct wvm_demand *d)
+{
+	return (uint32_t)(d - core->demands) + 1;
+}
+
+static struct wvm_demand *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg)
+{
+	uint32_t slot = core->free_demand;
+	struct wvm_demand *d;
+
+	if (!slot)
+		return NULL;
+	d = &core->demands[slot - 1];
+	core->free_demand = d->next;
+	*d = (struct wvm_demand){.timer.kind = WVM_TIMER_DEMAND,
+				 .page = page,
+				 .txn = msg->request,
+				 .grant = msg->grant,
+				 .version = msg->version,
+				 .vm = vm,
+				 .member = member,
+				 .home_vnode = msg->src,
+				 .steer = msg->reply_steer,
+				 .type = msg->type};
+	wvm_held_of(core, vm, page)->demand = slot;
+	return d;
+}
+
+/* Done with it. A request of this node for the page may go out now. */
+static void finish(struct wvm_core *core, struct wvm_demand *d)
+{
+	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
+
+	WVM_ASSERT(h->demand == slot_of(core, d));
+	h->demand = 0;
+	wvm_timer_cancel(&core->timers, &d->timer);
+	d->next = core->free_demand;
+	core->free_demand = slot_of(core, d);
+	if (h->request)
+		wvm_request_unblock(core, h->request);
+}
+
+static void answer(struct wvm_core *core, const struct wvm_demand *d, uint8_t type)
+{
+	struct wvm_action *a = wvm_core_send(core, type, d->vm, d->page, d->member, d->home_vnode);
+
+	a->msg.request = d->txn;
+	a->msg.grant = d->grant;
+	a->msg.version = d->version;
+	a->msg.steer = d->steer;
+	a->msg.reply_steer = wvm_holder_steer(d->page);
+	if (type != WVM_MSG_WRITE_BACK)
+		return;
+	a->msg.qos = WVM_QOS_BULK;
+	a->msg.flags = d->keep ? WVM_MSG_KEEP : 0;
+	a->source = d->keep ? WVM_DATA_RAM : WVM_DATA_OUTBOX;
+	a->slot = slot_of(core, d) - 1;
+}
+
+/* ---- giving up ------------------------------------------------------------------------- */
+
+static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t home,
+		    struct wvm_held_page *h)
+{
+	wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
+	if (h->invalidated < h->version)
+		h->invalidated = h->version;
+	h->lost_ns = core->now_ns;
+	wvm_holder_set(core, h, home, WVM_HELD_INVALID);
+}
+
+static void drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t home,
+			struct wvm_held_page *h)
+{
+	wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+	give_up(core, vm, page, home, h);
+}
+
+/* The bytes move to the outbox: no thread of this node may read them once others may write. */
+static void save_and_drop(struct wvm_core *core, struct wvm_demand *d, struct wvm_held_page *h)
+{
+	wvm_core_emit(core, WVM_ACT_SAVE, d->vm, d->page)->slot = slot_of(core, d) - 1;
+	give_up(core, d->vm, d->page, d->member, h);
+	d->keep = false;
+}
+
+static void write_back(struct wvm_core *core, struct wvm_demand *d)
+{
+	answer(core, d, WVM_MSG_WRITE_BACK);
+	wvm_timer_arm(&core->timers, &d->timer,
+		      core->now_ns + wvm_core_backoff(core, d->member, d->tries));
+}
+
+/* Carries d out: the hold time is over and the page is not pinned. */
+static void obey(struct wvm_core *core, struct wvm_demand *d)
+{
+	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
+
+	WVM_ASSERT(h->grant == d->grant && h->version == d->version);
+	if (d->type == WVM_MSG_INVALIDATE) {
+		WVM_ASSERT(h->state == WVM_HELD_SHARED);
+		drop_shared(core, d->vm, d->page, d->member, h);
+		answer(core, d, WVM_MSG_INVALIDATE_ACK);
+		finish(core, d);
+		return;
+	}
+	WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
+	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);
+	if (d->type == WVM_MSG_DOWNGRADE) {
+		wvm_holder_set(core, h, d->member, WVM_HELD_SHARED);
+		d->keep = true;
+	} else {
+		save_and_drop(core, d, h);
+	}
+	d->state = WVM_DEMAND_WRITE_BACK;
+	d->tries = 0;
+	core->stats.write_backs++;
+	write_back(core, d);
+}
+
+/* Obeys now, or when the page may go. */
+static void obey_when_due(struct wvm_core *core, struct wvm_demand *d)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
+	bool pinned = h->state == WVM_HELD_MODIFIED && h->pins;
+
+	d->state = WVM_DEMAND_HELD;
+	if (!pinned && core->now_ns >= h->hold_until_ns) {
+		obey(core, d);
+		return;
+	}
+	core->stats.demands_held++;
+	if (pinned)
+		wvm_timer_cancel(&core->timers, &d->timer); /* wvm_core_unpin() goes on */
+	else
+		wvm_timer_arm(&core->timers, &d->timer, h->hold_until_ns);
+}
+
+void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
+{
+	if (d->state == WVM_DEMAND_HELD) {
+		obey_when_due(core, d);
+		return;
+	}
+	/* The only copy of these bytes: it is sent until the home has it, however long that is. */
+	if (d->tries < UINT16_MAX)
+		d->tries++;
+	core->stats.write_backs_retried++;
+	write_back(core, d);
+}
+
+void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+
+	core->now_ns = now_ns;
+	WVM_ASSERT(h->pins > 0);
+	if (!--h->pins && h->demand && core->demands[h->demand - 1].state == WVM_DEMAND_HELD)
+		obey_when_due(core, &core->demands[h->demand - 1]);
+}
+
+/* ---- the home's messages --------------------------------------------------------------- */
+
+/* The home repeats what is answered and not acknowledged, or asks for more of the same copy. */
+static void repeat(struct wvm_core *core, struct wvm_demand *d, const struct wvm_msg *msg)
+{
+	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
+
+	d->txn = msg->request;
+	if (msg->type == WVM_MSG_INVALIDATE) {
+		/* Asked of sharers only: the home has the bytes, its acknowledgement was lost. */
+		if (d->keep)
+			drop_shared(core, d->vm, d->page, d->member, h);
+		answer(core, d, WVM_MSG_INVALIDATE_ACK);
+		finish(core, d);
+		return;
+	}
+	if (msg->type == WVM_MSG_FETCH_AND_INVALIDATE && d->keep)
+		save_and_drop(core, d, h);
+	answer(core, d, WVM_MSG_WRITE_BACK);
+}
+
+static enum wvm_drop named_copy(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	bool of_sharer = msg->type == WVM_MSG_INVALIDATE;
+	struct wvm_demand *d;
+
+	/* An owner is never asked to INVALIDATE, nor a sharer to write back: late, or forged. */
+	if (of_sharer != (h->state == WVM_HELD_SHARED))
+		return WVM_DROP_STALE;
+	if (h->demand) {
+		d = &core->demands[h->demand - 1];
+		WVM_ASSERT(d->state == WVM_DEMAND_HELD);
+		d->type = msg->type;
+		d->txn = msg->request;
+		return WVM_DROP_NONE;
+	}
+	d = begin(core, vm, page, member, msg);
+	if (!d)
+		return WVM_DROP_ROOM;
+	obey_when_due(core, d);
+	return WVM_DROP_NONE;
+}
+
+/*
+ * The message means a grant that this node does not have: it never came, and
+ * now never will be taken; or it is long over.
+ */
+static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_request *r = h->request ? &core->requests[h->request - 1] : NULL;
+	uint16_t boot = wvm_request_boot(msg->grant);
+	struct wvm_demand d = {.page = page,
+			       .txn = msg->request,
+			       .grant = msg->grant,
+			       .version = msg->version,
+			       .vm = vm,
+			       .member = member,
+			       .home_vnode = msg->src,
+			       .steer = msg->reply_steer};
+	uint8_t type = WVM_MSG_INVALIDATE_ACK;
+
+	if (r && r->id && r->id == msg->grant && wvm_request_early(core, r, msg))
+		return WVM_DROP_NONE;
+	if (boot > core->params.boot)
+		return WVM_DROP_STALE; /* nobody was granted anything in a boot to come */
+	if (h->state == WVM_HELD_MODIFIED && msg->version > h->version)
+		return WVM_DROP_STALE; /* no home grants past an owner */
+	/* The home counts on a newer grant here: an older Shared copy is not in its records. */
+	if (h->state == WVM_HELD_SHARED && msg->version > h->version) {
+		drop_shared(core, vm, page, member, h);
+		if (h->demand)
+			finish(core, &core->demands[h->demand - 1]);
+	}
+	if (msg->type != WVM_MSG_INVALIDATE)
+		type = boot == core->params.boot ? WVM_MSG_NOT_HELD : WVM_MSG_LOST;
+	answer(core, &d, type);
+	if (r && r->id && r->id == msg->grant) {
+		if (h->invalidated < msg->version)
+			h->invalidated = msg->version;
+		wvm_request_renew(core, r);
+	}
+	return WVM_DROP_NONE;
+}
+
+enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
+
+	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
+	    d->version == msg->version) {
+		repeat(core, d, msg);
+		return WVM_DROP_NONE;
+	}
+	if (h->state != WVM_HELD_INVALID && h->grant == msg->grant && h->version == msg->version)
+		return named_copy(core, vm, page, member, msg);
+	return other_copy(core, vm, page, member, msg);
+}
+
+enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64_t page,
+				      uint32_t member, const struct wvm_msg *msg)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
+
+	if (!d || d->state != WVM_DEMAND_WRITE_BACK || d->grant != msg->grant ||
+	    d->version != msg->version || d->member != member)
+		return WVM_DROP_STALE;
+	finish(core, d);
+	return WVM_DROP_NONE;
+}

@@ -1,0 +1,525 @@
+/*
+ * The home: the directory entry of every page of its slices, one transaction
+ * per page at a time, later requests queued in order. A request is always
+ * carried out against the present state, also when it is a retry: no grant is
+ * replayed from a cache.
+ */
+#include "shared/core/core_int.h"
+
+static uint32_t slot_of(const struct wvm_core *core, const struct wvm_txn *t)
+{
+	return (uint32_t)(t - core->txns) + 1;
+}
+
+/* ---- grants ---------------------------------------------------------------------------- */
+
+/* One counter per unit, so that a page forgotten by one entry never goes back in time. */
+static uint64_t next_version(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_unit *u = &core->vms[vm].units[page >> (WVM_UNIT_SHIFT - WVM_PAGE_SHIFT)];
+	uint64_t floor = (uint64_t)core->params.epoch << 32;
+
+	if (u->version < floor)
+		u->version = floor;
+	return ++u->version;
+}
+
+static struct wvm_action *reply(struct wvm_core *core, uint32_t vm, uint64_t page,
+				const struct wvm_asked *q)
+{
+	struct wvm_action *a = wvm_core_send(core, WVM_MSG_MEM_ACK, vm, page, q->member, q->vnode);
+
+	a->msg.request = q->id;
+	a->msg.steer = q->reply_steer;
+	a->msg.reply_steer = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
+	return a;
+}
+
+/* Answers with `version`, sending the stored copy unless the requester holds it already. */
+static void grant(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_asked *q,
+		  uint64_t version)
+{
+	const struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_action *a = reply(core, vm, page, q);
+	bool holds = q->type == WVM_MSG_MEM_ACQUIRE && q->flags & WVM_MSG_HELD &&
+		     q->version == e->version;
+
+	a->msg.version = version;
+	if (holds) {
+		a->msg.flags = WVM_MSG_HELD;
+	} else if (!(e->flags & WVM_HOME_WRITTEN)) {
+		a->msg.flags = WVM_MSG_ZERO;
+	} else {
+		a->source = WVM_DATA_STORE;
+		a->msg.qos = WVM_QOS_BULK;
+	}
+}
+
+static void grant_modified(struct wvm_core *core, uint32_t vm, uint64_t page,
+			   const struct wvm_asked *q)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	wvm_holders_clear(core, e);
+	e->state = WVM_HOME_MODIFIED;
+	e->granted = next_version(core, vm, page);
+	wvm_holders_add(core, e, q->member, q->id);
+	grant(core, vm, page, q, e->granted);
+}
+
+/* ---- transactions ---------------------------------------------------------------------- */
+
+static uint32_t take_waiting(struct wvm_core *core, const struct wvm_asked *q)
+{
+	uint32_t slot = core->free_waiting;
+
+	if (!slot)
+		return 0;
+	core->free_waiting = core->waiting[slot - 1].next;
+	core->waiting[slot - 1] = *q;
+	core->waiting[slot - 1].next = 0;
+	return slot;
+}
+
+static void drop_waiting(struct wvm_core *core, uint32_t slot)
+{
+	core->waiting[slot - 1].next = core->free_waiting;
+	core->free_waiting = slot;
+}
+
+/* Queues q behind t. Of one requester only the newest id counts. */
+static enum wvm_drop queue(struct wvm_core *core, struct wvm_txn *t, const struct wvm_asked *q)
+{
+	uint32_t slot;
+
+	if (t->state != WVM_TXN_DRAIN && t->asked.member == q->member) {
+		if (q->id < t->asked.id)
+			return WVM_DROP_STALE;
+		t->asked = *q;
+		return WVM_DROP_NONE;
+	}
+	for (slot = t->queue_head; slot; slot = core->waiting[slot - 1].next) {
+		struct wvm_asked *w = &core->waiting[slot - 1];
+		uint32_t next = w->next;
+
+		if (w->member != q->member)
+			continue;
+		if (q->id < w->id)
+			return WVM_DROP_STALE;
+		*w = *q;
+		w->next = next;
+		return WVM_DROP_NONE;
+	}
+	slot = take_waiting(core, q);
+	if (!slot)
+		return WVM_DROP_ROOM;
+	*(t->queue_head ? &core->waiting[t->queue_tail - 1].next : &t->queue_head) = slot;
+	t->queue_tail = slot;
+	return WVM_DROP_NONE;
+}
+
+static void demand(struct wvm_core *core, const struct wvm_txn *t, uint8_t type,
+		   struct wvm_holder h, uint64_t version)
+{
+	uint32_t vnode = core->params.members->list[*h.member].first_vnode;
+	struct wvm_action *a = wvm_core_send(core, type, t->vm, t->page, *h.member, vnode);
+
+	a->msg.request = t->id;
+	a->msg.grant = *h.grant;
+	a->msg.version = version;
+	a->msg.steer = wvm_holder_steer(t->page);
+	a->msg.reply_steer = wvm_slice_of(core->vms[t->vm].id, t->page << WVM_PAGE_SHIFT);
+}
+
+/* One round of INVALIDATEs, at most WVM_TXN_BATCH at a time. True when the round is done. */
+static bool invalidate_some(struct wvm_core *core, struct wvm_txn *t, struct wvm_home_page *e)
+{
+	uint32_t sent = 0;
+
+	for (; t->cursor < e->holders; t->cursor++) {
+		struct wvm_holder h = wvm_holders_at(core, e, t->cursor);
+
+		if (*h.member == t->asked.member && t->asked.type == WVM_MSG_MEM_ACQUIRE)
+			continue;
+		if (sent++ == WVM_TXN_BATCH)
+			return false;
+		demand(core, t, WVM_MSG_INVALIDATE, h, e->version);
+	}
+	t->cursor = 0;
+	return true;
+}
+
+/* Sends what the transaction waits for, and arms the retry. */
+static void pursue(struct wvm_core *core, struct wvm_txn *t)
+{
+	struct wvm_home_page *e = wvm_home_of(core, t->vm, t->page);
+	uint32_t slowest = core->params.self;
+	uint64_t due = core->now_ns;
+
+	if (wvm_core_id_old(core, t->id))
+		t->id = wvm_core_next_id(core);
+	if (t->state == WVM_TXN_INVALIDATE) {
+		if (!invalidate_some(core, t, e)) {
+			wvm_timer_arm(&core->timers, &t->timer, due);
+			return;
+		}
+		slowest = *wvm_holders_at(core, e, 0).member;
+	} else {
+		struct wvm_holder owner = wvm_holders_at(core, e, 0);
+
+		demand(core, t,
+		       t->state == WVM_TXN_DOWNGRADE ? WVM_MSG_DOWNGRADE
+						     : WVM_MSG_FETCH_AND_INVALIDATE,
+		       owner, e->granted);
+		slowest = *owner.member;
+	}
+	due += wvm_core_backoff(core, slowest, t->tries);
+	wvm_timer_arm(&core->timers, &t->timer, due);
+}
+
+static enum wvm_drop begin(struct wvm_core *core, uint32_t vm, uint64_t page,
+			   const struct wvm_asked *q, enum wvm_txn_state state)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	uint32_t slot = core->free_txn;
+	struct wvm_txn *t;
+
+	if (!slot)
+		return WVM_DROP_ROOM;
+	t = &core->txns[slot - 1];
+	core->free_txn = t->next;
+	*t = (struct wvm_txn){.timer.kind = WVM_TIMER_TXN,
+			      .asked = *q,
+			      .id = wvm_core_next_id(core),
+			      .page = page,
+			      .started_ns = core->now_ns,
+			      .vm = vm,
+			      .state = state};
+	e->txn = slot;
+	core->stats.home_txns++;
+	pursue(core, t);
+	return WVM_DROP_NONE;
+}
+
+static void release(struct wvm_core *core, struct wvm_txn *t)
+{
+	wvm_home_of(core, t->vm, t->page)->txn = 0;
+	wvm_timer_cancel(&core->timers, &t->timer);
+	t->next = core->free_txn;
+	core->free_txn = slot_of(core, t);
+}
+
+static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
+			   const struct wvm_asked *q);
+
+/*
+ * The transaction has what it waited for: its request is answered, then the
+ * queued ones in order, until one of them needs a transaction of its own,
+ * which takes over the rest of the queue.
+ */
+static void go_on(struct wvm_core *core, struct wvm_txn *t)
+{
+	struct wvm_home_page *e = wvm_home_of(core, t->vm, t->page);
+	uint32_t vm = t->vm, head = t->queue_head, tail = t->queue_tail, batch = 0;
+	uint64_t page = t->page;
+	struct wvm_asked q = t->asked;
+	bool drained = t->state == WVM_TXN_DRAIN;
+
+	release(core, t);
+	if (!drained)
+		start(core, vm, page, &q);
+	while (head && !e->txn && batch++ < WVM_TXN_BATCH) {
+		uint32_t slot = head;
+
+		q = core->waiting[slot - 1];
+		head = q.next;
+		drop_waiting(core, slot);
+		start(core, vm, page, &q);
+	}
+	if (!head)
+		return;
+	if (!e->txn) {
+		/* The slot that was just released is free. */
+		t = &core->txns[core->free_txn - 1];
+		core->free_txn = t->next;
+		*t = (struct wvm_txn){.timer.kind = WVM_TIMER_TXN,
+				      .page = page,
+				      .started_ns = core->now_ns,
+				      .vm = vm,
+				      .state = WVM_TXN_DRAIN};
+		e->txn = slot_of(core, t);
+		wvm_timer_arm(&core->timers, &t->timer, core->now_ns);
+	}
+	t = &core->txns[e->txn - 1];
+	WVM_ASSERT(!t->queue_head);
+	t->queue_head = head;
+	t->queue_tail = tail;
+}
+
+/* Whether all holders but an acquiring requester are gone. */
+static bool invalidated(struct wvm_core *core, const struct wvm_txn *t, struct wvm_home_page *e)
+{
+	if (t->asked.type != WVM_MSG_MEM_ACQUIRE)
+		return !e->holders;
+	return !e->holders ||
+	       (e->holders == 1 && *wvm_holders_at(core, e, 0).member == t->asked.member);
+}
+
+void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
+{
+	if (t->state == WVM_TXN_DRAIN) {
+		go_on(core, t);
+		return;
+	}
+	if (core->now_ns - t->started_ns >= core->params.times.deadline_ns) {
+		/* Whoever waits has its own deadline, and asks again until then. */
+		core->stats.home_txn_aborted++;
+		while (t->queue_head) {
+			uint32_t slot = t->queue_head;
+
+			t->queue_head = core->waiting[slot - 1].next;
+			drop_waiting(core, slot);
+		}
+		release(core, t);
+		return;
+	}
+	if (!t->cursor) {
+		core->stats.home_txn_retries++;
+		if (t->tries < UINT16_MAX)
+			t->tries++;
+	}
+	pursue(core, t);
+}
+
+/* ---- requests -------------------------------------------------------------------------- */
+
+static enum wvm_drop start_read(struct wvm_core *core, uint32_t vm, uint64_t page,
+				const struct wvm_asked *q)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	uint32_t record = wvm_holders_find(core, e, q->member);
+
+	if (e->state == WVM_HOME_MODIFIED)
+		return begin(core, vm, page, q, WVM_TXN_DOWNGRADE);
+	if (record != WVM_NIL) {
+		*wvm_holders_at(core, e, record).grant = q->id;
+	} else if (!wvm_holders_add(core, e, q->member, q->id)) {
+		/* No room for one more sharer: all others give way. */
+		core->stats.home_evicted++;
+		return begin(core, vm, page, q, WVM_TXN_INVALIDATE);
+	}
+	e->state = WVM_HOME_SHARED;
+	grant(core, vm, page, q, e->version);
+	return WVM_DROP_NONE;
+}
+
+static enum wvm_drop start_acquire(struct wvm_core *core, uint32_t vm, uint64_t page,
+				   const struct wvm_asked *q)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (e->state == WVM_HOME_MODIFIED)
+		return begin(core, vm, page, q, WVM_TXN_FETCH);
+	if (e->holders > 1 || (e->holders == 1 && *wvm_holders_at(core, e, 0).member != q->member))
+		return begin(core, vm, page, q, WVM_TXN_INVALIDATE);
+	grant_modified(core, vm, page, q);
+	return WVM_DROP_NONE;
+}
+
+/*
+ * What the home knows of the requester decides first. A smaller id than the
+ * recorded one is a late copy. The recorded one again is a retry: the grant is
+ * repeated; unless it asked for M and is Shared by now, then it is over. A
+ * newer id from the owner says that the owner never took its grant, since it
+ * asks for nothing while it is Modified or its write-back is on the way.
+ */
+static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  const struct wvm_asked *q, bool *done)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	uint32_t record = wvm_holders_find(core, e, q->member);
+	uint64_t known = record == WVM_NIL ? 0 : *wvm_holders_at(core, e, record).grant;
+
+	*done = true;
+	if (q->id < known)
+		return WVM_DROP_STALE;
+	if (e->state == WVM_HOME_MODIFIED && record != WVM_NIL) {
+		if (q->id == known) {
+			if (q->type != WVM_MSG_MEM_ACQUIRE)
+				return WVM_DROP_STALE;
+			grant(core, vm, page, q, e->granted);
+			return WVM_DROP_NONE;
+		}
+		core->stats.home_not_held++;
+		wvm_holders_clear(core, e);
+		e->state = WVM_HOME_HOME;
+	} else if (record != WVM_NIL && q->id == known && q->type == WVM_MSG_MEM_ACQUIRE) {
+		return WVM_DROP_STALE;
+	}
+	*done = false;
+	return WVM_DROP_NONE;
+}
+
+static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
+			   const struct wvm_asked *q)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	enum wvm_drop drop;
+	bool done;
+
+	WVM_ASSERT(!e->txn);
+	if (e->flags & WVM_HOME_LOST) {
+		reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
+		return WVM_DROP_NONE;
+	}
+	if (!e->version) {
+		e->version = next_version(core, vm, page);
+		core->stats.pages_homed++;
+	}
+	drop = check_record(core, vm, page, q, &done);
+	if (done)
+		return drop;
+	return q->type == WVM_MSG_MEM_READ ? start_read(core, vm, page, q)
+					   : start_acquire(core, vm, page, q);
+}
+
+enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg)
+{
+	const struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_asked q = {.id = msg->request,
+			      .version = msg->version,
+			      .member = member,
+			      .vnode = msg->src,
+			      .reply_steer = msg->reply_steer,
+			      .type = msg->type,
+			      .flags = msg->flags};
+
+	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
+	if (e->txn)
+		return queue(core, &core->txns[e->txn - 1], &q);
+	return start(core, vm, page, &q);
+}
+
+/* ---- answers of holders ---------------------------------------------------------------- */
+
+enum wvm_drop wvm_home_invalidated(struct wvm_core *core, uint32_t vm, uint64_t page,
+				   uint32_t member, const struct wvm_msg *msg)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_txn *t = e->txn ? &core->txns[e->txn - 1] : NULL;
+	uint32_t record = wvm_holders_find(core, e, member);
+
+	if (!t || t->state != WVM_TXN_INVALIDATE || record == WVM_NIL ||
+	    *wvm_holders_at(core, e, record).grant != msg->grant || e->version != msg->version)
+		return WVM_DROP_STALE;
+	wvm_holders_remove(core, e, record);
+	t->cursor = 0; /* records have moved; a holder asked twice answers twice */
+	if (!e->holders)
+		e->state = WVM_HOME_HOME;
+	if (invalidated(core, t, e))
+		go_on(core, t);
+	return WVM_DROP_NONE;
+}
+
+/* The copy that the entry calls Modified, and this message means. */
+static bool is_owner(struct wvm_core *core, struct wvm_home_page *e, uint32_t member,
+		     const struct wvm_msg *msg)
+{
+	if (e->state != WVM_HOME_MODIFIED)
+		return false;
+	WVM_ASSERT(e->holders == 1);
+	return *wvm_holders_at(core, e, 0).member == member &&
+	       *wvm_holders_at(core, e, 0).grant == msg->grant && e->granted == msg->version;
+}
+
+/* NOT_HELD or LOST: what this transaction asks the owner for is not there. */
+enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_txn *t = e->txn ? &core->txns[e->txn - 1] : NULL;
+
+	if (!t || (t->state != WVM_TXN_DOWNGRADE && t->state != WVM_TXN_FETCH) ||
+	    !is_owner(core, e, member, msg))
+		return WVM_DROP_STALE;
+	wvm_holders_clear(core, e);
+	e->state = WVM_HOME_HOME;
+	if (msg->type == WVM_MSG_LOST) {
+		e->flags |= WVM_HOME_LOST;
+		core->stats.home_lost++;
+	} else {
+		core->stats.home_not_held++;
+	}
+	go_on(core, t);
+	return WVM_DROP_NONE;
+}
+
+bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+		    const struct wvm_msg *msg)
+{
+	return is_owner(core, wvm_home_of(core, vm, page), member, msg);
+}
+
+static void acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			const struct wvm_msg *msg)
+{
+	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRITE_BACK_ACK, vm, page, member,
+					     msg->src);
+
+	a->msg.request = msg->request;
+	a->msg.grant = msg->grant;
+	a->msg.version = msg->version;
+	a->msg.steer = msg->reply_steer;
+	a->msg.reply_steer = msg->steer;
+}
+
+/* The bytes first, then the entry that says they are there. */
+static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
+		      const uint8_t *data)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (msg->flags & WVM_MSG_ZERO) {
+		e->flags &= ~WVM_HOME_WRITTEN;
+	} else {
+		__builtin_memcpy(core->vms[vm].store + (page << WVM_PAGE_SHIFT), data,
+				 WVM_PAGE_BYTES);
+		e->flags |= WVM_HOME_WRITTEN;
+	}
+	e->version = e->granted;
+	if (msg->flags & WVM_MSG_KEEP) {
+		e->state = WVM_HOME_SHARED;
+	} else {
+		wvm_holders_clear(core, e);
+		e->state = WVM_HOME_HOME;
+	}
+}
+
+enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_txn *t = e->txn ? &core->txns[e->txn - 1] : NULL;
+
+	if (!is_owner(core, e, member, msg)) {
+		/*
+		 * An owner's record ends only with its write-back, or when the owner
+		 * said that it never took the grant: these bytes are stored already.
+		 */
+		if (msg->version > e->version && msg->version > e->granted)
+			return WVM_DROP_STALE; /* never granted */
+		acknowledge(core, vm, page, member, msg);
+		return WVM_DROP_NONE;
+	}
+	/* Asked to leave, it once answered that it stays: its answer to the FETCH will come. */
+	if (t && t->state == WVM_TXN_FETCH && msg->flags & WVM_MSG_KEEP)
+		return WVM_DROP_STALE;
+	if (!data && !(msg->flags & WVM_MSG_ZERO))
+		return WVM_DROP_SEGMENT;
+	keep_data(core, vm, page, msg, data);
+	acknowledge(core, vm, page, member, msg);
+	if (t)
+		go_on(core, t);
+	return WVM_DROP_NONE;
+}

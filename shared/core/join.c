@@ -1,0 +1,85 @@
+#include "shared/core/join.h"
+
+#include "shared/core/assert.h"
+
+void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_t *answered,
+		   uint32_t self, uint32_t epoch, uint16_t boot)
+{
+	*j = (struct wvm_join){
+		.members = members,
+		.answered = answered,
+		.self = self,
+		.missing = members->count - 1,
+		.epoch = epoch,
+		.boot = boot,
+		.state = members->count > 1 ? WVM_JOIN_ASKING : WVM_JOIN_SERVING,
+	};
+	__builtin_memset(answered, 0, members->count);
+	answered[self] = 1;
+}
+
+static void address(const struct wvm_join *j, uint32_t member, struct wvm_msg *msg)
+{
+	*msg = (struct wvm_msg){
+		.type = WVM_MSG_REPORT,
+		.node_state = j->state == WVM_JOIN_SERVING ? WVM_NODE_ACTIVE : WVM_NODE_WARMING,
+		.hops = WVM_HOPS_MAX,
+		.epoch = j->epoch,
+		.src = j->members->list[j->self].first_vnode,
+		.dst = j->members->list[member].first_vnode,
+	};
+}
+
+/* The only request of this kind: its id needs the boot and nothing else. */
+static uint64_t report_id(const struct wvm_join *j)
+{
+	return wvm_request_id(j->boot, 0, 0);
+}
+
+uint32_t wvm_join_poll(struct wvm_join *j, uint64_t now_ns, struct wvm_msg *msg)
+{
+	if (j->state != WVM_JOIN_ASKING || now_ns < j->next_ns)
+		return UINT32_MAX;
+	while (j->cursor < j->members->count) {
+		uint32_t member = j->cursor++;
+
+		if (j->answered[member])
+			continue;
+		address(j, member, msg);
+		msg->request = report_id(j);
+		return member;
+	}
+	j->cursor = 0;
+	j->next_ns = now_ns + WVM_JOIN_RETRY_NS;
+	return UINT32_MAX;
+}
+
+uint64_t wvm_join_deadline(const struct wvm_join *j)
+{
+	return j->state == WVM_JOIN_ASKING ? j->next_ns : UINT64_MAX;
+}
+
+bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg *msg, uint64_t held,
+		      struct wvm_msg *reply)
+{
+	WVM_ASSERT(member < j->members->count);
+	if (!(msg->flags & WVM_MSG_ANSWER)) {
+		address(j, member, reply);
+		reply->flags = WVM_MSG_ANSWER;
+		reply->request = msg->request;
+		reply->gpa = held;
+		return true;
+	}
+	if (j->state != WVM_JOIN_ASKING || msg->request != report_id(j) || j->answered[member])
+		return false;
+	if (msg->gpa) {
+		j->state = WVM_JOIN_REFUSED;
+		j->refuser = member;
+		j->refuser_pages = msg->gpa;
+		return false;
+	}
+	j->answered[member] = 1;
+	if (!--j->missing)
+		j->state = WVM_JOIN_SERVING;
+	return false;
+}

@@ -1,0 +1,404 @@
+/*
+ * Own requests: one per page, from the first fault to the grant, the error or
+ * the deadline. The requester owns the retry.
+ */
+#include "shared/core/core_int.h"
+
+static uint32_t slot_of(const struct wvm_core *core, const struct wvm_request *r)
+{
+	return (uint32_t)(r - core->requests) + 1;
+}
+
+static uint64_t deadline_of(const struct wvm_core *core, const struct wvm_request *r)
+{
+	return r->started_ns + core->params.times.deadline_ns;
+}
+
+static bool to_self(const struct wvm_core *core, const struct wvm_request *r)
+{
+	return r->member == core->params.self;
+}
+
+/* ---- sending --------------------------------------------------------------------------- */
+
+static void transmit(struct wvm_core *core, struct wvm_request *r)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, r->vm, r->page);
+	uint64_t due = core->now_ns + wvm_core_backoff(core, r->member, r->tries);
+	struct wvm_action *a;
+
+	if (!r->id || wvm_core_id_old(core, r->id)) {
+		if (r->id)
+			core->stats.requests_renewed++;
+		r->id = wvm_core_next_id(core);
+		r->early.type = 0;
+	}
+	a = wvm_core_send(core, r->type, r->vm, r->page, r->member, r->home_vnode);
+	a->msg.request = r->id;
+	a->msg.steer = wvm_slice_of(core->vms[r->vm].id, r->page << WVM_PAGE_SHIFT);
+	a->msg.reply_steer = wvm_holder_steer(r->page);
+	if (h->state == WVM_HELD_SHARED) {
+		a->msg.flags = WVM_MSG_HELD;
+		a->msg.version = h->version;
+	}
+	r->sent_ns = core->now_ns;
+	if (due > deadline_of(core, r))
+		due = deadline_of(core, r);
+	wvm_timer_arm(&core->timers, &r->timer, due);
+}
+
+static void start_sending(struct wvm_core *core, struct wvm_request *r)
+{
+	r->state = WVM_REQUEST_SENT;
+	r->tries = 0;
+	core->stats.requests_sent++;
+	transmit(core, r);
+}
+
+/* Sends r, or queues it until the peer's window has room. */
+static void submit(struct wvm_core *core, struct wvm_request *r)
+{
+	struct wvm_peer *peer = &core->peers[r->member];
+	uint32_t slot = slot_of(core, r);
+
+	if (to_self(core, r)) {
+		start_sending(core, r);
+		return;
+	}
+	if (!peer->queue_head && wvm_peer_open(peer)) {
+		peer->in_flight++;
+		start_sending(core, r);
+		return;
+	}
+	r->state = WVM_REQUEST_WINDOW;
+	r->next = 0;
+	*(peer->queue_head ? &core->requests[peer->queue_tail - 1].next : &peer->queue_head) = slot;
+	peer->queue_tail = slot;
+	wvm_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
+}
+
+/* Only at the deadline, so the walk along the queue is rare. */
+static void leave_queue(struct wvm_core *core, struct wvm_request *r)
+{
+	struct wvm_peer *peer = &core->peers[r->member];
+	uint32_t *link = &peer->queue_head, slot = slot_of(core, r), previous = 0;
+
+	while (*link != slot) {
+		WVM_ASSERT(*link);
+		previous = *link;
+		link = &core->requests[*link - 1].next;
+	}
+	*link = r->next;
+	if (peer->queue_tail == slot)
+		peer->queue_tail = previous;
+}
+
+/* r is not on its way any more: others may be. */
+static void leave_window(struct wvm_core *core, struct wvm_request *r)
+{
+	struct wvm_peer *peer = &core->peers[r->member];
+
+	if (to_self(core, r))
+		return;
+	if (r->state == WVM_REQUEST_WINDOW) {
+		leave_queue(core, r);
+	} else if (r->state == WVM_REQUEST_SENT) {
+		WVM_ASSERT(peer->in_flight > 0);
+		peer->in_flight--;
+	}
+	while (peer->queue_head && wvm_peer_open(peer)) {
+		struct wvm_request *q = &core->requests[peer->queue_head - 1];
+
+		peer->queue_head = q->next;
+		peer->in_flight++;
+		start_sending(core, q);
+	}
+}
+
+/* ---- beginning and end ----------------------------------------------------------------- */
+
+static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint8_t type)
+{
+	uint32_t slot = core->free_request;
+	struct wvm_request *r;
+
+	if (!slot)
+		return NULL;
+	r = &core->requests[slot - 1];
+	core->free_request = r->next;
+	*r = (struct wvm_request){.timer.kind = WVM_TIMER_REQUEST,
+				  .page = page,
+				  .vm = vm,
+				  .type = type,
+				  .started_ns = core->now_ns};
+	r->member = wvm_core_home_of(core, vm, page, &r->home_vnode);
+	wvm_held_of(core, vm, page)->request = slot;
+	return r;
+}
+
+static void finish(struct wvm_core *core, struct wvm_request *r)
+{
+	uint32_t slot = slot_of(core, r);
+	struct wvm_held_page *h = wvm_held_of(core, r->vm, r->page);
+
+	WVM_ASSERT(h->request == slot);
+	h->request = 0;
+	wvm_timer_cancel(&core->timers, &r->timer);
+	r->waiters_read = r->waiters_write = 0;
+	leave_window(core, r);
+	r->id = 0;
+	r->next = core->free_request;
+	core->free_request = slot;
+}
+
+static void fail(struct wvm_core *core, struct wvm_request *r, enum wvm_fail_reason reason)
+{
+	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_FAIL, r->vm, r->page);
+
+	a->waiters = r->waiters_read | r->waiters_write;
+	a->reason = reason;
+	core->stats.faults_failed++;
+	/* Not Modified, so every pin on it was one that waited for this request. */
+	if (r->pin)
+		wvm_held_of(core, r->vm, r->page)->pins = 0;
+	finish(core, r);
+}
+
+static void submit_or_block(struct wvm_core *core, struct wvm_request *r)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, r->vm, r->page);
+
+	if (h->demand && core->demands[h->demand - 1].state == WVM_DEMAND_WRITE_BACK) {
+		core->stats.requests_blocked++;
+		r->state = WVM_REQUEST_BLOCKED;
+		wvm_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
+		return;
+	}
+	submit(core, r);
+}
+
+void wvm_request_unblock(struct wvm_core *core, uint32_t slot)
+{
+	struct wvm_request *r = &core->requests[slot - 1];
+
+	if (r->state == WVM_REQUEST_BLOCKED)
+		submit(core, r);
+}
+
+/*
+ * The home asks for a grant that has not come yet. True: it is kept until the
+ * grant comes. False: this is the second time, the grant is taken for lost.
+ */
+bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg)
+{
+	if (r->early.type && r->early.version >= msg->version)
+		return false;
+	r->early = *msg;
+	core->stats.demands_early++;
+	return true;
+}
+
+/* Asks again under a new id: the old one will never be taken. */
+void wvm_request_renew(struct wvm_core *core, struct wvm_request *r)
+{
+	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+	core->stats.requests_renewed++;
+	r->id = 0;
+	r->early.type = 0;
+	transmit(core, r);
+}
+
+void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
+{
+	if (core->now_ns >= deadline_of(core, r)) {
+		fail(core, r, WVM_FAIL_DEADLINE);
+		return;
+	}
+	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+	if (r->tries < UINT16_MAX)
+		r->tries++;
+	core->stats.requests_retried++;
+	wvm_peer_timed_out(&core->peers[r->member], core->now_ns);
+	transmit(core, r);
+}
+
+/* ---- faults and pins ------------------------------------------------------------------- */
+
+bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
+		       uint64_t waiters, bool pin)
+{
+	uint32_t slot = wvm_held_of(core, vm, page)->request;
+	uint8_t type = write ? WVM_MSG_MEM_ACQUIRE : WVM_MSG_MEM_READ;
+	struct wvm_request *r = slot ? &core->requests[slot - 1] : begin(core, vm, page, type);
+
+	if (!r)
+		return false;
+	*(write ? &r->waiters_write : &r->waiters_read) |= waiters;
+	r->pin |= pin;
+	if (write && !r->id)
+		r->type = WVM_MSG_MEM_ACQUIRE;
+	if (!slot)
+		submit_or_block(core, r);
+	return true;
+}
+
+bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page, bool write,
+		    unsigned int client)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	uint64_t bit = UINT64_C(1) << client;
+
+	WVM_ASSERT(client < WVM_CLIENTS_MAX && page < core->vms[vm].pages);
+	core->now_ns = now_ns;
+	(*(write ? &core->stats.faults_write : &core->stats.faults_read))++;
+	if (h->state == WVM_HELD_MODIFIED || (h->state == WVM_HELD_SHARED && !write)) {
+		core->stats.faults_local++;
+		wvm_core_emit(core, h->state == WVM_HELD_MODIFIED ? WVM_ACT_LIFT : WVM_ACT_WAKE, vm,
+			      page)
+			->waiters = bit;
+		return true;
+	}
+	if (wvm_request_fault(core, vm, page, write, bit, false))
+		return true;
+	core->stats.faults_refused++;
+	return false;
+}
+
+enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+
+	WVM_ASSERT(page < core->vms[vm].pages);
+	core->now_ns = now_ns;
+	if (h->pins == UINT16_MAX)
+		return WVM_PIN_MANY;
+	if (h->state == WVM_HELD_MODIFIED) {
+		h->pins++;
+		return WVM_PIN_HELD;
+	}
+	if (!wvm_request_fault(core, vm, page, true, 0, true))
+		return WVM_PIN_ROOM;
+	h->pins++;
+	return WVM_PIN_ASKED;
+}
+
+/* ---- grants ---------------------------------------------------------------------------- */
+
+/* The faulter is to make progress before the page goes; the more so where it is fought over. */
+static void start_hold(struct wvm_core *core, struct wvm_held_page *h, const struct wvm_request *r)
+{
+	const struct wvm_core_times *t = &core->params.times;
+	uint64_t hold;
+
+	if (!h->lost_ns || r->started_ns >= h->lost_ns + t->refault_ns)
+		h->hold_shift = 0;
+	else if (t->hold_min_ns << h->hold_shift < t->hold_max_ns)
+		h->hold_shift++;
+	hold = t->hold_min_ns << h->hold_shift;
+	h->hold_until_ns = core->now_ns + (hold < t->hold_max_ns ? hold : t->hold_max_ns);
+}
+
+static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct wvm_request *r,
+			const uint8_t *data)
+{
+	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_INSTALL, r->vm, r->page);
+
+	a->data = data;
+	a->waiters = r->waiters_read;
+	r->waiters_read = 0;
+	core->stats.grants_shared++;
+	wvm_holder_set(core, h, r->member, WVM_HELD_SHARED);
+}
+
+static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct wvm_request *r,
+			  const struct wvm_msg *msg, const uint8_t *data)
+{
+	struct wvm_action *a;
+
+	core->stats.grants_modified++;
+	if (msg->flags & WVM_MSG_HELD) {
+		core->stats.grants_upgrade++;
+		a = wvm_core_emit(core, WVM_ACT_LIFT, r->vm, r->page);
+	} else {
+		/* A Shared copy that the home no longer counts on gives way to the granted one. */
+		if (h->state == WVM_HELD_SHARED) {
+			wvm_core_emit(core, WVM_ACT_PROTECT, r->vm, r->page);
+			wvm_core_emit(core, WVM_ACT_PUNCH, r->vm, r->page);
+		}
+		a = wvm_core_emit(core, WVM_ACT_INSTALL, r->vm, r->page);
+		a->data = data;
+		a->writable = 1;
+	}
+	a->waiters = r->waiters_read | r->waiters_write;
+	if (r->pin)
+		wvm_core_emit(core, WVM_ACT_PINNED, r->vm, r->page);
+	wvm_holder_set(core, h, r->member, WVM_HELD_MODIFIED);
+}
+
+/*
+ * Whether the grant may be taken: shared/PROTOCOL.md, Holder. A read may bring
+ * back the very version that was given up: the home may have invalidated it
+ * for nothing (room, a transaction given up), and an id that was outstanding
+ * then has been retired. A Modified grant is always a new version.
+ */
+static bool acceptable(const struct wvm_held_page *h, const struct wvm_request *r,
+		       const struct wvm_msg *msg)
+{
+	if (r->type == WVM_MSG_MEM_READ)
+		return msg->version >= h->invalidated && !(msg->flags & WVM_MSG_HELD);
+	if (msg->version <= h->invalidated)
+		return false;
+	return !(msg->flags & WVM_MSG_HELD) || h->state == WVM_HELD_SHARED;
+}
+
+enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg, const uint8_t *data)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_request *r = h->request ? &core->requests[h->request - 1] : NULL;
+	struct wvm_msg early;
+
+	if (!r || r->id != msg->request || r->state != WVM_REQUEST_SENT) {
+		core->stats.grants_dropped++;
+		return WVM_DROP_STALE;
+	}
+	if (msg->flags & WVM_MSG_ERROR) {
+		fail(core, r, WVM_FAIL_LOST);
+		return WVM_DROP_NONE;
+	}
+	if (!data && !(msg->flags & (WVM_MSG_ZERO | WVM_MSG_HELD)))
+		return WVM_DROP_SEGMENT;
+	if (!acceptable(h, r, msg)) {
+		core->stats.grants_dropped++;
+		wvm_request_renew(core, r);
+		return WVM_DROP_STALE;
+	}
+	if (!to_self(core, r)) {
+		if (!r->tries)
+			wvm_peer_sample(&core->peers[member], core->now_ns - r->sent_ns);
+		wvm_peer_answered(&core->peers[member]);
+	}
+	core->stats.grants_zero += !!(msg->flags & WVM_MSG_ZERO);
+	if (r->type == WVM_MSG_MEM_READ)
+		take_shared(core, h, r, data);
+	else
+		take_modified(core, h, r, msg, data);
+	h->version = msg->version;
+	h->grant = r->id;
+	start_hold(core, h, r);
+	early = r->early;
+	r->early.type = 0;
+	if (r->type == WVM_MSG_MEM_READ && (r->waiters_write || r->pin)) {
+		/* Writers that came while the read was under way: the upgrade has its own id. */
+		leave_window(core, r);
+		r->type = WVM_MSG_MEM_ACQUIRE;
+		r->id = 0;
+		r->started_ns = core->now_ns;
+		submit(core, r);
+	} else {
+		finish(core, r);
+	}
+	if (early.type && early.version == msg->version)
+		wvm_holder_demand(core, vm, page, member, &early);
+	return WVM_DROP_NONE;
+}

@@ -1,0 +1,193 @@
+#include "shared/core/slices.h"
+
+#include "shared/core/assert.h"
+#include "shared/core/msg.h"
+
+/* Finalizer of MurmurHash3 (public domain): full avalanche on 64 bits. */
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 33;
+	x *= UINT64_C(0xff51afd7ed558ccd);
+	x ^= x >> 33;
+	x *= UINT64_C(0xc4ceb9fe1a85ec53);
+	x ^= x >> 33;
+	return x;
+}
+
+uint16_t wvm_slice_of(uint16_t vm_id, uint64_t gpa)
+{
+	/* The unit number has 31 bits at most, so the VM's id lies above it. */
+	return mix((gpa >> WVM_UNIT_SHIFT) | (uint64_t)vm_id << 40) % WVM_SLICES;
+}
+
+/* -log2(u / 2^64) in units of 2^-24, for u > 0; no floating point in the core. */
+static uint64_t neg_log2(uint64_t u)
+{
+	unsigned int lead = __builtin_clzll(u);
+	uint64_t x = u << lead >> 32; /* mantissa in [2^31, 2^32) */
+	uint64_t fraction = 0;
+
+	for (int bit = 23; bit >= 0; bit--) {
+		x = x * x >> 31;
+		if (x >> 32) {
+			x >>= 1;
+			fraction |= UINT64_C(1) << bit;
+		}
+	}
+	return ((uint64_t)(lead + 1) << 24) - fraction;
+}
+
+/* Weighted rendezvous: -w / ln(hash), larger is better. */
+static uint64_t score(uint32_t slice, const struct wvm_member *m)
+{
+	uint64_t u = mix((uint64_t)m->first_vnode << 16 ^ slice ^ UINT64_C(0x9e3779b97f4a7c15));
+	uint64_t log = neg_log2(u | 1);
+
+	return ((uint64_t)m->vnodes << 40) / (log ? log : 1);
+}
+
+/* One order for all: by score, ties by member. */
+static bool better(uint64_t score_a, uint32_t a, uint64_t score_b, uint32_t b)
+{
+	return score_a != score_b ? score_a > score_b : a < b;
+}
+
+static uint32_t homes(const struct wvm_members *members)
+{
+	return members->count < WVM_SLICES ? members->count : WVM_SLICES;
+}
+
+/* Largest remainder: whole shares first, then one more to the largest rests. */
+static void deal_quota(const struct wvm_members *members, struct wvm_slices_scratch *s)
+{
+	uint32_t n = homes(members), left = WVM_SLICES;
+	uint64_t weight = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		weight += members->list[i].vnodes;
+	WVM_ASSERT(weight > 0);
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t share = (uint64_t)members->list[i].vnodes * WVM_SLICES;
+
+		s->quota[i] = share / weight;
+		s->score[i] = share % weight;
+		left -= s->quota[i];
+	}
+	while (left--) {
+		uint32_t most = 0;
+
+		for (uint32_t i = 1; i < n; i++)
+			if (s->score[i] > s->score[most])
+				most = i;
+		s->quota[most]++;
+		s->score[most] = 0;
+	}
+}
+
+/* The slice's best member among those that come after (score, member) in its order. */
+static uint32_t next_choice(const struct wvm_members *members, uint32_t slice, uint64_t *bound,
+			    uint32_t after)
+{
+	uint32_t best = WVM_SLICE_NIL;
+	uint64_t best_score = 0;
+
+	for (uint32_t i = 0; i < homes(members); i++) {
+		uint64_t sc = score(slice, &members->list[i]);
+
+		if (after != WVM_SLICE_NIL && !better(*bound, after, sc, i))
+			continue;
+		if (best == WVM_SLICE_NIL || better(sc, i, best_score, best)) {
+			best = i;
+			best_score = sc;
+		}
+	}
+	WVM_ASSERT(best != WVM_SLICE_NIL);
+	*bound = best_score;
+	return best;
+}
+
+/* The slice that a full member would give up first: its lowest score. */
+static uint32_t weakest(const struct wvm_slices_scratch *s, uint32_t member)
+{
+	uint32_t worst = WVM_SLICE_NIL;
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		if (s->match[i] != member)
+			continue;
+		if (worst == WVM_SLICE_NIL || better(s->score[worst], worst, s->score[i], i))
+			worst = i;
+	}
+	return worst;
+}
+
+/* A slice asks a member. Returns the slice that has to go on asking, or WVM_SLICE_NIL. */
+static uint32_t ask(struct wvm_slices_scratch *s, uint32_t slice, uint32_t member)
+{
+	uint32_t out;
+
+	if (s->taken[member] < s->quota[member]) {
+		s->taken[member]++;
+		s->match[slice] = member;
+		return WVM_SLICE_NIL;
+	}
+	out = weakest(s, member);
+	if (out == WVM_SLICE_NIL || better(s->score[out], out, s->score[slice], slice))
+		return slice;
+	s->match[slice] = member;
+	s->match[out] = WVM_SLICE_NIL;
+	return out;
+}
+
+/*
+ * Deferred acceptance: a slice asks its members in order of score; a member
+ * keeps the best that its quota allows and turns away its weakest. The result
+ * does not depend on the order of asking. Every slice asks a member at most
+ * once, and the quotas add up to the slices, so it ends with all matched.
+ */
+static void match_slices(const struct wvm_members *members, struct wvm_slices_scratch *s)
+{
+	for (uint32_t i = 0; i < homes(members); i++)
+		s->taken[i] = 0;
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		s->match[i] = s->asked[i] = WVM_SLICE_NIL;
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		uint32_t slice = i;
+
+		while (slice != WVM_SLICE_NIL) {
+			s->asked[slice] = next_choice(members, slice, &s->score[slice],
+						      s->asked[slice]);
+			slice = ask(s, slice, s->asked[slice]);
+		}
+	}
+}
+
+void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,
+		      struct wvm_slices_scratch *scratch)
+{
+	WVM_ASSERT(members->count > 0);
+	deal_quota(members, scratch);
+	match_slices(members, scratch);
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		const struct wvm_member *m = &members->list[scratch->match[i]];
+
+		table->home_vnode[i] = m->first_vnode + mix(i) % m->vnodes;
+	}
+}
+
+uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode)
+{
+	uint32_t low = 0, high = members->count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const struct wvm_member *m = &members->list[middle];
+
+		if (vnode < m->first_vnode)
+			high = middle;
+		else if (vnode - m->first_vnode >= m->vnodes)
+			low = middle + 1;
+		else
+			return middle;
+	}
+	return WVM_SLICE_NIL;
+}

@@ -1,0 +1,54 @@
+/*
+ * The hash ring: which node is home of a page. The guest's memory is cut into
+ * units of 2 MiB; a unit belongs to one of 4096 slices; every slice has one
+ * home vnode. All nodes compute the same table from the same member list.
+ */
+#ifndef WVM_CORE_SLICES_H
+#define WVM_CORE_SLICES_H
+
+#include <stdint.h>
+
+#define WVM_SLICES    4096u /* 16 KiB of table; also the largest number of homes */
+#define WVM_SLICE_NIL UINT32_MAX
+
+/* One node that may be home. Its weight is its vnodes: 4 GiB each. 8 bytes. */
+struct wvm_member {
+	uint32_t first_vnode; /* the node's identity on the wire */
+	uint32_t vnodes;      /* at least 1 */
+};
+
+/* The members in ascending order of first_vnode, without overlap. */
+struct wvm_members {
+	const struct wvm_member *list;
+	uint32_t count;
+};
+
+struct wvm_slices {
+	uint32_t home_vnode[WVM_SLICES];
+};
+
+/* What building a table needs besides; ~96 KiB, the caller's, free afterwards. */
+struct wvm_slices_scratch {
+	uint64_t score[WVM_SLICES]; /* of the slice with the member it asked last */
+	uint32_t asked[WVM_SLICES];
+	uint32_t match[WVM_SLICES];
+	uint32_t quota[WVM_SLICES];
+	uint32_t taken[WVM_SLICES];
+};
+
+/* The slice of a unit: gpa in bytes. 0 to WVM_SLICES - 1. */
+uint16_t wvm_slice_of(uint16_t vm_id, uint64_t gpa);
+
+/*
+ * Fills table. Every member gets its share of the 4096 slices by weight, to
+ * one slice (largest remainder); which slices it gets follows from weighted
+ * rendezvous scores, so that a member that joins or leaves moves few others'.
+ * Members beyond 4096 get none. Deterministic: equal inputs, equal tables.
+ */
+void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,
+		      struct wvm_slices_scratch *scratch);
+
+/* The index of the member whose vnode this is, or WVM_SLICE_NIL. O(log n). */
+uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode);
+
+#endif
