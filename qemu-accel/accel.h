@@ -1,0 +1,50 @@
+/* What the files of WaveVM's QEMU accelerator know of each other. */
+#ifndef WVM_QEMU_ACCEL_H
+#define WVM_QEMU_ACCEL_H
+
+#include "hw/boards.h"
+#include "qapi/error.h"
+#include "shared/wavevm.h"
+#if QEMU_VERSION_MAJOR >= 10
+#include "system/hostmem.h"
+#else
+#include "sysemu/hostmem.h"
+#endif
+
+#define TYPE_WAVEVM_RAM "memory-backend-wavevm"
+
+/*
+ * The accelerators that run the vCPUs: QEMU's own, subclassed so that their
+ * vCPU operations can be. The names do not end in "-accel", which keeps them
+ * out of -accel's reach: the user selects them by -accel wavevm,backend=.
+ */
+#define TYPE_WAVEVM_TCG "wavevm-accel-tcg"
+#define TYPE_WAVEVM_KVM "wavevm-accel-kvm"
+
+/*
+ * wavevm-ram.c: guest RAM. All from the main thread.
+ */
+
+/* Attaches to the master named by the environment; vm_id is what a backend without vm-id maps. */
+bool wvm_qemu_attach(uint16_t vm_id, Error **errp);
+
+/* Makes the RAM that plain -m asks for come from the cluster. Before the board is created. */
+void wvm_qemu_default_ram(MachineState *ms);
+
+/* Does this backend hold memory of the cluster? */
+bool wvm_qemu_is_cluster_ram(HostMemoryBackend *backend);
+
+/*
+ * guard.c: refuses whatever would reach guest RAM past the memory protocol
+ * (that is, by pinned pages), now and when devices or drives are added later.
+ */
+bool wvm_qemu_guard(Error **errp);
+
+/*
+ * parked.c: what happens when a page cannot be had. wvm_qemu_parked_init()
+ * once, before the first wvm_map(). wvm_qemu_parked() is a wvm_error_fn.
+ */
+void wvm_qemu_parked_init(void);
+void wvm_qemu_parked(void *opaque, void *addr, const char *text);
+
+#endif

@@ -1,0 +1,274 @@
+/*
+ * -accel wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N]
+ *
+ * The type behind the option is a front. Its options are checked and the
+ * master is attached when QEMU initialises it; then it creates the engine
+ * (wavevm-engine.c) that backend= selects, hands it every option that is the
+ * engine's own (thread=, tb-size=, kernel-irqchip=, ...) and makes it the
+ * machine's accelerator in its place. Any failure ends QEMU with one line:
+ * falling back to another accelerator would boot a guest with other memory.
+ */
+#include "qemu/osdep.h"
+
+#include "accel.h"
+#include "qapi/visitor.h"
+#include "qemu/accel.h"
+#include "qemu/error-report.h"
+#if QEMU_VERSION_MAJOR >= 10
+#include "qobject/qdict.h"
+#else
+#include "qapi/qmp/qdict.h"
+#endif
+
+#define TYPE_WAVEVM_ACCEL ACCEL_CLASS_NAME("wavevm")
+OBJECT_DECLARE_SIMPLE_TYPE(WaveVMAccel, WAVEVM_ACCEL)
+
+#define SPLIT_ALL UINT32_MAX
+
+struct WaveVMAccel {
+	AccelState parent_obj;
+
+	char *mode;
+	char *backend;
+	uint16_t vm_id;
+	uint32_t split;        /* vCPUs that run here; SPLIT_ALL when not given */
+	QDict *engine_options; /* option name -> text, as given */
+};
+
+static bool kvm_usable(void)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+/* A nested host may offer /dev/kvm yet emulate most instructions: its CPU then shows neither flag.
+ */
+static bool cpu_virtualizes(void)
+{
+	g_autofree char *text = NULL;
+
+	if (!g_file_get_contents("/proc/cpuinfo", &text, NULL, NULL))
+		return false;
+	return g_regex_match_simple("^flags\\s*:.*\\s(vmx|svm)\\b", text, G_REGEX_MULTILINE, 0);
+}
+
+static const char *choose_engine(WaveVMAccel *s, Error **errp)
+{
+	if (!strcmp(s->backend, "kvm")) {
+		if (!kvm_usable()) {
+			error_setg(errp,
+				   "wavevm: backend=kvm cannot open /dev/kvm (%s); use backend=tcg",
+				   strerror(errno));
+			return NULL;
+		}
+		return TYPE_WAVEVM_KVM;
+	}
+	if (!strcmp(s->backend, "auto") && object_class_by_name(TYPE_WAVEVM_KVM) && kvm_usable() &&
+	    cpu_virtualizes())
+		return TYPE_WAVEVM_KVM;
+	return TYPE_WAVEVM_TCG;
+}
+
+static AccelState *create_engine(WaveVMAccel *s, Error **errp)
+{
+	const char *type = choose_engine(s, errp);
+	const QDictEntry *e;
+	Object *engine;
+
+	if (!type)
+		return NULL;
+	if (!object_class_by_name(type)) {
+		error_setg(errp, "wavevm: this QEMU was built without %s",
+			   !strcmp(type, TYPE_WAVEVM_KVM) ? "KVM" : "TCG");
+		return NULL;
+	}
+	engine = object_new(type);
+	object_apply_compat_props(engine);
+	for (e = qdict_first(s->engine_options); e; e = qdict_next(s->engine_options, e)) {
+		const char *name = qdict_entry_key(e);
+
+		if (!object_property_parse(engine, name, qdict_get_str(s->engine_options, name),
+					   errp)) {
+			object_unref(engine);
+			return NULL;
+		}
+	}
+	return ACCEL(engine);
+}
+
+static bool check_options(WaveVMAccel *s, MachineState *ms, Error **errp)
+{
+	if (!strcmp(s->mode, "kernel")) {
+		error_setg(errp,
+			   "wavevm: mode=kernel needs the kernel module, which is not in this "
+			   "version; use mode=user");
+		return false;
+	}
+	if (s->split < ms->smp.max_cpus) {
+		error_setg(errp,
+			   "wavevm: split=%" PRIu32 " leaves %u vCPUs to other nodes, which this "
+			   "version cannot do; leave split out",
+			   s->split, ms->smp.max_cpus - s->split);
+		return false;
+	}
+	return true;
+}
+
+static int front_init_machine(MachineState *ms)
+{
+	WaveVMAccel *s = WAVEVM_ACCEL(ms->accelerator);
+	AccelState *engine = NULL;
+	Error *err = NULL;
+
+	if (check_options(s, ms, &err) && wvm_qemu_guard(&err))
+		engine = create_engine(s, &err);
+	if (!engine || !wvm_qemu_attach(s->vm_id, &err)) {
+		error_report_err(err);
+		exit(EXIT_FAILURE);
+	}
+	wvm_qemu_default_ram(ms);
+	/* An engine that fails has said why. */
+	if (accel_init_machine(engine, ms) < 0)
+		exit(EXIT_FAILURE);
+	return 0;
+}
+
+static void set_choice(char **field, const char *name, const char *value,
+		       const char *const *choices, Error **errp)
+{
+	if (!g_strv_contains(choices, value)) {
+		g_autofree char *list = g_strjoinv(", ", (char **)choices);
+
+		error_setg(errp, "wavevm: %s=%s is unknown; it is one of %s", name, value, list);
+		return;
+	}
+	g_free(*field);
+	*field = g_strdup(value);
+}
+
+static char *get_mode(Object *obj, Error **errp)
+{
+	return g_strdup(WAVEVM_ACCEL(obj)->mode);
+}
+
+static void set_mode(Object *obj, const char *value, Error **errp)
+{
+	static const char *const choices[] = {"user", "kernel", "auto", NULL};
+
+	set_choice(&WAVEVM_ACCEL(obj)->mode, "mode", value, choices, errp);
+}
+
+static char *get_backend(Object *obj, Error **errp)
+{
+	return g_strdup(WAVEVM_ACCEL(obj)->backend);
+}
+
+static void set_backend(Object *obj, const char *value, Error **errp)
+{
+	static const char *const choices[] = {"tcg", "kvm", "auto", NULL};
+
+	set_choice(&WAVEVM_ACCEL(obj)->backend, "backend", value, choices, errp);
+}
+
+static void get_vm_id(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+	visit_type_uint16(v, name, &WAVEVM_ACCEL(obj)->vm_id, errp);
+}
+
+static void set_vm_id(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+	visit_type_uint16(v, name, &WAVEVM_ACCEL(obj)->vm_id, errp);
+}
+
+static void get_split(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+	visit_type_uint32(v, name, &WAVEVM_ACCEL(obj)->split, errp);
+}
+
+static void set_split(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+	visit_type_uint32(v, name, &WAVEVM_ACCEL(obj)->split, errp);
+}
+
+static void set_engine_option(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+	g_autofree char *value = NULL;
+
+	if (visit_type_str(v, name, &value, errp))
+		qdict_put_str(WAVEVM_ACCEL(obj)->engine_options, name, value);
+}
+
+/* Every option of an engine is one of ours; it is kept until the engine is known. */
+static void adopt_engine_options(Object *obj, const char *type)
+{
+	ObjectClass *oc = object_class_by_name(type);
+	ObjectPropertyIterator iter;
+	ObjectProperty *p;
+
+	if (!oc)
+		return;
+	object_class_property_iter_init(&iter, oc);
+	while ((p = object_property_iter_next(&iter))) {
+		if (!object_property_find(obj, p->name))
+			object_property_add(obj, p->name, "string", NULL, set_engine_option, NULL,
+					    NULL);
+	}
+}
+
+static void front_instance_init(Object *obj)
+{
+	WaveVMAccel *s = WAVEVM_ACCEL(obj);
+
+	s->mode = g_strdup("user");
+	s->backend = g_strdup("auto");
+	s->split = SPLIT_ALL;
+	s->engine_options = qdict_new();
+	adopt_engine_options(obj, TYPE_WAVEVM_TCG);
+	adopt_engine_options(obj, TYPE_WAVEVM_KVM);
+}
+
+static void front_instance_finalize(Object *obj)
+{
+	WaveVMAccel *s = WAVEVM_ACCEL(obj);
+
+	g_free(s->mode);
+	g_free(s->backend);
+	qobject_unref(s->engine_options);
+}
+
+static void front_class_init(ObjectClass *oc, void *data)
+{
+	static bool allowed;
+	AccelClass *ac = ACCEL_CLASS(oc);
+
+	ac->name = "wavevm";
+	ac->init_machine = front_init_machine;
+	ac->allowed = &allowed;
+
+	object_class_property_add_str(oc, "mode", get_mode, set_mode);
+	object_class_property_set_description(oc, "mode",
+					      "Where page faults are served: user, or auto");
+	object_class_property_add_str(oc, "backend", get_backend, set_backend);
+	object_class_property_set_description(oc, "backend", "What runs vCPUs: tcg, kvm or auto");
+	object_class_property_add(oc, "vm-id", "uint16", get_vm_id, set_vm_id, NULL, NULL);
+	object_class_property_set_description(oc, "vm-id", "The VM whose memory is guest RAM");
+	object_class_property_add(oc, "split", "uint32", get_split, set_split, NULL, NULL);
+	object_class_property_set_description(oc, "split", "Number of vCPUs that run on this node");
+}
+
+static const TypeInfo front_types[] = {
+	{
+		.name = TYPE_WAVEVM_ACCEL,
+		.parent = TYPE_ACCEL,
+		.instance_size = sizeof(WaveVMAccel),
+		.instance_init = front_instance_init,
+		.instance_finalize = front_instance_finalize,
+		.class_init = front_class_init,
+	},
+};
+
+DEFINE_TYPES(front_types)
