@@ -69,7 +69,7 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 		__builtin_memset(core, 0, sizeof(*core));
 	to->peers = carve(c, sizeof(*to->peers), p->members->count);
 	to->seen = carve(c, sizeof(*to->seen), (size_t)p->members->count * l->peer_shards);
-	to->held_from = carve(c, sizeof(*to->held_from), p->members->count);
+	to->taken = carve(c, sizeof(*to->taken), p->members->count);
 	to->requests = carve(c, sizeof(*to->requests), l->requests);
 	to->demands = carve(c, sizeof(*to->demands), l->demands);
 	to->txns = carve(c, sizeof(*to->txns), l->txns);
@@ -119,7 +119,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 		wvm_peer_init(&core->peers[i]);
 	__builtin_memset(core->seen, 0,
 			 sizeof(*core->seen) * params->members->count * l->peer_shards);
-	__builtin_memset(core->held_from, 0, sizeof(*core->held_from) * params->members->count);
+	__builtin_memset(core->taken, 0, sizeof(*core->taken) * params->members->count);
 	__builtin_memset(core->requests, 0, sizeof(*core->requests) * l->requests);
 	__builtin_memset(core->demands, 0, sizeof(*core->demands) * l->demands);
 	__builtin_memset(core->txns, 0, sizeof(*core->txns) * l->txns);
@@ -165,6 +165,11 @@ uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t pag
 	if (vnode)
 		*vnode = home;
 	return wvm_member_of(core->params.members, home);
+}
+
+uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home)
+{
+	return __atomic_load_n(&core->taken[home], __ATOMIC_RELAXED);
 }
 
 uint64_t wvm_core_next_id(struct wvm_core *core)
@@ -249,20 +254,20 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core)
 
 uint64_t wvm_core_deadline(const struct wvm_core *core)
 {
-	return wvm_timer_next(&core->timers);
+	return wvm_core_timer_next(&core->timers);
 }
 
 void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 {
-	struct wvm_timer *t;
+	struct wvm_core_timer *t;
 
 	WVM_ASSERT(core->action_head == core->action_tail);
 	core->now_ns = now_ns;
-	t = wvm_timer_expired(&core->timers, now_ns);
+	t = wvm_core_timer_expired(&core->timers, now_ns);
 	if (!t)
 		return;
 	/* The timer is the first member of each slot type. */
-	switch ((enum wvm_timer_kind)t->kind) {
+	switch ((enum wvm_core_timer_kind)t->kind) {
 	case WVM_TIMER_REQUEST: wvm_request_timer(core, (struct wvm_request *)t); break;
 	case WVM_TIMER_DEMAND: wvm_holder_timer(core, (struct wvm_demand *)t); break;
 	case WVM_TIMER_TXN: wvm_home_timer(core, (struct wvm_txn *)t); break;

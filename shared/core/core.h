@@ -181,6 +181,7 @@ struct wvm_action {
 	X(grants_upgrade, "of those, without data")                                            \
 	X(grants_zero, "of those, as the word zero")                                           \
 	X(grants_dropped, "grants not taken: late, or below what was invalidated")             \
+	X(grants_undone, "grants given back since the RAM file had no room")                   \
 	X(home_reads, "MEM_READ served as home")                                               \
 	X(home_acquires, "MEM_ACQUIRE served as home")                                         \
 	X(home_txns, "transactions run as home")                                               \
@@ -278,7 +279,7 @@ enum wvm_drop wvm_core_message(struct wvm_core *core, uint64_t now_ns, const str
 /* Runs what is due, a bounded part of it: call again while wvm_core_deadline() <= now_ns. */
 void wvm_core_tick(struct wvm_core *core, uint64_t now_ns);
 
-/* When wvm_core_tick() is due next, or WVM_NEVER. */
+/* When wvm_core_tick() is due next, or WVM_CORE_NEVER. */
 uint64_t wvm_core_deadline(const struct wvm_core *core);
 
 /*
@@ -307,8 +308,15 @@ void wvm_core_client_gone(struct wvm_core *core, unsigned int client);
 /* Written by the core's thread, readable by others (each figure by itself). */
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);
 
-/* Pages of member `home` that this shard holds, or has written back without acknowledgement. */
-uint64_t wvm_core_holdings(const struct wvm_core *core, uint32_t home);
+/*
+ * The driver could not put a granted page into the RAM file (no room): it is
+ * given back. No store was made to it, so the home's stored copy is current,
+ * and the home learns from the next request that the grant was not taken.
+ */
+void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* Grants that this shard took from member `home` in this life. Any thread. */
+uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home);
 
 /* The home's member index and vnode of a page. Any thread. */
 uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t *vnode);

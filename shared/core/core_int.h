@@ -10,7 +10,7 @@
 #include "shared/core/partial.h"
 #include "shared/core/peer.h"
 
-enum wvm_timer_kind {
+enum wvm_core_timer_kind {
 	WVM_TIMER_REQUEST,
 	WVM_TIMER_DEMAND,
 	WVM_TIMER_TXN,
@@ -25,8 +25,8 @@ enum wvm_request_state {
 
 /* An own request for a page: one per page at most. */
 struct wvm_request {
-	struct wvm_timer timer; /* first member: see wvm_core_tick() */
-	uint64_t id;            /* 0: not sent yet */
+	struct wvm_core_timer timer; /* first member: see wvm_core_tick() */
+	uint64_t id;                 /* 0: not sent yet */
 	uint64_t page;
 	uint64_t waiters_read; /* clients */
 	uint64_t waiters_write;
@@ -55,7 +55,7 @@ enum wvm_demand_state {
 /* What the home of a held page asked for: one per page at most. Owns the outbox buffer of its
  * index. */
 struct wvm_demand {
-	struct wvm_timer timer;
+	struct wvm_core_timer timer;
 	uint64_t page;
 	uint64_t txn;   /* of the home; echoed */
 	uint64_t grant; /* names the copy that is meant, with version */
@@ -92,7 +92,7 @@ enum wvm_txn_state {
 
 /* A transaction at a home: one per page at most. */
 struct wvm_txn {
-	struct wvm_timer timer;
+	struct wvm_core_timer timer;
 	struct wvm_asked asked;
 	uint64_t id;
 	uint64_t page;
@@ -115,11 +115,11 @@ struct wvm_core {
 	uint64_t counter; /* of the last id given out */
 	uint64_t random;  /* xorshift64* */
 	uint64_t now_ns;  /* of the present input */
-	struct wvm_timers timers;
+	struct wvm_core_timers timers;
 	struct wvm_partials partials;
 	struct wvm_peer *peers; /* members */
 	struct wvm_seen *seen;  /* members × peer_shards */
-	uint64_t *held_from;    /* members: pages held of each home */
+	uint64_t *taken;        /* members: grants taken from each home */
 	struct wvm_request *requests;
 	struct wvm_demand *demands;
 	struct wvm_txn *txns;
@@ -179,8 +179,8 @@ enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t pag
 enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64_t page,
 				      uint32_t member, const struct wvm_msg *msg);
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
-void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, uint32_t home,
-		    enum wvm_held_state state);
+void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state);
+void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* home.c */
 enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,

@@ -6,29 +6,13 @@
  */
 #include "shared/core/core_int.h"
 
-void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, uint32_t home,
-		    enum wvm_held_state state)
+void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state)
 {
-	core->held_from[home] -= h->state != WVM_HELD_INVALID;
-	core->held_from[home] += state != WVM_HELD_INVALID;
 	core->stats.pages_shared -= h->state == WVM_HELD_SHARED;
 	core->stats.pages_modified -= h->state == WVM_HELD_MODIFIED;
 	h->state = state;
 	core->stats.pages_shared += state == WVM_HELD_SHARED;
 	core->stats.pages_modified += state == WVM_HELD_MODIFIED;
-}
-
-uint64_t wvm_core_holdings(const struct wvm_core *core, uint32_t home)
-{
-	uint64_t pages = core->held_from[home];
-
-	for (uint32_t i = 0; i < core->params.limits.demands; i++) {
-		const struct wvm_demand *d = &core->demands[i];
-
-		pages += d->timer.place && d->member == home && d->state == WVM_DEMAND_WRITE_BACK &&
-			 !d->keep;
-	}
-	return pages;
 }
 
 static uint32_t slot_of(const struct wvm_core *core, const struct wvm_demand *d)
@@ -67,7 +51,7 @@ static void finish(struct wvm_core *core, struct wvm_demand *d)
 
 	WVM_ASSERT(h->demand == slot_of(core, d));
 	h->demand = 0;
-	wvm_timer_cancel(&core->timers, &d->timer);
+	wvm_core_timer_cancel(&core->timers, &d->timer);
 	d->next = core->free_demand;
 	core->free_demand = slot_of(core, d);
 	if (h->request)
@@ -93,36 +77,65 @@ static void answer(struct wvm_core *core, const struct wvm_demand *d, uint8_t ty
 
 /* ---- giving up ------------------------------------------------------------------------- */
 
-static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t home,
-		    struct wvm_held_page *h)
+static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, struct wvm_held_page *h)
 {
 	wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
 	if (h->invalidated < h->version)
 		h->invalidated = h->version;
 	h->lost_ns = core->now_ns;
-	wvm_holder_set(core, h, home, WVM_HELD_INVALID);
+	wvm_holder_set(core, h, WVM_HELD_INVALID);
 }
 
-static void drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t home,
-			struct wvm_held_page *h)
+static void drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page, struct wvm_held_page *h)
 {
 	wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
-	give_up(core, vm, page, home, h);
+	give_up(core, vm, page, h);
 }
 
 /* The bytes move to the outbox: no thread of this node may read them once others may write. */
 static void save_and_drop(struct wvm_core *core, struct wvm_demand *d, struct wvm_held_page *h)
 {
 	wvm_core_emit(core, WVM_ACT_SAVE, d->vm, d->page)->slot = slot_of(core, d) - 1;
-	give_up(core, d->vm, d->page, d->member, h);
+	give_up(core, d->vm, d->page, h);
 	d->keep = false;
+}
+
+/*
+ * A Shared copy whose upgrade failed goes: a page that is there cannot be made
+ * an error for whoever touches it. Unacknowledged bytes are kept in the outbox.
+ */
+void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
+
+	WVM_ASSERT(h->state == WVM_HELD_SHARED);
+	if (d && d->state == WVM_DEMAND_WRITE_BACK) {
+		save_and_drop(core, d, h);
+		return;
+	}
+	drop_shared(core, vm, page, h);
+	if (d) {
+		answer(core, d, WVM_MSG_INVALIDATE_ACK);
+		finish(core, d);
+	}
+}
+
+void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+
+	WVM_ASSERT(h->state != WVM_HELD_INVALID);
+	wvm_holder_set(core, h, WVM_HELD_INVALID);
+	h->pins = 0;
+	core->stats.grants_undone++;
 }
 
 static void write_back(struct wvm_core *core, struct wvm_demand *d)
 {
 	answer(core, d, WVM_MSG_WRITE_BACK);
-	wvm_timer_arm(&core->timers, &d->timer,
-		      core->now_ns + wvm_core_backoff(core, d->member, d->tries));
+	wvm_core_timer_arm(&core->timers, &d->timer,
+			   core->now_ns + wvm_core_backoff(core, d->member, d->tries));
 }
 
 /* Carries d out: the hold time is over and the page is not pinned. */
@@ -133,7 +146,7 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	WVM_ASSERT(h->grant == d->grant && h->version == d->version);
 	if (d->type == WVM_MSG_INVALIDATE) {
 		WVM_ASSERT(h->state == WVM_HELD_SHARED);
-		drop_shared(core, d->vm, d->page, d->member, h);
+		drop_shared(core, d->vm, d->page, h);
 		answer(core, d, WVM_MSG_INVALIDATE_ACK);
 		finish(core, d);
 		return;
@@ -141,7 +154,7 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
 	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);
 	if (d->type == WVM_MSG_DOWNGRADE) {
-		wvm_holder_set(core, h, d->member, WVM_HELD_SHARED);
+		wvm_holder_set(core, h, WVM_HELD_SHARED);
 		d->keep = true;
 	} else {
 		save_and_drop(core, d, h);
@@ -165,9 +178,9 @@ static void obey_when_due(struct wvm_core *core, struct wvm_demand *d)
 	}
 	core->stats.demands_held++;
 	if (pinned)
-		wvm_timer_cancel(&core->timers, &d->timer); /* wvm_core_unpin() goes on */
+		wvm_core_timer_cancel(&core->timers, &d->timer); /* wvm_core_unpin() goes on */
 	else
-		wvm_timer_arm(&core->timers, &d->timer, h->hold_until_ns);
+		wvm_core_timer_arm(&core->timers, &d->timer, h->hold_until_ns);
 }
 
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
@@ -204,7 +217,7 @@ static void repeat(struct wvm_core *core, struct wvm_demand *d, const struct wvm
 	if (msg->type == WVM_MSG_INVALIDATE) {
 		/* Asked of sharers only: the home has the bytes, its acknowledgement was lost. */
 		if (d->keep)
-			drop_shared(core, d->vm, d->page, d->member, h);
+			drop_shared(core, d->vm, d->page, h);
 		answer(core, d, WVM_MSG_INVALIDATE_ACK);
 		finish(core, d);
 		return;
@@ -266,7 +279,7 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 		return WVM_DROP_STALE; /* no home grants past an owner */
 	/* The home counts on a newer grant here: an older Shared copy is not in its records. */
 	if (h->state == WVM_HELD_SHARED && msg->version > h->version) {
-		drop_shared(core, vm, page, member, h);
+		drop_shared(core, vm, page, h);
 		if (h->demand)
 			finish(core, &core->demands[h->demand - 1]);
 	}

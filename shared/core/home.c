@@ -160,7 +160,7 @@ static void pursue(struct wvm_core *core, struct wvm_txn *t)
 		t->id = wvm_core_next_id(core);
 	if (t->state == WVM_TXN_INVALIDATE) {
 		if (!invalidate_some(core, t, e)) {
-			wvm_timer_arm(&core->timers, &t->timer, due);
+			wvm_core_timer_arm(&core->timers, &t->timer, due);
 			return;
 		}
 		slowest = *wvm_holders_at(core, e, 0).member;
@@ -174,7 +174,7 @@ static void pursue(struct wvm_core *core, struct wvm_txn *t)
 		slowest = *owner.member;
 	}
 	due += wvm_core_backoff(core, slowest, t->tries);
-	wvm_timer_arm(&core->timers, &t->timer, due);
+	wvm_core_timer_arm(&core->timers, &t->timer, due);
 }
 
 static enum wvm_drop begin(struct wvm_core *core, uint32_t vm, uint64_t page,
@@ -204,7 +204,7 @@ static enum wvm_drop begin(struct wvm_core *core, uint32_t vm, uint64_t page,
 static void release(struct wvm_core *core, struct wvm_txn *t)
 {
 	wvm_home_of(core, t->vm, t->page)->txn = 0;
-	wvm_timer_cancel(&core->timers, &t->timer);
+	wvm_core_timer_cancel(&core->timers, &t->timer);
 	t->next = core->free_txn;
 	core->free_txn = slot_of(core, t);
 }
@@ -248,7 +248,7 @@ static void go_on(struct wvm_core *core, struct wvm_txn *t)
 				      .vm = vm,
 				      .state = WVM_TXN_DRAIN};
 		e->txn = slot_of(core, t);
-		wvm_timer_arm(&core->timers, &t->timer, core->now_ns);
+		wvm_core_timer_arm(&core->timers, &t->timer, core->now_ns);
 	}
 	t = &core->txns[e->txn - 1];
 	WVM_ASSERT(!t->queue_head);

@@ -59,15 +59,15 @@ uint64_t wvm_join_deadline(const struct wvm_join *j)
 	return j->state == WVM_JOIN_ASKING ? j->next_ns : UINT64_MAX;
 }
 
-bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg *msg, uint64_t held,
-		      struct wvm_msg *reply)
+bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg *msg,
+		      uint64_t taken, struct wvm_msg *reply)
 {
 	WVM_ASSERT(member < j->members->count);
 	if (!(msg->flags & WVM_MSG_ANSWER)) {
 		address(j, member, reply);
 		reply->flags = WVM_MSG_ANSWER;
 		reply->request = msg->request;
-		reply->gpa = held;
+		reply->gpa = taken;
 		return true;
 	}
 	if (j->state != WVM_JOIN_ASKING || msg->request != report_id(j) || j->answered[member])
@@ -75,7 +75,7 @@ bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg 
 	if (msg->gpa) {
 		j->state = WVM_JOIN_REFUSED;
 		j->refuser = member;
-		j->refuser_pages = msg->gpa;
+		j->refuser_grants = msg->gpa;
 		return false;
 	}
 	j->answered[member] = 1;

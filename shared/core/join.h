@@ -1,9 +1,9 @@
 /*
- * Before a home serves: every other member is asked what it holds of this
- * node's slices (REPORT). With static membership all members must have
- * answered; nothing else makes "never written" a fact. A member that still
- * holds pages of an earlier life of this node makes it refuse to serve, since
- * its directory and stored copies are gone: better no answer than zeros.
+ * Before a home serves: every other member is asked what it ever took from
+ * this node (REPORT). With static membership all members must have answered;
+ * nothing else makes "never written" a fact. A member that has taken pages
+ * from an earlier life of this node makes it refuse to serve, since its
+ * directory and stored copies are gone: better no answer than zeros.
  *
  * One machine per node, driven by one shard. Sans I/O like the core.
  */
@@ -16,7 +16,7 @@
 enum wvm_join_state {
 	WVM_JOIN_ASKING,
 	WVM_JOIN_SERVING,
-	WVM_JOIN_REFUSED, /* `refuser` holds pages of an earlier life of this node */
+	WVM_JOIN_REFUSED, /* `refuser` has taken pages from an earlier life of this node */
 };
 
 #define WVM_JOIN_RETRY_NS UINT64_C(200000000)
@@ -29,7 +29,7 @@ struct wvm_join {
 	uint32_t refuser;
 	uint32_t epoch;
 	uint16_t boot;
-	uint64_t refuser_pages;
+	uint64_t refuser_grants;
 	uint64_t next_ns; /* when the unanswered are asked again */
 	uint32_t cursor;  /* of wvm_join_poll() within a round */
 	enum wvm_join_state state;
@@ -46,11 +46,11 @@ uint32_t wvm_join_poll(struct wvm_join *j, uint64_t now_ns, struct wvm_msg *msg)
 uint64_t wvm_join_deadline(const struct wvm_join *j);
 
 /*
- * A REPORT from `member`. One that asks is answered: `held` is what this node
- * holds of that member's slices, all shards together; true means that *reply
+ * A REPORT from `member`. One that asks is answered: `taken` is how many
+ * grants this node took from that member, all shards together; true means that *reply
  * is to be sent back. One that answers moves the state on.
  */
-bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg *msg, uint64_t held,
-		      struct wvm_msg *reply);
+bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg *msg,
+		      uint64_t taken, struct wvm_msg *reply);
 
 #endif

@@ -44,7 +44,7 @@ static void transmit(struct wvm_core *core, struct wvm_request *r)
 	r->sent_ns = core->now_ns;
 	if (due > deadline_of(core, r))
 		due = deadline_of(core, r);
-	wvm_timer_arm(&core->timers, &r->timer, due);
+	wvm_core_timer_arm(&core->timers, &r->timer, due);
 }
 
 static void start_sending(struct wvm_core *core, struct wvm_request *r)
@@ -74,7 +74,7 @@ static void submit(struct wvm_core *core, struct wvm_request *r)
 	r->next = 0;
 	*(peer->queue_head ? &core->requests[peer->queue_tail - 1].next : &peer->queue_head) = slot;
 	peer->queue_tail = slot;
-	wvm_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
+	wvm_core_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
 }
 
 /* Only at the deadline, so the walk along the queue is rare. */
@@ -143,7 +143,7 @@ static void finish(struct wvm_core *core, struct wvm_request *r)
 
 	WVM_ASSERT(h->request == slot);
 	h->request = 0;
-	wvm_timer_cancel(&core->timers, &r->timer);
+	wvm_core_timer_cancel(&core->timers, &r->timer);
 	r->waiters_read = r->waiters_write = 0;
 	leave_window(core, r);
 	r->id = 0;
@@ -153,8 +153,11 @@ static void finish(struct wvm_core *core, struct wvm_request *r)
 
 static void fail(struct wvm_core *core, struct wvm_request *r, enum wvm_fail_reason reason)
 {
-	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_FAIL, r->vm, r->page);
+	struct wvm_action *a;
 
+	if (wvm_held_of(core, r->vm, r->page)->state == WVM_HELD_SHARED)
+		wvm_holder_drop_shared(core, r->vm, r->page);
+	a = wvm_core_emit(core, WVM_ACT_FAIL, r->vm, r->page);
 	a->waiters = r->waiters_read | r->waiters_write;
 	a->reason = reason;
 	core->stats.faults_failed++;
@@ -171,7 +174,7 @@ static void submit_or_block(struct wvm_core *core, struct wvm_request *r)
 	if (h->demand && core->demands[h->demand - 1].state == WVM_DEMAND_WRITE_BACK) {
 		core->stats.requests_blocked++;
 		r->state = WVM_REQUEST_BLOCKED;
-		wvm_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
+		wvm_core_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
 		return;
 	}
 	submit(core, r);
@@ -307,7 +310,7 @@ static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct w
 	a->waiters = r->waiters_read;
 	r->waiters_read = 0;
 	core->stats.grants_shared++;
-	wvm_holder_set(core, h, r->member, WVM_HELD_SHARED);
+	wvm_holder_set(core, h, WVM_HELD_SHARED);
 }
 
 static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct wvm_request *r,
@@ -332,7 +335,7 @@ static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct
 	a->waiters = r->waiters_read | r->waiters_write;
 	if (r->pin)
 		wvm_core_emit(core, WVM_ACT_PINNED, r->vm, r->page);
-	wvm_holder_set(core, h, r->member, WVM_HELD_MODIFIED);
+	wvm_holder_set(core, h, WVM_HELD_MODIFIED);
 }
 
 /*
@@ -385,6 +388,7 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		take_modified(core, h, r, msg, data);
 	h->version = msg->version;
 	h->grant = r->id;
+	core->taken[member]++;
 	start_hold(core, h, r);
 	early = r->early;
 	r->early.type = 0;

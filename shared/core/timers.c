@@ -2,13 +2,13 @@
 
 #include "shared/core/assert.h"
 
-static void put(struct wvm_timers *timers, uint32_t i, struct wvm_timer *t)
+static void put(struct wvm_core_timers *timers, uint32_t i, struct wvm_core_timer *t)
 {
 	timers->heap[i] = t;
 	t->place = i + 1;
 }
 
-static void sift_up(struct wvm_timers *timers, uint32_t i, struct wvm_timer *t)
+static void sift_up(struct wvm_core_timers *timers, uint32_t i, struct wvm_core_timer *t)
 {
 	while (i > 0) {
 		uint32_t parent = (i - 1) / 2;
@@ -21,7 +21,7 @@ static void sift_up(struct wvm_timers *timers, uint32_t i, struct wvm_timer *t)
 	put(timers, i, t);
 }
 
-static void sift_down(struct wvm_timers *timers, uint32_t i, struct wvm_timer *t)
+static void sift_down(struct wvm_core_timers *timers, uint32_t i, struct wvm_core_timer *t)
 {
 	for (;;) {
 		uint32_t child = 2 * i + 1;
@@ -39,17 +39,17 @@ static void sift_down(struct wvm_timers *timers, uint32_t i, struct wvm_timer *t
 	put(timers, i, t);
 }
 
-void wvm_timer_arm(struct wvm_timers *timers, struct wvm_timer *t, uint64_t due_ns)
+void wvm_core_timer_arm(struct wvm_core_timers *timers, struct wvm_core_timer *t, uint64_t due_ns)
 {
-	wvm_timer_cancel(timers, t);
+	wvm_core_timer_cancel(timers, t);
 	WVM_ASSERT(timers->count < timers->capacity);
 	t->due_ns = due_ns;
 	sift_up(timers, timers->count++, t);
 }
 
-void wvm_timer_cancel(struct wvm_timers *timers, struct wvm_timer *t)
+void wvm_core_timer_cancel(struct wvm_core_timers *timers, struct wvm_core_timer *t)
 {
-	struct wvm_timer *last;
+	struct wvm_core_timer *last;
 	uint32_t i;
 
 	if (!t->place)
@@ -65,18 +65,18 @@ void wvm_timer_cancel(struct wvm_timers *timers, struct wvm_timer *t)
 	sift_down(timers, last->place - 1, last);
 }
 
-struct wvm_timer *wvm_timer_expired(struct wvm_timers *timers, uint64_t now_ns)
+struct wvm_core_timer *wvm_core_timer_expired(struct wvm_core_timers *timers, uint64_t now_ns)
 {
-	struct wvm_timer *t;
+	struct wvm_core_timer *t;
 
 	if (!timers->count || timers->heap[0]->due_ns > now_ns)
 		return NULL;
 	t = timers->heap[0];
-	wvm_timer_cancel(timers, t);
+	wvm_core_timer_cancel(timers, t);
 	return t;
 }
 
-uint64_t wvm_timer_next(const struct wvm_timers *timers)
+uint64_t wvm_core_timer_next(const struct wvm_core_timers *timers)
 {
-	return timers->count ? timers->heap[0]->due_ns : WVM_NEVER;
+	return timers->count ? timers->heap[0]->due_ns : WVM_CORE_NEVER;
 }

@@ -418,7 +418,7 @@ static void rearm(struct sim *s, uint32_t node)
 	struct node *n = &s->nodes[node];
 	uint64_t due = wvm_core_deadline(n->core);
 
-	if (due == WVM_NEVER || (n->tick_ns && n->tick_ns <= due))
+	if (due == WVM_CORE_NEVER || (n->tick_ns && n->tick_ns <= due))
 		return;
 	if (due < s->report.now_ns)
 		due = s->report.now_ns;
