@@ -484,6 +484,31 @@ START_TEST(a_file_that_cannot_be_read_is_told)
 }
 END_TEST
 
+/* Run from the top of the tree, as `make check` does. */
+START_TEST(the_example_topologies_are_what_their_comments_say)
+{
+	static const struct {
+		const char *path;
+		uint32_t count, vnode_count;
+		uint64_t total_ram_gb;
+	} want[] = {
+		{"deploy/topologies/flat-3.conf", 3, 12, 48},
+		{"deploy/topologies/one-host-3.conf", 3, 3, 12},
+		{"deploy/topologies/large-and-small.conf", 4, 41, 164},
+	};
+
+	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+		struct wvm_topology t;
+
+		ck_assert_msg(!wvm_topology_load(&t, want[i].path, err, sizeof(err)), "%s", err);
+		ck_assert_uint_eq(t.count, want[i].count);
+		ck_assert_uint_eq(t.vnode_count, want[i].vnode_count);
+		ck_assert_uint_eq(t.total_ram_gb, want[i].total_ram_gb);
+		wvm_topology_free(&t);
+	}
+}
+END_TEST
+
 static uint64_t random_state = 2;
 
 static uint64_t random64(void) /* splitmix64 */
@@ -548,6 +573,7 @@ int main(void)
 	tcase_add_test(tc, devices_have_a_bound);
 	tcase_add_test(tc, a_file_is_read_whole);
 	tcase_add_test(tc, a_file_that_cannot_be_read_is_told);
+	tcase_add_test(tc, the_example_topologies_are_what_their_comments_say);
 	tcase_add_test(tc, mutated_files_are_read_or_refused_with_one_line);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
