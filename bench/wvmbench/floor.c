@@ -1,0 +1,84 @@
+#include "bench/wvmbench/floor.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OUTPUT_MAX 65536
+
+static bool real(const json_t *object, const char *key, double *out)
+{
+	const json_t *v = json_object_get(object, key);
+
+	if (!json_is_number(v))
+		return false;
+	*out = json_number_value(v);
+	return true;
+}
+
+static bool parse_summary(const json_t *object, struct wvm_summary *s)
+{
+	const json_t *buckets = json_object_get(object, "log2_us");
+	const json_t *count = json_object_get(object, "count");
+
+	memset(s, 0, sizeof(*s));
+	if (!json_is_integer(count) || json_array_size(buckets) != WVM_HIST_BUCKETS)
+		return false;
+	s->count = (uint64_t)json_integer_value(count);
+	for (unsigned i = 0; i < WVM_HIST_BUCKETS; i++)
+		s->bucket[i] = (uint64_t)json_integer_value(json_array_get(buckets, i));
+	return real(object, "mean_us", &s->mean_us) && real(object, "p50_us", &s->p50_us) &&
+	       real(object, "p90_us", &s->p90_us) && real(object, "p99_us", &s->p99_us) &&
+	       real(object, "p99.9_us", &s->p999_us) && real(object, "max_us", &s->max_us) &&
+	       real(object, "faults_per_s", &s->per_second);
+}
+
+int floor_parse(const char *json, struct results *out)
+{
+	json_t *root = json_loads(json, 0, NULL), *list = json_object_get(root, "results"), *entry;
+	int rc = json_array_size(list) > 0 ? 0 : -EBADMSG;
+	size_t i;
+
+	json_array_foreach(list, i, entry)
+	{
+		const char *name = json_string_value(json_object_get(entry, "name"));
+		json_int_t threads = json_integer_value(json_object_get(entry, "threads"));
+		struct wvm_summary s;
+		struct result *r;
+
+		if (!name || threads < 1 || threads > 1024 || !parse_summary(entry, &s)) {
+			rc = -EBADMSG;
+			break;
+		}
+		r = result_get(out, name, (unsigned)threads);
+		rc = r ? result_add_summary(r, &s) : -ENOSPC;
+		if (rc < 0)
+			break;
+	}
+	json_decref(root);
+	return rc;
+}
+
+int floor_round(const struct floor_run *f, struct results *out)
+{
+	static char text[OUTPUT_MAX];
+	char line[4096];
+	FILE *pipe;
+	size_t n;
+	int rc;
+
+	snprintf(line, sizeof(line), "exec '%s' --json --threads %u --pages %" PRIu64 " %s",
+		 f->program, f->threads, f->pages, f->arguments);
+	pipe = popen(line, "r");
+	if (!pipe)
+		return -errno;
+	n = fread(text, 1, sizeof(text) - 1, pipe);
+	text[n] = '\0';
+	rc = pclose(pipe) == 0 ? floor_parse(text, out) : -EIO;
+	if (rc < 0)
+		fprintf(stderr, "wvmbench: %s: %s\n", line, strerror(-rc));
+	return rc;
+}

@@ -1,0 +1,20 @@
+/* Runs wvm_floor and reads what it says. */
+#ifndef WVMBENCH_FLOOR_H
+#define WVMBENCH_FLOOR_H
+
+#include "bench/wvmbench/result.h"
+
+struct floor_run {
+	const char *program;   /* path of wvm_floor */
+	const char *arguments; /* layout options, e.g. "--cores 0,0,1 --spin"; trusted */
+	unsigned threads;
+	uint64_t pages;
+};
+
+/* Runs it once and adds each of its results to *out as a round. 0 or -errno with a line. */
+int floor_round(const struct floor_run *f, struct results *out);
+
+/* Adds the results in a text that wvm_floor --json printed. 0 or -EBADMSG, -ENOSPC. */
+int floor_parse(const char *json, struct results *out);
+
+#endif
