@@ -14,22 +14,19 @@
 
 #include <stdbool.h>
 
-#include "ring/shard.h"
+#include "ring/standing.h"
 
-/* Embedded by its user; fields written by the shard's thread. */
+/* Embedded by its user; fields written by the shard's thread. Zero-initialise. */
 struct wvm_doorbell {
+	struct wvm_standing op;
 	struct wvm_shard *shard;
 	void *ctx;
 	void (*ring)(struct wvm_doorbell *d);
 	void (*closed)(struct wvm_doorbell *d); /* may be NULL; d may be freed in it */
 	int fd;                                 /* owned; closed by wvm_doorbell_close() */
-	int slot;
-	struct wvm_io io;
-	struct wvm_io cancel_io;
-	struct wvm_io write_io;
-	struct wvm_task rearm;
-	unsigned pending;
-	bool listening, closing;
+	int slot;                               /* registered file */
+	struct wvm_task again;                  /* a ring that found no submission slot */
+	uint64_t rung_turn;                     /* stats.turns of the last ring out, plus 1 */
 };
 
 /*

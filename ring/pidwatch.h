@@ -4,23 +4,17 @@
 #ifndef WVM_RING_PIDWATCH_H
 #define WVM_RING_PIDWATCH_H
 
-#include <stdbool.h>
 #include <sys/types.h>
 
-#include "ring/shard.h"
+#include "ring/standing.h"
 
-/* Embedded by its user; fields written by the shard's thread. */
+/* Embedded by its user; fields written by the shard's thread. Zero-initialise. */
 struct wvm_pidwatch {
-	struct wvm_shard *shard;
+	struct wvm_standing op;
 	void *ctx;
 	void (*died)(struct wvm_pidwatch *w);   /* once, then nothing more will come but closed */
 	void (*closed)(struct wvm_pidwatch *w); /* may be NULL; w may be freed in it */
 	int pidfd;                              /* owned; closed by wvm_pidwatch_close() */
-	struct wvm_io io;
-	struct wvm_io cancel_io;
-	struct wvm_task rearm;
-	unsigned pending;
-	bool closing, reported;
 };
 
 /* pidfd_open(2); pid may be a zombie's. Returns a descriptor (close-on-exec) or -errno (-ESRCH). */

@@ -18,7 +18,8 @@
 typedef void (*wvm_post_fn)(struct wvm_shard *self, void *ctx, const void *data, size_t len);
 
 /*
- * Posts to shard to (may be the sender itself). From the thread of shard from.
+ * Posts to shard to (may be the sender itself), which must not be destroyed yet; what
+ * arrives after its loop has ended does not run. From the thread of shard from.
  * data may be NULL when len is 0; ctx is passed through and must stay valid until the
  * message has run. Returns 0, -EAGAIN when the inbox is full (counted in posts_full; the
  * caller decides), -EMSGSIZE above to's opts.inbox_bytes.
@@ -26,17 +27,21 @@ typedef void (*wvm_post_fn)(struct wvm_shard *self, void *ctx, const void *data,
 int wvm_post(struct wvm_shard *from, struct wvm_shard *to, wvm_post_fn fn, void *ctx,
 	     const void *data, size_t len);
 
-/* The same from a thread that is no shard. Costs a write(2) when the receiver sleeps. */
+/* The same with two pieces, which arrive as one. */
+int wvm_post_pair(struct wvm_shard *from, struct wvm_shard *to, wvm_post_fn fn, void *ctx,
+		  const void *head, size_t head_len, const void *tail, size_t tail_len);
+
+/* The same as wvm_post() from a thread that is no shard. A write(2) when the receiver sleeps. */
 int wvm_post_outside(struct wvm_shard *to, wvm_post_fn fn, void *ctx, const void *data, size_t len);
 
-/* Used by shard.c: the queue itself. */
+/*
+ * For shard.c: the queue itself. slots is a power of two, bytes the largest message.
+ */
 struct wvm_inbox *wvm_inbox_create(struct wvm_shard *s, unsigned slots, unsigned bytes);
 void wvm_inbox_destroy(struct wvm_inbox *q);
-/* Runs at most max messages; returns how many. */
+/* Runs at most max messages; returns how many. The shard's thread. */
 unsigned wvm_inbox_run(struct wvm_shard *s, unsigned max);
-/* Whether a message can be taken. */
+/* Whether a message can be taken. The shard's thread. */
 bool wvm_inbox_ready(const struct wvm_inbox *q);
-/* Wakes s from any thread by its eventfd; async-signal-safe. */
-void wvm_shard_wake(struct wvm_shard *s);
 
 #endif

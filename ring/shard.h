@@ -33,7 +33,9 @@
 #include "ring/wheel.h"
 
 struct wvm_shard;
+struct wvm_bufring;
 struct wvm_inbox;
+struct wvm_standing;
 
 /*
  * One operation in flight, embedded by whoever submits it; user_data of its
@@ -109,26 +111,28 @@ struct wvm_shard {
 	struct wvm_wheel wheel;
 	struct wvm_ring_stats stats;
 
-	uint32_t sq_entered; /* SQEs handed to the kernel so far, wraps */
-	uint32_t sq_settled; /* see wvm_shard_settled() */
-	uint32_t cq_horizon; /* completion queue tail when sq_entered was taken */
+	unsigned enter_flags; /* IORING_ENTER_REGISTERED_RING where accepted */
+	bool settling;        /* sq_entered and cq_horizon wait to become sq_settled */
+	uint32_t sq_entered;  /* submission queue head after an enter, wraps */
+	uint32_t cq_horizon;  /* completion queue tail after the same enter */
+	uint32_t sq_settled;  /* see wvm_shard_settled() */
 	uint64_t poll_ns;
 	struct wvm_task *task_first, **task_last;
 	struct wvm_hook *hooks[2];
 	struct wvm_inbox *inbox;
-	int wake_fd;            /* eventfd for threads that have no ring; nonblocking */
-	struct wvm_io wake_io;  /* completion of a MSG_RING or of wake_fd */
-	struct wvm_io poll_io;  /* the multishot poll of wake_fd */
-	struct wvm_task rewake; /* arms that poll again */
-	int *free_files;        /* stack of free file slots */
+	int wake_fd;                /* nonblocking eventfd, for wakers without a ring */
+	struct wvm_standing *waker; /* polls wake_fd */
+	struct wvm_io wake_io;      /* what a MSG_RING completes to */
+	unsigned must_finish; /* file operations in flight: the loop does not end before them */
+	int *free_files;      /* stack of free file slots */
 	unsigned free_file_count;
-	void *fixed; /* registered buffer 0: fixed_count blocks */
-	void **free_fixed;
+	uint8_t *fixed;    /* registered buffer 0: fixed_count blocks */
+	void **free_fixed; /* stack of free blocks */
 	unsigned free_fixed_count;
-	struct io_uring_buf_ring *uffd_ring; /* provided buffers of uffd.c, group uffd_group */
-	uint8_t *uffd_mem;
-	unsigned next_group;   /* next free buffer group id */
-	bool running, entered; /* in its thread; the loop has begun */
+	struct wvm_bufring *uffd_bufs; /* for READ_MULTISHOT, all userfaultfds of the shard */
+	unsigned next_group;           /* next free buffer group id */
+	bool entered, ending;          /* the loop runs; it is cancelling what is in flight */
+	bool threaded;                 /* wvm_shard_start() made a thread */
 	pthread_t thread;
 	int result;     /* of the loop, for wvm_shard_join() */
 	char dead[256]; /* why the loop ended by itself */
@@ -136,13 +140,15 @@ struct wvm_shard {
 	/* Written by any thread. */
 	_Alignas(64) uint32_t asleep; /* 1: a poster must wake it */
 	uint32_t stop;
+	uint32_t no_msg_ring;     /* its ring refused a MSG_RING once */
+	struct wvm_io refused_io; /* a MSG_RING to this shard failed; completes at the sender */
 };
 
 /*
  * Creates a shard; *out is owned by the caller until wvm_shard_destroy(). Memory
  * is taken from opts->place's node. Returns 0, or -errno with one line in why:
  * those of wvm_kernel_probe(), -EINVAL for an option out of range, -ENOMEM for
- * memory or locked memory, -EMFILE for descriptors.
+ * memory or locked memory, -EMFILE for descriptors. why may be left untouched on success.
  */
 int wvm_shard_create(struct wvm_shard **out, const struct wvm_shard_opts *opts, char *why,
 		     size_t why_len);
@@ -208,8 +214,11 @@ static inline bool wvm_shard_settled(const struct wvm_shard *s, uint32_t issue)
 	return (int32_t)(s->sq_settled - issue) >= 0;
 }
 
-/* Cancels the operations that complete to io; each still completes once more. 0 or -EAGAIN. */
-int wvm_shard_cancel(struct wvm_shard *s, struct wvm_io *io);
+/*
+ * Cancels the operation that completes to io; it still completes once more, the result of
+ * the cancellation goes to report (NULL: ignored). 0, or -EAGAIN without a submission slot.
+ */
+int wvm_shard_cancel(struct wvm_shard *s, struct wvm_io *io, struct wvm_io *report);
 
 /*
  * Registers fd: returns its slot for IOSQE_FIXED_FILE, -ENFILE when all are taken,
@@ -240,6 +249,15 @@ bool wvm_shard_disarm(struct wvm_shard *s, struct wvm_timer *t);
  * PU each wait would cost the whole time slice.
  */
 void wvm_shard_set_poll(struct wvm_shard *s, uint64_t poll_ns);
+
+/* Wakes s if it sleeps; any thread, async-signal-safe. wvm_post_outside() does it for you. */
+void wvm_shard_wake(struct wvm_shard *s);
+
+/* Writes to its eventfd whether it sleeps or not. Any thread, async-signal-safe. */
+void wvm_shard_ring_eventfd(struct wvm_shard *s);
+
+/* A free provided-buffer group id of this ring. */
+unsigned wvm_shard_group(struct wvm_shard *s);
 
 /* CLOCK_MONOTONIC now, in ns. Any thread. s->now_ns is free, this costs some 20 ns. */
 uint64_t wvm_now_ns(void);

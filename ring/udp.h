@@ -47,13 +47,18 @@ typedef void (*wvm_datagram_fn)(void *ctx, const struct sockaddr_in *from, const
 struct wvm_udp_opts {
 	struct sockaddr_in bind;  /* address and port; port 0: the kernel's choice */
 	wvm_datagram_fn datagram; /* required */
-	unsigned steer_offset;    /* of the 16-bit steering field in the payload; with shards > 1 */
-	unsigned datagram_max;    /* largest datagram sent, 64 to 65000: 1472 */
-	unsigned rx_buffers;      /* receive buffers of 64 KiB per shard, power of two: 64 */
-	unsigned tx_buffers;      /* datagrams waiting to leave, per shard: 512 */
-	unsigned tx_control;      /* of those kept for CONTROL: an eighth */
-	unsigned bulk_quota;      /* BULK datagrams per turn: 256 */
-	int socket_bytes;         /* SO_RCVBUF and SO_SNDBUF: 8 MiB */
+	/*
+	 * May be NULL. After a reserve failed: called once when buffers are free again. What it
+	 * commits leaves in the same turn.
+	 */
+	void (*room)(void *ctx);
+	unsigned steer_offset; /* of the 16-bit steering field in the payload; with shards > 1 */
+	unsigned datagram_max; /* largest datagram sent, 64 to 65000: 1472 */
+	unsigned rx_buffers;   /* receive buffers of 64 KiB per shard, power of two: 64 */
+	unsigned tx_buffers;   /* datagrams waiting to leave, per shard: 512 */
+	unsigned tx_control;   /* of those kept for CONTROL: an eighth */
+	unsigned bulk_quota;   /* BULK datagrams per turn: 256 */
+	int socket_bytes;      /* SO_RCVBUF and SO_SNDBUF: 8 MiB */
 };
 
 /*
@@ -72,7 +77,10 @@ struct wvm_udp_opts {
 int wvm_udp_open(struct wvm_udp **out, struct wvm_shard *const *shards, void *const *ctx,
 		 unsigned n, const struct wvm_udp_opts *opts, char *why, size_t why_len);
 
-/* Frees one socket of the group; its shard must not run. NULL is allowed. */
+/*
+ * Frees one socket; no shard of the group may run, and its own must not be destroyed yet (the
+ * kernel keeps the port until it is). NULL is allowed.
+ */
 void wvm_udp_close(struct wvm_udp *u);
 
 /* The descriptor, for getsockname and socket options; the address it is bound to. */
@@ -99,7 +107,7 @@ int wvm_udp_forward(struct wvm_udp *u, unsigned owner, const struct sockaddr_in 
 /*
  * Takes a transmit buffer of opts.datagram_max bytes, 64-byte aligned, not
  * cleared. NULL when none is free for this lane (counted in tx_pool_empty): the caller keeps
- * its message and comes back in a later turn. Give it back with commit or cancel.
+ * its message until opts.room(). Give it back with commit or cancel.
  * Any number may be reserved at a time.
  */
 uint8_t *wvm_udp_reserve(struct wvm_udp *u, enum wvm_lane lane);

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ring/shard.h"
+#include "ring/standing.h"
 
 #define WVM_UFFD_BATCH 16 /* messages per buffer */
 
@@ -30,19 +30,15 @@ struct wvm_uffd_ops {
 	void (*closed)(struct wvm_uffd *u);
 };
 
-/* Embedded by its user. All fields written by the shard's thread. */
+/* Embedded by its user; fields written by the shard's thread, read only for others. */
 struct wvm_uffd {
-	struct wvm_shard *shard;
+	struct wvm_standing op;
 	const struct wvm_uffd_ops *ops;
-	void *ctx; /* the user's */
-	int fd;    /* ours, closed by wvm_uffd_close() */
-	int slot;  /* registered file */
-	struct wvm_io io;
-	struct wvm_io cancel_io;
-	struct wvm_task rearm;
-	unsigned pending; /* completions still to come: the read, the cancel */
-	bool multishot;   /* READ_MULTISHOT, else POLL and read(2) */
-	bool closing;
+	void *ctx;             /* the user's */
+	int fd;                /* ours, closed by wvm_uffd_close() */
+	int slot;              /* registered file */
+	bool multishot;        /* READ_MULTISHOT, else POLL and read(2) */
+	struct wvm_task again; /* reading goes on in the next turn */
 };
 
 /*
