@@ -33,6 +33,8 @@ void wvm_samples_add(struct wvm_samples *s, uint64_t ns)
 void wvm_samples_append(struct wvm_samples *s, const struct wvm_samples *from)
 {
 	assert(from->n <= s->room - s->n);
+	if (from->n == 0)
+		return;
 	memcpy(s->ns + s->n, from->ns, from->n * sizeof(*s->ns));
 	s->n += from->n;
 }
