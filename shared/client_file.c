@@ -177,8 +177,10 @@ int wvm_ring_file_header(struct wvm_ring_file *f, struct wvm_ring_header *h)
 				       "the same version of both",
 				       h->layout, WVM_RING_LAYOUT);
 	if (!h->shard_count || h->shard_count > WVM_RING_SHARDS_MAX ||
-	    h->vm_count > WVM_RING_VMS_MAX || !h->boot_id || h->node_id > INT32_MAX)
+	    h->vm_count > WVM_RING_VMS_MAX || h->node_id > INT32_MAX)
 		return wvm_client_fail(-EPROTO, "the ring file's header is damaged");
+	if (!h->boot_id)
+		return wvm_client_fail(-ECONNREFUSED, "the master is not serving yet");
 	for (unsigned i = 0; i < h->vm_count; i++)
 		h->vms[i].ram_path[WVM_RING_RAM_PATH - 1] = '\0';
 	return 0;

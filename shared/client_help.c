@@ -247,11 +247,13 @@ static bool rejoin(struct wvm *w)
 {
 	struct wvm_ring_header h;
 
-	if (!wvm_ring_file_master(w->file) || wvm_ring_file_header(w->file, &h) ||
+	if (!w->boot_id || !wvm_ring_file_master(w->file) || wvm_ring_file_header(w->file, &h) ||
 	    h.boot_id == w->boot_id || h.adopts_boot_id != w->boot_id || h.shard_count != w->shards)
 		return false;
-	if (wvm_link_meet(w, &h))
+	if (wvm_link_meet(w, &h)) {
+		w->boot_id = 0; /* pages went on changing without us: never again */
 		return false;
+	}
 	remap_ranges(w);
 	return true;
 }

@@ -51,7 +51,7 @@ struct wvm {
 	pid_t owner; /* the process that attached; a forked child is not attached */
 	struct wvm_ring_file *file;
 	unsigned slot;
-	uint64_t boot_id;
+	uint64_t boot_id; /* the master's life we know; 0: none will take us over any more */
 	uint32_t node_id;
 	unsigned shards;
 	bool poison; /* the kernel has UFFDIO_POISON; only a hint for messages */
@@ -89,7 +89,7 @@ void wvm_ring_file_put(struct wvm_ring_file *f);
 /* Locks a slot; its number or -EUSERS. */
 int wvm_ring_file_claim(struct wvm_ring_file *f);
 void wvm_ring_file_release(struct wvm_ring_file *f, unsigned slot);
-/* Reads and checks the header. 0, -EPROTO. */
+/* Reads and checks the header. 0, -EPROTO, -ECONNREFUSED (the master has not started yet). */
 int wvm_ring_file_header(struct wvm_ring_file *f, struct wvm_ring_header *h);
 /* The living master's pid, 0 when there is none. */
 pid_t wvm_ring_file_master(struct wvm_ring_file *f);

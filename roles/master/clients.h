@@ -58,6 +58,10 @@ struct wvm_clients_ops {
 	void (*log)(void *ctx, const char *line);
 };
 
+/*
+ * Every shard needs WVM_CLIENTS_MAX file slots (wvm_shard_opts.files) for this,
+ * shard 0 three times as many and one more.
+ */
 struct wvm_clients_conf {
 	const char *path; /* of the ring file */
 	uint32_t node_id;
@@ -90,6 +94,23 @@ void wvm_clients_reply(struct wvm_clients *c, unsigned shard, unsigned client, u
 
 /* Clients attached now. On shard 0. */
 unsigned wvm_clients_count(const struct wvm_clients *c);
+
+/* The process of a client index, 0 when nobody has it. On shard 0. */
+int wvm_clients_pid(const struct wvm_clients *c, unsigned client);
+
+struct wvm_clients_counters {
+	uint64_t attached;    /* since the start */
+	uint64_t refused;     /* claims that were refused */
+	uint64_t broken;      /* clients that broke the rules */
+	uint64_t gone;        /* clients that left or died */
+	uint64_t faults_read; /* of all clients */
+	uint64_t faults_write;
+	uint64_t faults_unknown; /* at addresses in none of the client's ranges */
+	uint64_t errors_lost;    /* failed pages whose client could not be told */
+};
+
+/* Sums over all shards, slightly old. Any thread. */
+void wvm_clients_counters(const struct wvm_clients *c, struct wvm_clients_counters *out);
 
 /*
  * Closes every descriptor; unlinks the ring file if asked. After the shards
