@@ -16,6 +16,7 @@
 # Settings: WVM_BIN (where wvm_wire is), NET_MTU (1500), NET_DIR (set by net_up:
 # a directory for logs and sockets that net_down removes; NET_KEEP=1 keeps it).
 
+# shellcheck shell=bash
 NET_PREFIX=10.77.0
 NET_TAG="wvm-$$"
 NET_COUNT=0

@@ -1,0 +1,122 @@
+# Three masters on this machine over loopback, for the benchmarks. Sourced by
+# bash scripts that have entered a network namespace of their own:
+#
+#   nodes_enter "$@"                    # first: the script starts again in the namespace
+#   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number per node, as "0 1 1"
+#   $NODES_DIR/ring.0 ...               # the ring files
+#   nodes_down
+#
+# The ports are those of the namespace, so a cluster that runs here is not met.
+# Everything is ended by process id and removed, also when interrupted.
+
+# shellcheck shell=bash
+NODES_DIR=
+NODES_SHM="/dev/shm/wvmbench-$$"
+NODE_PIDS=()
+NODES_HERE=$(dirname -- "${BASH_SOURCE[0]}")
+BUILD=$(realpath -m -- "${BUILD:-$NODES_HERE/../build}")
+export BUILD
+NODES_BIN=$BUILD/bin
+
+nodes_say() { printf 'bench: %s\n' "$*" >&2; }
+
+# Starts the calling script again inside a new network namespace with loopback up.
+nodes_enter() {
+	if [[ ${WVM_BENCH_NAMESPACE:-} == "$$" ]]; then
+		unset WVM_BENCH_NAMESPACE
+		ip link set lo up || exit 1
+		nodes_begin
+		return
+	fi
+	if ((EUID != 0)); then
+		nodes_say "userfaultfd and network namespaces need root"
+		exit 1
+	fi
+	# exec keeps the process id.
+	WVM_BENCH_NAMESPACE=$$ exec unshare --net -- bash "$0" "$@"
+}
+
+nodes_begin() {
+	local left pid
+	for left in /dev/shm/wvmbench-*; do
+		pid=${left#/dev/shm/wvmbench-}
+		pid=${pid%%.*}
+		[[ $pid =~ ^[0-9]+$ && ! -d /proc/$pid ]] && rm -f -- "$left"
+	done
+	NODES_DIR=$(mktemp -d "${TMPDIR:-/tmp}/wvmbench-$$.XXXXXX") || exit 1
+	trap nodes_end EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+}
+
+nodes_end() {
+	local status=$?
+	trap '' INT TERM HUP
+	nodes_down
+	rm -rf -- "$NODES_DIR"
+	exit "$status"
+}
+
+# Whether a process runs; one that only waits to be collected does not.
+node_runs() {
+	local state
+	state=$(sed -n 's/^.*) \(.\).*/\1/p' "/proc/$1/stat" 2>/dev/null)
+	[[ -n $state && $state != Z && $state != X ]]
+}
+
+node_wait_ready() {
+	local i
+	for ((i = 0; i < 600; i++)); do
+		grep -Eq '(^|: )ready([ ,.:]|$)' "$NODES_DIR/log.$1" && return 0
+		if ! node_runs "${NODE_PIDS[$1]}"; then
+			break
+		fi
+		sleep 0.05
+	done
+	nodes_say "node $1 did not become ready:"
+	tail -n 5 "$NODES_DIR/log.$1" >&2
+	return 1
+}
+
+# nodes_up SIZE CPUS [OPTION...]: VM 0 of that size (as 1G) on three fresh nodes.
+nodes_up() {
+	local size=$1 cpus i
+	read -ra cpus <<<"$2"
+	shift 2
+	for i in 0 1 2; do
+		printf 'NODE %d 127.0.0.1 %d 1 4\n' "$i" $((9000 + 10 * i))
+	done >"$NODES_DIR/topology"
+	for i in 0 1 2; do
+		mkdir -p "$NODES_DIR/state.$i"
+		"$NODES_BIN/wavevm_node_master" 4096 $((9000 + 10 * i)) "$NODES_DIR/topology" "$i" \
+			$((9001 + 10 * i)) $((9005 + 10 * i)) --fresh --vm "0:$size" \
+			--ring-path "$NODES_DIR/ring.$i" --shm-file "$NODES_SHM.$i" \
+			--state-dir "$NODES_DIR/state.$i" --cpus "${cpus[$i]}" "$@" \
+			>"$NODES_DIR/log.$i" 2>&1 </dev/null &
+		NODE_PIDS[i]=$!
+	done
+	for i in 0 1 2; do
+		node_wait_ready "$i" || return 1
+	done
+}
+
+nodes_down() {
+	local pid i
+	for pid in "${NODE_PIDS[@]}"; do
+		kill -TERM "$pid" 2>/dev/null
+	done
+	for pid in "${NODE_PIDS[@]}"; do
+		for ((i = 0; i < 100; i++)); do
+			node_runs "$pid" || break
+			sleep 0.05
+		done
+		if node_runs "$pid"; then
+			nodes_say "master $pid ignores SIGTERM, killing it"
+			kill -KILL "$pid"
+		fi
+		wait "$pid" 2>/dev/null
+	done
+	NODE_PIDS=()
+	rm -f -- "$NODES_SHM".*
+	return 0
+}
