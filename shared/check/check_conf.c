@@ -209,6 +209,19 @@ START_TEST(a_malformed_file_is_told_by_file_line_and_field)
 }
 END_TEST
 
+START_TEST(a_line_of_255_characters_is_read)
+{
+	char text[256] = "NODE 0 10.0.0.1 9000 4 16 #";
+
+	memset(text + strlen(text), 'x', 255 - strlen(text));
+	ck_assert_int_eq(parse(NODES, text, 255), 0);
+	text[255] = '\n';
+	ck_assert_int_eq(parse(NODES, text, 256), 0);
+	text[255] = 'x';
+	ck_assert_int_eq(parse(NODES, text, 256), -EINVAL);
+}
+END_TEST
+
 START_TEST(a_nul_byte_is_not_text)
 {
 	static const char text[] = "NODE 0 10.0.0.1 9000 4 16\0\n";
@@ -386,7 +399,8 @@ START_TEST(devices_are_read_with_their_bars)
 				   "END\n"
 				   "\n"
 				   "DEVICE AB:1f.7 /dev/vfio/3\n"
-				   "BAR5 0 16\n"
+				   "BAR5 0xfd000000 0x1000000 # right below BAR0\n"
+				   "BAR1 0xff000000 16 # and right above\n"
 				   "END\n";
 	struct wvm_devices d;
 
@@ -404,6 +418,7 @@ START_TEST(devices_are_read_with_their_bars)
 	ck_assert_str_eq(d.devices[1].pci, "0000:ab:1f.7");
 	ck_assert_uint_eq(d.devices[1].group, 3);
 	ck_assert_uint_eq(d.devices[1].line, 6);
+	ck_assert_uint_eq(d.devices[1].bar_count, 2);
 	ck_assert_uint_eq(d.devices[1].bars[0].index, 5);
 	wvm_devices_free(&d);
 }
@@ -561,6 +576,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 300);
 	tcase_add_loop_test(tc, a_malformed_file_is_told_by_file_line_and_field, 0, MALFORMED);
+	tcase_add_test(tc, a_line_of_255_characters_is_read);
 	tcase_add_test(tc, a_nul_byte_is_not_text);
 	tcase_add_test(tc, an_error_is_cut_to_its_buffer);
 	tcase_add_test(tc, vnodes_are_dealt_in_the_order_of_the_file);

@@ -513,6 +513,7 @@ static const struct {
 	{"odd total", 0, 65, 65, false},
 	{"odd length, not the last", 0, 4096, 1409, false},
 	{"offset of another segment size", 1024, 4096, 1408, false},
+	{"a last one too near", 448, 512, 64, false},
 	{"more than the largest", WVM_SEGMENT_TOTAL_MAX, WVM_SEGMENT_TOTAL_MAX + 64, 64, false},
 	{"offset that would wrap", UINT32_MAX - 63, 64, 64, false},
 };
