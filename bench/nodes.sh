@@ -67,7 +67,7 @@ node_runs() {
 node_wait_ready() {
 	local i
 	for ((i = 0; i < 600; i++)); do
-		grep -Eq '(^|: )ready([ ,.:]|$)' "$NODES_DIR/log.$1" && return 0
+		grep -Eqs '(^|: )ready([ ,.:]|$)' "$NODES_DIR/log.$1" && return 0
 		if ! node_runs "${NODE_PIDS[$1]}"; then
 			break
 		fi

@@ -226,6 +226,58 @@ START_TEST(every_host_reaches_every_other_in_real_segments)
 }
 END_TEST
 
+/* Packets that host number `host` has sent so far. */
+static unsigned long long packets_sent(const struct net *net, unsigned host)
+{
+	unsigned long long sent = 0;
+	char line[512];
+	FILE *out;
+
+	snprintf(line, sizeof(line), "ip -n %s-%u -s -o link show dev eth0", net->tag, host);
+	out = popen(line, "r");
+	ck_assert_ptr_nonnull(out);
+	while (fgets(line, sizeof(line), out)) {
+		const char *tx = strstr(line, "TX:");
+
+		/* "TX: names... \\    bytes packets ..." */
+		if (tx && (tx = strrchr(line, '\\')) != NULL)
+			sscanf(tx + 1, "%*u %llu", &sent);
+	}
+	ck_assert_int_eq(pclose(out), 0);
+	return sent;
+}
+
+START_TEST(the_bridge_cuts_and_merges_as_network_cards_do)
+{
+	static unsigned char data[65536];
+	unsigned long long before;
+	unsigned received = 0, calls = 0;
+	struct net net;
+	int a, b, on = 1;
+
+	start_net(&net, "2", NULL, "1");
+	a = open_socket(&net, 1);
+	b = open_socket(&net, 2);
+	ck_assert_int_eq(setsockopt(b, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)), 0);
+	before = packets_sent(&net, 1);
+	for (unsigned i = 0; i < 20; i++)
+		send_segments(a, 2, i * BURST, BURST);
+	while (received < 20 * BURST) {
+		ssize_t n = recv(b, data, sizeof(data), 0);
+
+		ck_assert_int_gt(n, 0);
+		ck_assert_int_eq(n % SEGMENT, 0);
+		received += (unsigned)(n / SEGMENT);
+		calls++;
+	}
+	ck_assert_uint_ge(packets_sent(&net, 1) - before, 20 * BURST);
+	ck_assert_uint_lt(calls, received);
+	close(a);
+	close(b);
+	stop_net(&net);
+}
+END_TEST
+
 /* How often each of the frames arrived. */
 static void impaired_run(const char *seed, unsigned char *count)
 {
@@ -354,6 +406,7 @@ static Suite *suite(void)
 
 	tcase_set_timeout(t, 180);
 	tcase_add_loop_test(t, every_host_reaches_every_other_in_real_segments, 0, 2);
+	tcase_add_test(t, the_bridge_cuts_and_merges_as_network_cards_do);
 	tcase_add_test(t, the_wire_does_what_it_counts_and_the_same_for_the_same_seed);
 	tcase_add_test(t, a_partition_begins_and_heals_while_the_wire_runs);
 	tcase_add_loop_test(t, what_a_killed_run_leaves_is_removed_by_the_next, 0, 2);

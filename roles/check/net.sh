@@ -148,7 +148,9 @@ net_address() {
 		ip -n "$ns" link set eth0 up
 }
 
-# A veth carries large segmented packets whole unless it is told not to.
+# A veth carries a large packet whole unless gso_max_segs forbids it, and merges what it
+# receives only if its other end has no TSO: both are set, so segments are cut and merged
+# as between hosts.
 net_join_by_bridge() {
 	local i bridge ns mtu=${NET_MTU:-1500} wire
 	bridge=$(net_ns bridge)
@@ -162,8 +164,10 @@ net_join_by_bridge() {
 			netns "$bridge" || return 1
 		ip -n "$ns" link set eth0 gso_max_segs 1 txqueuelen 10000 || return 1
 		ip -n "$bridge" link set "port$i" master br0 up || return 1
+		ip -n "$bridge" link set "port$i" gso_max_segs 1 || return 1
 		if [[ -x $wire ]]; then
-			net_exec "$i" "$wire" --gro eth0 || return 1
+			net_exec "$i" "$wire" --card eth0 || return 1
+			net_exec bridge "$wire" --card "port$i" || return 1
 		fi
 		net_address "$i" || return 1
 	done
@@ -175,13 +179,13 @@ net_join_by_wire() {
 	for ((i = 1; i <= NET_COUNT; i++)); do
 		names+=("$(net_ns "$i")")
 	done
-	"$wire" --with-parent --napi --mtu "${NET_MTU:-1500}" --seed "${SEED:-1}" --chaos "${CHAOS:-}" \
+	"$wire" --with-parent --mtu "${NET_MTU:-1500}" --seed "${SEED:-1}" --chaos "${CHAOS:-}" \
 		--control "$NET_DIR/wire" --stats "$NET_DIR/wire.json" "${names[@]}" \
 		>"$NET_DIR/wire.log" 2>&1 </dev/null &
 	NET_WIRE_PID=$!
 	NET_PIDS+=("$NET_WIRE_PID")
 	for ((i = 0; i < 400; i++)); do
-		grep -q 'ready' "$NET_DIR/wire.log" && break
+		grep -qs 'ready' "$NET_DIR/wire.log" && break
 		if ! net_running "$NET_WIRE_PID"; then
 			net_say "the wire did not start: $(tail -n1 "$NET_DIR/wire.log")"
 			return 1

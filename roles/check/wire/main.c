@@ -21,11 +21,11 @@ struct options {
 	const char *netns[WVM_WIRE_PORTS];
 	int fd[WVM_WIRE_PORTS];
 	unsigned n_netns, n_fds;
-	const char *chaos, *control, *stats, *device, *tell, *gro;
+	const char *chaos, *control, *stats, *device, *tell, *card;
 	char command[WVM_CONTROL_MAX]; /* the words after --tell, joined */
 	unsigned long mtu;
 	uint64_t seed;
-	bool napi, with_parent;
+	bool with_parent;
 };
 
 static const struct argp_option OPTIONS[] = {
@@ -36,11 +36,11 @@ static const struct argp_option OPTIONS[] = {
 	{"device", 'd', "NAME", 0, "Name of the TAP device in each namespace (default eth0)", 0},
 	{"mtu", 'm', "BYTES", 0, "MTU of the devices (default 1500)", 0},
 	{"fd", 'f', "N", 0, "Use this open TAP descriptor as the next port, too", 0},
-	{"napi", 'n', NULL, 0, "Receive through GRO, as from a network card", 0},
 	{"with-parent", 'p', NULL, 0, "End when the parent process ends", 0},
 	{"tell", 't', "PATH", 0, "Send the words that follow to a running wire, print its answer",
 	 0},
-	{"gro", 'g', "DEVICE", 0, "Only switch GRO of a device of this namespace on", 0},
+	{"card", 'k', "DEVICE", 0,
+	 "Only make a veth of this namespace behave as a card: GRO on, TSO off", 0},
 	{0}};
 
 static const char DOC[] =
@@ -91,10 +91,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--fd: cannot use '%s'", arg);
 		o->fd[o->n_fds++] = (int)value;
 		break;
-	case 'n': o->napi = true; break;
 	case 'p': o->with_parent = true; break;
 	case 't': o->tell = arg; break;
-	case 'g': o->gro = arg; break;
+	case 'k': o->card = arg; break;
 	case ARGP_KEY_ARG:
 		if (o->tell)
 			add_word(state, o, arg);
@@ -104,7 +103,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			o->netns[o->n_netns++] = arg;
 		break;
 	case ARGP_KEY_END:
-		if (!o->tell && !o->gro && o->n_netns + o->n_fds < 1)
+		if (!o->tell && !o->card && o->n_netns + o->n_fds < 1)
 			argp_error(state, "no network namespace given");
 		if (o->n_netns + o->n_fds > WVM_WIRE_PORTS)
 			argp_error(state, "more than %d ports", WVM_WIRE_PORTS);
@@ -145,7 +144,7 @@ static int open_ports(struct wvm_wire *wire, const struct options *o)
 
 		if (i < o->n_netns) {
 			snprintf(port->netns, sizeof(port->netns), "%s", o->netns[i]);
-			rc = wvm_tap_open(o->netns[i], o->device, (unsigned)o->mtu, o->napi, mac);
+			rc = wvm_tap_open(o->netns[i], o->device, (unsigned)o->mtu, mac);
 		} else {
 			rc = o->fd[i - o->n_netns];
 			fcntl(rc, F_SETFL, fcntl(rc, F_GETFL) | O_NONBLOCK);
@@ -223,9 +222,9 @@ int main(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	if (o.tell)
 		return tell(&o);
-	if (o.gro) {
-		rc = wvm_tap_gro_on(o.gro);
-		return rc < 0 ? fail("cannot switch GRO on for", o.gro, rc) : 0;
+	if (o.card) {
+		rc = wvm_tap_like_card(o.card);
+		return rc < 0 ? fail("cannot set up", o.card, rc) : 0;
 	}
 	return run(&o);
 }

@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -52,7 +53,7 @@ static int configure(const char *device, unsigned mtu, const unsigned char mac[6
 	return rc;
 }
 
-static int create(const char *device, unsigned mtu, bool napi, const unsigned char mac[6])
+static int create(const char *device, unsigned mtu, const unsigned char mac[6])
 {
 	struct ifreq ifr;
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), rc;
@@ -60,7 +61,7 @@ static int create(const char *device, unsigned mtu, bool napi, const unsigned ch
 	if (fd < 0)
 		return -errno;
 	name_device(&ifr, device);
-	ifr.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (napi ? IFF_NAPI : 0));
+	ifr.ifr_flags = (short)(IFF_TAP | IFF_NO_PI);
 	rc = request(fd, TUNSETIFF, &ifr);
 	if (rc == 0)
 		rc = ioctl(fd, TUNSETOFFLOAD, 0) < 0 ? -errno : 0;
@@ -73,8 +74,7 @@ static int create(const char *device, unsigned mtu, bool napi, const unsigned ch
 	return fd;
 }
 
-int wvm_tap_open(const char *netns, const char *device, unsigned mtu, bool napi,
-		 const unsigned char mac[6])
+int wvm_tap_open(const char *netns, const char *device, unsigned mtu, const unsigned char mac[6])
 {
 	char path[256];
 	int home, away = -1, fd;
@@ -88,7 +88,7 @@ int wvm_tap_open(const char *netns, const char *device, unsigned mtu, bool napi,
 		fd = -errno;
 		goto out;
 	}
-	fd = create(device, mtu, napi, mac);
+	fd = create(device, mtu, mac);
 	if (setns(home, CLONE_NEWNET) < 0) {
 		int rc = -errno;
 
@@ -115,17 +115,25 @@ int wvm_tap_mac(int fd, unsigned char mac[6])
 	return rc;
 }
 
-int wvm_tap_gro_on(const char *device)
+static int ethtool(int sock, const char *device, uint32_t command, uint32_t data)
 {
-	struct ethtool_value value = {.cmd = ETHTOOL_SGRO, .data = 1};
+	struct ethtool_value value = {.cmd = command, .data = data};
 	struct ifreq ifr;
+
+	name_device(&ifr, device);
+	ifr.ifr_data = (char *)&value;
+	return request(sock, SIOCETHTOOL, &ifr);
+}
+
+int wvm_tap_like_card(const char *device)
+{
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
 
 	if (sock < 0)
 		return -errno;
-	name_device(&ifr, device);
-	ifr.ifr_data = (char *)&value;
-	rc = request(sock, SIOCETHTOOL, &ifr);
+	rc = ethtool(sock, device, ETHTOOL_STSO, 0);
+	if (rc == 0)
+		rc = ethtool(sock, device, ETHTOOL_SGRO, 1);
 	close(sock);
 	return rc;
 }

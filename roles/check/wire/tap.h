@@ -2,22 +2,21 @@
 #ifndef WVM_WIRE_TAP_H
 #define WVM_WIRE_TAP_H
 
-#include <stdbool.h>
-
 /*
  * Creates TAP device `device` in the network namespace that `ip netns` calls
  * netns, with the given mtu and MAC address, without any offload (so the kernel
- * hands over one checksummed frame of at most the mtu at a time). With napi, frames
- * written to it go through GRO as a network card's do. The device lives as long
- * as the returned descriptor, which does not block. Returns it or -errno.
+ * hands over one checksummed frame of at most the mtu at a time). The device lives as
+ * long as the returned descriptor, which does not block. Returns it or -errno.
  */
-int wvm_tap_open(const char *netns, const char *device, unsigned mtu, bool napi,
-		 const unsigned char mac[6]);
+int wvm_tap_open(const char *netns, const char *device, unsigned mtu, const unsigned char mac[6]);
 
 /* The MAC address of the device behind a TAP descriptor. 0 or -errno. */
 int wvm_tap_mac(int fd, unsigned char mac[6]);
 
-/* Switches GRO of a network device of the calling thread's namespace on. 0 or -errno. */
-int wvm_tap_gro_on(const char *device);
+/*
+ * Makes a veth device of the calling thread's namespace receive as a network card does: GRO on,
+ * and TSO off, since a veth whose sender has TSO bypasses GRO. 0 or -errno.
+ */
+int wvm_tap_like_card(const char *device);
 
 #endif
