@@ -128,13 +128,15 @@ list_backend() {
 }
 
 configure_qemu() {
-	local cc=cc
+	local cc=cc options=()
 	[ -f "$obj/build.ninja" ] && return
 	say "configuring"
 	rm -rf "$obj"
 	mkdir -p "$obj"
 	command -v ccache >/dev/null && cc="ccache cc"
-	(cd "$obj" && quietly "$src/configure" --meson=/usr/bin/meson --cc="$cc" \
+	# Without it 7.2 prefers the copy of meson that Debian has taken out; 10.0 has no such option.
+	grep -q -- '--meson=' "$src/configure" && options+=(--meson=/usr/bin/meson)
+	(cd "$obj" && quietly "$src/configure" "${options[@]}" --cc="$cc" \
 		--target-list=x86_64-softmmu --without-default-features --enable-system --enable-kvm \
 		--enable-tcg --enable-fdt=system --enable-linux-aio --enable-linux-io-uring \
 		--enable-vhost-user --enable-malloc-trim --disable-install-blobs --disable-tools \

@@ -37,23 +37,26 @@ static bool master_gone;
 static bool ending;
 
 /* QEMU's own report functions take locks that the stopped thread may hold. */
-static void say(const char *what, const char *then)
+static void say(const char *text, const char *then)
 {
 	char line[1024];
-	int len = snprintf(line, sizeof(line), "%s: wavevm: %s; %s\n", program, what, then);
+	int len = snprintf(line, sizeof(line), "%s: wavevm: %s; %s\n", program, text, then);
 	ssize_t written = write(STDERR_FILENO, line, MIN((size_t)len, sizeof(line) - 1));
 
 	(void)written;
 }
 
+/* Pages tend to be lost by the thousand: the first one is reported. A master may go repeatedly. */
 void wvm_qemu_parked(void *opaque, void *addr, const char *text)
 {
-	if (!addr) {
+	bool known = false;
+
+	if (addr)
+		known = qatomic_xchg(&page_lost, true);
+	else
 		qatomic_set(&master_gone, true);
-		say(text, "guest memory waits until it is back; SIGTERM ends QEMU");
-	} else if (!qatomic_xchg(&page_lost, true)) {
-		say(text, "what touched it stays stopped; SIGTERM ends QEMU");
-	}
+	if (!known)
+		say(text, "SIGTERM ends QEMU");
 	sem_post(&trouble);
 }
 

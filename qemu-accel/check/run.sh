@@ -1,0 +1,410 @@
+#!/bin/bash
+# Tests of the QEMU accelerator and of the demo's guest.
+#   qemu-accel/check/run.sh [PATTERN]     only tests whose name matches the extended regular expression
+# Prints a line per test and at the end "N passed, N failed"; exit status 0 if none failed.
+# Environment: WVM_QEMU, WVM_MASTER: the programs (default: in build/); BUILD: where the guest is; CC.
+set -uo pipefail
+export LC_ALL=C
+
+here=$(cd -P "$(dirname "$0")" && pwd)
+root=$(dirname "$(dirname "$here")")
+BUILD=${BUILD:-$root/build}
+QEMU=${WVM_QEMU:-$BUILD/qemu/qemu-system-x86_64}
+MASTER=${WVM_MASTER:-$BUILD/bin/wavevm_node_master}
+only=${1:-.}
+work=$(mktemp -d)
+shm=/dev/shm/wvm-qemu-check-$$
+passed=0 failed=0
+masters=() qemu_pid=
+
+unset WVM_RING_PATH WVM_ENV_SOCK_PATH WVM_INSTANCE_ID
+export WVM_SHM_FILE=$shm
+
+# $1 and what it started are ours; SIGKILL because a stopped QEMU may take nothing less.
+end_process() { kill -KILL "$1" 2>/dev/null && wait "$1" 2>/dev/null; }
+
+# shellcheck disable=SC2317 # called by the trap
+clean_up() {
+	local pid
+	for pid in $qemu_pid "${masters[@]}"; do
+		end_process "$pid"
+	done
+	rm -rf "$work" "$shm"*
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM HUP
+
+pass() {
+	passed=$((passed + 1))
+	echo "ok    $1"
+}
+
+fail() {
+	failed=$((failed + 1))
+	echo "FAIL  $1: $2"
+	[ ! -s "${3:-}" ] || sed 's/^/      | /' "$3" | tail -n 20
+}
+
+wanted() { [[ $1 =~ $only ]]; }
+
+# Waits until file $1 has a line that matches $2, for at most $3 seconds.
+await_line() {
+	local n
+	for ((n = 0; n < $3 * 10; n++)); do
+		grep -Eq "$2" "$1" 2>/dev/null && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+await_end() {
+	local n
+	for ((n = 0; n < $2 * 10; n++)); do
+		kill -0 "$1" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+machine=(-machine q35 -nodefaults -nographic)
+
+# refuses NAME REGEX OPTION...: QEMU ends with status 1 and one line on stderr, which matches.
+refuses() {
+	local name=$1 regex=$2 status
+	shift 2
+	wanted "$name" || return 0
+	timeout -k 5 60 "$QEMU" "${machine[@]}" "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+	if [ $status != 1 ]; then
+		fail "$name" "exit status $status instead of 1" "$work/err"
+	elif [ "$(wc -l <"$work/err")" != 1 ]; then
+		fail "$name" "not exactly one line" "$work/err"
+	elif ! grep -Eq "$regex" "$work/err"; then
+		fail "$name" "the line does not match '$regex'" "$work/err"
+	else
+		pass "$name"
+	fi
+}
+
+# --- what needs no master -------------------------------------------------------------------------
+
+test_options() {
+	local a='-accel wavevm,backend=tcg'
+	refuses "mode=kernel is refused" 'kernel module.*use mode=user' -accel wavevm,mode=kernel
+	refuses "an unknown mode is refused" 'one of user' -accel wavevm,mode=fast
+	refuses "an unknown backend is refused" 'one of tcg, kvm, auto' -accel wavevm,backend=xen
+	refuses "an unknown option is refused" 'foo' $a,foo=1
+	refuses "an option of another backend is refused" 'kernel-irqchip' $a,kernel-irqchip=on
+	refuses "a vm-id beyond 16 bits is refused" 'vm-id.*uint16' $a,vm-id=65536
+	refuses "remote vCPUs are refused" 'split=1.*leave split out' $a,split=1 -smp 2
+	refuses "no ring path" 'set WVM_RING_PATH' $a
+	WVM_RING_PATH=$work/none refuses "no ring file" "$work/none.*is the master running" $a
+	WVM_ENV_SOCK_PATH=$work/none refuses "no ring file, by the old name" "$work/none.*is the master" $a
+	head -c 8192 /dev/urandom >"$work/junk"
+	WVM_RING_PATH=$work/junk refuses "not a ring file" 'not a ring file' $a
+	refuses "incoming migration is refused" 'incoming' $a -incoming defer
+	refuses "only-migratable is refused" 'migrat' $a -only-migratable
+	refuses "locked memory is refused" 'mem-lock' $a -overcommit mem-lock=on
+	refuses "the backend needs the accelerator" 'needs -accel wavevm' -accel tcg \
+		-object memory-backend-wavevm,id=m,size=64M
+	truncate -s 1M "$work/disk"
+	refuses "an O_DIRECT drive is refused" 'O_DIRECT.*cache=writeback' $a \
+		-drive "if=none,id=d,format=raw,file=$work/disk,cache=none"
+	refuses "an O_DIRECT blockdev is refused" 'O_DIRECT.*cache=writeback' $a \
+		-blockdev "driver=file,node-name=d,filename=$work/disk,cache.direct=on"
+}
+
+# --- the guest: it notices damage, under plain TCG ------------------------------------------------
+
+# start_guest PARAMETERS OPTION...: console in $work/console, QEMU's stderr in $work/err.
+start_guest() {
+	local parameters=$1
+	shift
+	rm -f "$work/console" "$work/monitor"
+	mkfifo "$work/monitor"
+	"$QEMU" "${machine[@]}" -no-reboot -serial "file:$work/console" -monitor stdio \
+		-kernel "$BUILD/guest/vmlinux" -initrd "$BUILD/guest/initramfs" \
+		-append "console=ttyS0 no_timer_check panic=-1 quiet $parameters" "$@" \
+		>"$work/out" 2>"$work/err" <"$work/monitor" &
+	qemu_pid=$!
+	exec 8>"$work/monitor"
+}
+
+# Ends with QEMU's status in $status; 124 if it had to be killed.
+finish_guest() {
+	if await_end "$qemu_pid" "$1"; then
+		wait "$qemu_pid"
+		status=$?
+	else
+		end_process "$qemu_pid"
+		status=124
+	fi
+	exec 8>&-
+	qemu_pid=
+}
+
+# verifies NAME PARAMETERS REGEX OPTION...: the guest verifies at least half of its 256 MiB; REGEX is found.
+verifies() {
+	local name=$1 parameters=$2 regex=$3 mib
+	shift 3
+	wanted "$name" || return 0
+	start_guest "wvm.seconds=2 $parameters" "$@" -m 256
+	finish_guest 180
+	mib=$(sed -n 's/^verified \([0-9]*\) MiB, 0 errors.*/\1/p' "$work/console")
+	if [ $status != 0 ]; then
+		fail "$name" "QEMU's exit status is $status" "$work/err"
+	elif [ "${mib:-0}" -lt 128 ]; then
+		fail "$name" "not verified: ${mib:-no} MiB" "$work/console"
+	elif ! grep -Eq "$regex" "$work/console"; then
+		fail "$name" "'$regex' is not in its output" "$work/console"
+	else
+		pass "$name"
+	fi
+}
+
+notices() {
+	local kind=$1 name="the guest notices pages that $2"
+	wanted "$name" || return 0
+	start_guest "wvm.seconds=4" -accel tcg -smp 2 -m 256 -machine memory-backend=m \
+		-object "memory-backend-file,id=m,size=256M,share=on,mem-path=$shm.plain"
+	await_line "$work/console" '^random' 120 && "$work/corrupt" "$shm.plain" "$kind" >"$work/out"
+	finish_guest 120
+	rm -f "$shm.plain"
+	if grep -Eq '^verified [0-9]+ MiB, [1-9][0-9]* errors' "$work/console" &&
+		grep -Eq '^error 1: .*page [0-9]+ offset [0-9]+ .*expected [0-9a-f]+ got' "$work/console"; then
+		pass "$name"
+	else
+		fail "$name" "it did not" "$work/console"
+	fi
+}
+
+test_guest() {
+	${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$root" -Wall -Wextra -Werror -O2 -o "$work/corrupt" \
+		"$here/corrupt.c" "$root/deploy/guest/pattern.c" || exit 1
+	verifies "the guest verifies its memory, one vCPU" "" '^stress' -accel tcg
+	verifies "the guest verifies its memory, two vCPUs" "" 'stress +2 proc' -accel tcg,thread=multi -smp 2
+	notices flip "have one bit flipped"
+	notices zero "are zeroed"
+	notices swap "trade places"
+}
+
+# --- with a cluster of three masters on the loopback ----------------------------------------------
+
+start_master() {
+	local id=$1
+	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id WVM_INSTANCE_ID=$id "$MASTER" 4096 $((19000 + id)) \
+		"$work/topology" "$id" $((19010 + id)) $((19020 + id)) >"$work/master.$id" 2>&1 &
+	masters[id]=$!
+	await_line "$work/master.$id" 'ready' 20 || {
+		fail "master $id starts" "it does not get ready" "$work/master.$id"
+		exit 1
+	}
+}
+
+start_cluster() {
+	local id
+	for id in 0 1 2; do
+		echo "NODE $id 127.0.0.1 $((19000 + id)) 1 4"
+	done >"$work/topology"
+	for id in 0 1 2; do
+		start_master "$id"
+	done
+	export WVM_RING_PATH=$work/ring.0
+}
+
+stop_cluster() {
+	local pid
+	for pid in "${masters[@]}"; do
+		end_process "$pid"
+	done
+	masters=()
+	rm -f "$shm"* "$work"/ring.*
+}
+
+tcg='-accel wavevm,backend=tcg'
+backend() { echo "-object memory-backend-wavevm,id=$1,size=$2"; }
+
+test_memory_options() {
+	refuses "RAM larger than the VM" 'does not fit VM.*use a smaller -m' $tcg -m 64G
+	refuses "an unknown VM" 'no VM 77.*vm-id' $tcg,vm-id=77 -m 256
+	refuses "RAM beyond the end of the VM" 'does not fit' $tcg -m 256 -machine memory-backend=m \
+		$(backend m 256M),offset=12200M
+	refuses "RAM that is not made of pages" 'multiples of 4096' $tcg -m 256 -machine memory-backend=m \
+		$(backend m 256M),offset=512
+	refuses "RAM ranges that overlap" 'map' $tcg -m 256 $(backend a 128M) $(backend b 128M),offset=64M \
+		-numa node,memdev=a -numa node,memdev=b
+	refuses "prealloc is refused" 'prealloc' $tcg -m 256 -mem-prealloc
+	refuses "share=off is refused" 'share=off' $tcg -m 256 $(backend m 256M),share=off
+	refuses "merge=on is refused" 'merge=on' $tcg -m 256 $(backend m 256M),merge=on
+	refuses "mem-path is refused" 'mem-path' $tcg -m 256 -mem-path "$work"
+	refuses "RAM of this node alone is refused" 'memory-backend-wavevm' $tcg -m 256 \
+		-object memory-backend-ram,id=m,size=256M -machine memory-backend=m
+	refuses "a DIMM of this node alone is refused" 'memory-backend-wavevm' $tcg -m 256,slots=1,maxmem=1G \
+		-object memory-backend-ram,id=m,size=256M -device pc-dimm,memdev=m
+	refuses "VFIO is refused" 'vfio-pci lets' $tcg -m 256 -device vfio-pci,host=00:00.0
+	refuses "vhost-user is refused" 'vhost-user-blk-pci lets' $tcg -m 256 -device vhost-user-blk-pci
+	refuses "a vhost-user netdev is refused" 'vhost' $tcg -m 256 \
+		-chardev "socket,id=c,path=$work/sock,server=on,wait=off" \
+		-netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n
+}
+
+# Lines for QMP on stdin; the answers one per line on stdout.
+qmp() {
+	{
+		echo '{"execute":"qmp_capabilities"}'
+		cat
+		echo '{"execute":"quit"}'
+		sleep 2
+	} | timeout -k 5 60 "$QEMU" "${machine[@]}" -m 256 -S -qmp stdio "$@" 2>"$work/err"
+}
+
+# refuses_later NAME REGEX LINE...: the last of the QMP commands fails, the ones before succeed.
+refuses_later() {
+	local name=$1 regex=$2 last
+	shift 2
+	wanted "$name" || return 0
+	printf '%s\n' "$@" | qmp $tcg >"$work/out"
+	grep -E '"(return|error)"' "$work/out" | sed '1d;$d' >"$work/answers"
+	last=$(tail -n 1 "$work/answers")
+	if [ "$(grep -c '"error"' "$work/answers")" = 1 ] && [[ $last =~ '"error"'.*$regex ]]; then
+		pass "$name"
+	else
+		fail "$name" "not refused, or not by this command" "$work/answers"
+	fi
+}
+
+add_file() { echo "{\"execute\":\"blockdev-add\",\"arguments\":{$(file_node "$1")}}"; }
+file_node() {
+	echo "\"driver\":\"file\",\"node-name\":\"d\",\"filename\":\"$work/disk\",\"cache\":{\"direct\":$1}"
+}
+
+test_hotplug() {
+	truncate -s 1M "$work/disk"
+	refuses_later "an O_DIRECT drive is refused later" O_DIRECT "$(add_file true)"
+	refuses_later "reopening a drive with O_DIRECT is refused" O_DIRECT "$(add_file false)" \
+		"{\"execute\":\"blockdev-reopen\",\"arguments\":{\"options\":[{$(file_node true)}]}}"
+	refuses_later "VFIO is refused later" 'vfio-pci lets' \
+		'{"execute":"device_add","arguments":{"driver":"vfio-pci","host":"00:00.0"}}'
+	refuses_later "migration is refused" 'cannot be migrated' \
+		'{"execute":"migrate","arguments":{"uri":"tcp:127.0.0.1:1"}}'
+	refuses_later "a memory backend can be added and removed" 'vm-id|maps|map' \
+		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"m","size":67108864,"offset":1073741824}}' \
+		'{"execute":"object-del","arguments":{"id":"m"}}' \
+		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"m","size":67108864,"offset":1073741824}}' \
+		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"n","size":67108864,"offset":1073741824}}'
+}
+
+test_kvm() {
+	local name="it starts over KVM"
+	wanted "$name" || return 0
+	if [ ! -w /dev/kvm ]; then
+		echo "skip  $name: no /dev/kvm here"
+		return
+	fi
+	echo '{"execute":"query-kvm"}' | qmp -accel wavevm,backend=kvm >"$work/out"
+	if [ $? = 0 ] && grep -q '"enabled": true, "present": true' "$work/out"; then
+		pass "$name"
+	else
+		fail "$name" "it does not" "$work/err"
+	fi
+}
+
+test_cluster_guest() {
+	local disk="file=$work/disk,format=raw"
+	verifies "memory of three nodes, one vCPU" "" '^stress' $tcg
+	verifies "memory of three nodes, two vCPUs" "" 'stress +2 proc' $tcg -smp 2
+	verifies "memory of three nodes by NUMA ranges" "" 'stress +2 proc' $tcg -smp 2 \
+		$(backend a 128M),offset=128M $(backend b 128M) \
+		-numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1
+	if wanted "DMA"; then
+		"$BUILD/guest/init" --make-disk "$work/disk" 32
+		verifies "DMA by virtio-blk, threads" "wvm.disk=1" 'disk +32 MiB' $tcg -drive "if=virtio,$disk"
+		"$BUILD/guest/init" --make-disk "$work/disk" 32
+		verifies "DMA by virtio-blk, io_uring in an iothread" "wvm.disk=1" 'disk +32 MiB' $tcg -smp 2 \
+			-object iothread,id=io -drive "if=none,id=d,aio=io_uring,$disk" \
+			-device virtio-blk-pci,drive=d,iothread=io
+		verifies "DMA by virtio-net" "wvm.net=1" 'net +[0-9]+ frames' $tcg \
+			-netdev hubport,hubid=0,id=n0 -device virtio-net-pci,netdev=n0 \
+			-netdev hubport,hubid=0,id=n1 -device virtio-net-pci,netdev=n1
+	fi
+}
+
+# ends NAME LINES: QEMU, told to end, is gone; stderr has exactly one line that matches each of LINES.
+ends() {
+	local name=$1 regex
+	shift
+	finish_guest 60
+	if [ $status = 124 ]; then
+		fail "$name" "it did not end" "$work/err"
+		return
+	fi
+	for regex in "$@"; do
+		if [ "$(grep -Ec "$regex" "$work/err")" != 1 ]; then
+			fail "$name" "not exactly one line matches '$regex'" "$work/err"
+			return
+		fi
+	done
+	pass "$name"
+}
+
+# A home dies for good while the guest works on memory of all nodes.
+test_lost_home() {
+	local name how
+	for how in SIGTERM quit; do
+		name="$how ends QEMU with a vCPU stopped in a lost page"
+		wanted "$name" || continue
+		start_cluster
+		start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
+		await_line "$work/console" '^guest' 60
+		end_process "${masters[2]}"
+		if ! await_line "$work/err" 'cannot be had.*SIGTERM ends QEMU' 60; then
+			fail "$name" "the lost page is not reported" "$work/err"
+		fi
+		if [ $how = SIGTERM ]; then kill -TERM "$qemu_pid"; else echo quit >&8; fi
+		ends "$name" 'cannot be had' 'ending without it'
+		stop_cluster
+	done
+}
+
+test_lost_master() {
+	local name="SIGTERM ends QEMU when the master is gone"
+	wanted "$name" || return 0
+	start_cluster
+	start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
+	await_line "$work/console" '^guest' 60
+	end_process "${masters[0]}"
+	await_line "$work/err" 'master.*gone' 30 || fail "$name" "it is not reported" "$work/err"
+	kill -TERM "$qemu_pid"
+	ends "$name" 'master.*gone'
+	stop_cluster
+}
+
+test_dead_master() {
+	wanted "a dead master's ring file" || return 0
+	start_cluster
+	end_process "${masters[0]}"
+	refuses "a dead master's ring file" 'master' $tcg -m 256
+	stop_cluster
+}
+
+[ -x "$QEMU" ] || {
+	echo "no QEMU at $QEMU: run make qemu, or set WVM_QEMU" >&2
+	exit 2
+}
+test_options
+test_guest
+if [ -x "$MASTER" ]; then
+	start_cluster
+	test_memory_options
+	test_hotplug
+	test_kvm
+	test_cluster_guest
+	stop_cluster
+	test_lost_home
+	test_lost_master
+	test_dead_master
+else
+	fail "tests with a cluster" "no master at $MASTER: run make, or set WVM_MASTER"
+fi
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
