@@ -113,7 +113,7 @@ int wvm_udp_forward(struct wvm_udp *u, unsigned owner, const struct sockaddr_in 
 uint8_t *wvm_udp_reserve(struct wvm_udp *u, enum wvm_lane lane);
 
 /* How many buffers a lane could reserve now. */
-unsigned wvm_udp_free(const struct wvm_udp *u, enum wvm_lane lane);
+unsigned wvm_udp_free(struct wvm_udp *u, enum wvm_lane lane);
 
 /*
  * Sends the len bytes (1 .. datagram_max) of a reserved buffer to peer at the end
@@ -133,6 +133,6 @@ int wvm_udp_send(struct wvm_udp *u, enum wvm_lane lane, const struct sockaddr_in
 		 uint16_t steer, const void *data, size_t len);
 
 /* Whether nothing of this socket waits to be sent or is being sent. */
-bool wvm_udp_idle(const struct wvm_udp *u);
+bool wvm_udp_idle(struct wvm_udp *u);
 
 #endif

@@ -121,18 +121,22 @@ static void recycle(struct wvm_udp *u)
 	}
 }
 
-unsigned wvm_udp_free(const struct wvm_udp *u, enum wvm_lane lane)
+static unsigned count_free(const struct wvm_udp *u, enum wvm_lane lane)
 {
 	unsigned kept = lane == WVM_LANE_BULK ? u->opts.tx_control : 0;
 
 	return u->tx_free_count > kept ? u->tx_free_count - kept : 0;
 }
 
+unsigned wvm_udp_free(struct wvm_udp *u, enum wvm_lane lane)
+{
+	recycle(u);
+	return count_free(u, lane);
+}
+
 uint8_t *wvm_udp_reserve(struct wvm_udp *u, enum wvm_lane lane)
 {
-	if (!wvm_udp_free(u, lane))
-		recycle(u);
-	if (!wvm_udp_free(u, lane)) {
+	if (!count_free(u, lane) && !wvm_udp_free(u, lane)) {
 		u->starved = true;
 		WVM_COUNT(u->shard, tx_pool_empty, 1);
 		return NULL;
@@ -444,8 +448,9 @@ bool wvm_udp_tx_flush(struct wvm_hook *h, uint64_t now_ns)
 	return !all || (u->starved && !list_empty(&u->issued));
 }
 
-bool wvm_udp_idle(const struct wvm_udp *u)
+bool wvm_udp_idle(struct wvm_udp *u)
 {
+	recycle(u);
 	for (unsigned i = 0; i < WVM_LANES; i++)
 		if (!list_empty(&u->lanes[i].head))
 			return false;
