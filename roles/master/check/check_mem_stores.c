@@ -28,10 +28,22 @@ static void collect(struct holder *h)
 	}
 }
 
+/* In state S nothing has been written since the image was taken. */
+static void check_shared(struct holder *h)
+{
+	uint64_t now[WVM_PAGE_SIZE / 8];
+
+	if (h->state != 'S')
+		return;
+	ck_assert_int_eq(wvm_mem_read(vm, 0, now), 0);
+	ck_assert_msg(!memcmp(h->image, now, sizeof(now)), "a store into a Shared page");
+}
+
 static void grant(struct holder *h)
 {
 	bool write = h->writing;
 
+	check_shared(h);
 	if (h->state == 'I')
 		ck_assert_int_eq(wvm_mem_install(vm, 0, h->image, write, h->waiting), 0);
 	else if (write)
@@ -91,6 +103,7 @@ START_TEST(no_store_is_lost_or_late_in_thirty_thousand_cycles)
 			let_store(last);
 		last[0] = stored(0);
 		last[1] = stored(1);
+		check_shared(&h);
 		take_back(&h, cycle % 3 == 0);
 	}
 	for (unsigned i = 0; i < 3; i++)
