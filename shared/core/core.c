@@ -147,6 +147,12 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	return core->vm_count++;
 }
 
+const struct wvm_core_vm *wvm_core_vm_at(const struct wvm_core *core, uint32_t vm)
+{
+	WVM_ASSERT(vm < core->vm_count);
+	return &core->vms[vm];
+}
+
 void wvm_core_serve(struct wvm_core *core, bool serving)
 {
 	core->serving = serving;

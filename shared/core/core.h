@@ -199,11 +199,16 @@ struct wvm_action {
 	X(pages_homed, "pages that this home has been asked for")                              \
 	X(partials_evicted, "half-received pages dropped for lack of room")
 
+#define WVM_LATENCY_BUCKETS 26u /* the last: 2^24 µs and more; the deadline is below that */
+
 struct wvm_core_stats {
 #define WVM_CORE_COUNTER(name, text) uint64_t name;
 	WVM_CORE_COUNTERS(WVM_CORE_COUNTER)
 #undef WVM_CORE_COUNTER
 	uint64_t drops[WVM_DROP_REASONS];
+	/* Faults that asked a home, by duration from fault to grant: [i] below 2^i µs. */
+	uint64_t latency_read[WVM_LATENCY_BUCKETS];
+	uint64_t latency_write[WVM_LATENCY_BUCKETS];
 };
 
 /* ---- the core -------------------------------------------------------------------------- */
@@ -253,6 +258,8 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 
 /* Adds a VM. Returns its index (the `vm` of inputs and actions), or WVM_NIL when full or known. */
 uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm);
+
+const struct wvm_core_vm *wvm_core_vm_at(const struct wvm_core *core, uint32_t vm);
 
 /*
  * A home answers requests only while it serves: after every live node has said

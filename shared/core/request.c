@@ -287,18 +287,35 @@ enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_
 
 /* ---- grants ---------------------------------------------------------------------------- */
 
-/* The faulter is to make progress before the page goes; the more so where it is fought over. */
+/*
+ * The faulter is to make progress before the page goes; the more so where it
+ * is fought over. One loss counts once: an upgrade only starts the time anew.
+ */
 static void start_hold(struct wvm_core *core, struct wvm_held_page *h, const struct wvm_request *r)
 {
 	const struct wvm_core_times *t = &core->params.times;
 	uint64_t hold;
 
-	if (!h->lost_ns || r->started_ns >= h->lost_ns + t->refault_ns)
-		h->hold_shift = 0;
-	else if (t->hold_min_ns << h->hold_shift < t->hold_max_ns)
-		h->hold_shift++;
+	if (h->lost_ns) {
+		if (r->started_ns >= h->lost_ns + t->refault_ns)
+			h->hold_shift = 0;
+		else if (t->hold_min_ns << h->hold_shift < t->hold_max_ns)
+			h->hold_shift++;
+		h->lost_ns = 0;
+	}
 	hold = t->hold_min_ns << h->hold_shift;
 	h->hold_until_ns = core->now_ns + (hold < t->hold_max_ns ? hold : t->hold_max_ns);
+}
+
+static void note_latency(struct wvm_core *core, const struct wvm_request *r)
+{
+	uint64_t us = (core->now_ns - r->started_ns) / 1000;
+	unsigned int bucket = us ? 64 - (unsigned int)__builtin_clzll(us) : 0;
+
+	if (bucket >= WVM_LATENCY_BUCKETS)
+		bucket = WVM_LATENCY_BUCKETS - 1;
+	(r->type == WVM_MSG_MEM_READ ? core->stats.latency_read
+				     : core->stats.latency_write)[bucket]++;
 }
 
 static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct wvm_request *r,
@@ -389,6 +406,7 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 	h->version = msg->version;
 	h->grant = r->id;
 	core->taken[member]++;
+	note_latency(core, r);
 	start_hold(core, h, r);
 	early = r->early;
 	r->early.type = 0;

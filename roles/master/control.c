@@ -1,0 +1,370 @@
+#include "shared/control.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "roles/master/node.h"
+
+struct wvm_control {
+	struct wvm_node *node;
+	struct wvm_udp *udp;
+	char *text; /* the last snapshot */
+	size_t len;
+	uint32_t snapshot;
+};
+
+/* A decoded request. */
+struct request {
+	uint16_t op, part, vm_id;
+	uint32_t snapshot;
+	uint64_t operand;
+};
+
+static void set(json_t *o, const char *key, uint64_t value)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)value));
+}
+
+/* ---- status ---------------------------------------------------------------------------- */
+
+static json_t *vm_json(const struct wvm_node *n, unsigned i)
+{
+	json_t *o = json_object();
+
+	set(o, "id", n->options->vms[i].id);
+	set(o, "bytes", wvm_mem_size(n->vms[i]));
+	json_object_set_new(o, "ram_file", json_string(wvm_mem_path(n->vms[i])));
+	return o;
+}
+
+static json_t *members_json(const struct wvm_node *n)
+{
+	json_t *list = json_array();
+	uint32_t *slices = calloc(n->members.count, sizeof(*slices));
+
+	for (uint32_t i = 0; slices && i < WVM_SLICES; i++)
+		slices[wvm_member_of(&n->members, n->slices.home_vnode[i])]++;
+	for (uint32_t i = 0; i < n->members.count; i++) {
+		const struct wvm_conf_node *c = &n->topology.nodes[i];
+		char address[INET_ADDRSTRLEN + 8], ip[INET_ADDRSTRLEN];
+		struct in_addr in = {htonl(c->ip)};
+		json_t *o = json_object();
+
+		inet_ntop(AF_INET, &in, ip, sizeof(ip));
+		snprintf(address, sizeof(address), "%s:%u", ip, c->port);
+		set(o, "node", c->phys_id);
+		json_object_set_new(o, "address", json_string(address));
+		set(o, "vnodes", c->vnode_count);
+		set(o, "slices", slices ? slices[i] : 0);
+		json_object_set_new(o, "answered", json_boolean(n->join_answered[i]));
+		json_array_append_new(list, o);
+	}
+	free(slices);
+	return list;
+}
+
+static void sum_core(const struct wvm_node *n, struct wvm_core_stats *sum)
+{
+	uint64_t *to = (uint64_t *)sum;
+
+	memset(sum, 0, sizeof(*sum));
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		const uint64_t *from = (const uint64_t *)wvm_core_stats(n->shards[i].core);
+
+		for (size_t k = 0; k < sizeof(*sum) / sizeof(*to); k++)
+			to[k] += __atomic_load_n(&from[k], __ATOMIC_RELAXED);
+	}
+}
+
+static json_t *status_json(const struct wvm_node *n)
+{
+	static const char *const states[] = {"asking", "serving", "refused"};
+	json_t *o = json_object(), *vms = json_array(), *places = json_array();
+	struct wvm_core_stats core;
+	uint64_t state_bytes, store_bytes;
+
+	sum_core(n, &core);
+	set(o, "node", n->options->phys_id);
+	json_object_set_new(o, "version", json_string(WVM_VERSION));
+	set(o, "protocol", WVM_PROTOCOL_VERSION);
+	json_object_set_new(o, "state", json_string(states[n->join.state]));
+	set(o, "epoch", WVM_STATIC_EPOCH);
+	set(o, "boot", n->boot);
+	set(o, "uptime_s", (wvm_now_ns() - n->started_ns) / 1000000000);
+	set(o, "mtu", n->mtu);
+	set(o, "ram_mb", n->options->ram_mb);
+	json_object_set_new(o, "ring", json_string(n->options->ring_path));
+	set(o, "clients", wvm_clients_count(n->clients));
+	set(o, "pages_shared", core.pages_shared);
+	set(o, "pages_modified", core.pages_modified);
+	set(o, "pages_homed", core.pages_homed);
+	state_bytes = wvm_state_bytes(&n->state, &store_bytes);
+	set(o, "store_bytes", store_bytes);
+	set(o, "tables_bytes", state_bytes - store_bytes);
+	for (unsigned i = 0; i < n->vm_count; i++)
+		json_array_append_new(vms, vm_json(n, i));
+	json_object_set_new(o, "vms", vms);
+	json_object_set_new(o, "members", members_json(n));
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		char line[128];
+
+		wvm_place_print(&n->places[i], 1, line, sizeof(line));
+		line[strcspn(line, "\n")] = 0;
+		json_array_append_new(
+			places, json_string(strchr(line, ':') ? strchr(line, ':') + 2 : line));
+	}
+	json_object_set_new(o, "shards", places);
+	return o;
+}
+
+/* ---- stats ----------------------------------------------------------------------------- */
+
+static json_t *buckets_json(const uint64_t *buckets)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < WVM_LATENCY_BUCKETS; i++)
+		json_array_append_new(list, json_integer((json_int_t)buckets[i]));
+	return list;
+}
+
+static void add_core(json_t *o, const struct wvm_core_stats *core)
+{
+	json_t *c = json_object();
+
+#define SET(name, text) set(c, #name, core->name);
+	WVM_CORE_COUNTERS(SET)
+#undef SET
+	json_object_set_new(o, "core", c);
+	json_object_set_new(o, "latency_read", buckets_json(core->latency_read));
+	json_object_set_new(o, "latency_write", buckets_json(core->latency_write));
+}
+
+static void add_runtime(json_t *o, const struct wvm_node *n)
+{
+	struct wvm_ring_stats sum = {0};
+	json_t *r = json_object();
+
+	for (unsigned i = 0; i < n->shard_count; i++)
+		wvm_ring_stats_add(&sum, &n->shards[i].shard->stats);
+	for (size_t i = 0; i < wvm_ring_stats_count(); i++)
+		set(r, wvm_ring_stats_name(i), wvm_ring_stats_get(&sum, i));
+	json_object_set_new(o, "runtime", r);
+}
+
+static void add_memory(json_t *o, const struct wvm_node *n)
+{
+	struct wvm_mem_counters sum = {0}, one;
+	uint64_t *to = (uint64_t *)&sum, *from = (uint64_t *)&one;
+	json_t *m = json_object();
+
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		wvm_memory_counters(n->memory, i, &one);
+		for (size_t k = 0; k < sizeof(sum) / sizeof(*to); k++)
+			to[k] += from[k];
+	}
+	set(m, "installs", sum.installs);
+	set(m, "uffd_ioctls", sum.ioctls);
+	set(m, "punches", sum.punches);
+	set(m, "punch_retries", sum.punch_retries);
+	set(m, "failed", sum.failed);
+	json_object_set_new(o, "memory", m);
+}
+
+static json_t *stats_json(const struct wvm_node *n)
+{
+	json_t *o = json_object(), *g = json_object(), *d = json_object();
+	struct wvm_core_stats core;
+	uint64_t drops[WVM_DROP_REASONS];
+	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0;
+
+	sum_core(n, &core);
+	memcpy(drops, core.drops, sizeof(drops));
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		const struct wvm_node_shard *s = &n->shards[i];
+
+		for (unsigned k = 0; k < WVM_DROP_REASONS; k++)
+			drops[k] += s->drops[k];
+		sent += s->pages_sent;
+		received += s->pages_received;
+		zero += s->zero_sent;
+		no_buffer += s->no_buffer;
+		refused += s->post_refused;
+		failed += s->install_failed;
+	}
+	add_core(o, &core);
+	set(g, "pages_sent", sent);
+	set(g, "pages_received", received);
+	set(g, "zero_pages_sent", zero);
+	set(g, "no_transmit_buffer", no_buffer);
+	set(g, "inbox_full", refused);
+	set(g, "install_failed", failed);
+	json_object_set_new(o, "node", g);
+	for (unsigned k = 1; k < WVM_DROP_REASONS; k++)
+		set(d, wvm_drop_name(k), drops[k]);
+	json_object_set_new(o, "drops", d);
+	add_memory(o, n);
+	add_runtime(o, n);
+	return o;
+}
+
+/* ---- where ----------------------------------------------------------------------------- */
+
+static json_t *where_json(const struct wvm_node *n, const struct request *q, uint16_t *status)
+{
+	static const char *const home_states[] = {"Home", "Shared", "Modified"};
+	static const char *const held_states[] = {"Invalid", "Shared", "Modified"};
+	uint64_t page = q->operand / WVM_PAGE_BYTES;
+	const struct wvm_core_vm *vm;
+	uint32_t index = 0, member, vnode;
+	json_t *o;
+
+	while (index < n->vm_count && n->options->vms[index].id != q->vm_id)
+		index++;
+	if (index == n->vm_count) {
+		*status = WVM_CONTROL_BAD_VM;
+		return NULL;
+	}
+	vm = wvm_core_vm_at(n->shards[0].core, index);
+	if (page >= vm->pages) {
+		*status = WVM_CONTROL_BAD_GPA;
+		return NULL;
+	}
+	o = json_object();
+	member = wvm_core_home_of(n->shards[0].core, index, page, &vnode);
+	set(o, "vm", q->vm_id);
+	set(o, "gpa", q->operand);
+	set(o, "slice", wvm_slice_of(q->vm_id, q->operand));
+	set(o, "home_node", n->topology.nodes[member].phys_id);
+	set(o, "home_vnode", vnode);
+	set(o, "node", n->options->phys_id);
+	json_object_set_new(o, "held", json_string(held_states[vm->held[page].state]));
+	set(o, "held_version", vm->held[page].version);
+	if (member == n->self) {
+		const struct wvm_home_page *e = &vm->home[page];
+
+		json_object_set_new(o, "home_state", json_string(home_states[e->state]));
+		set(o, "version", e->version);
+		set(o, "holders", e->holders);
+		json_object_set_new(o, "lost", json_boolean(e->flags & WVM_HOME_LOST));
+		if (e->state == WVM_HOME_MODIFIED)
+			set(o, "owner_node", n->topology.nodes[e->member[0]].phys_id);
+	}
+	return o;
+}
+
+/* ---- datagrams ------------------------------------------------------------------------- */
+
+static bool decode(const uint8_t *data, size_t len, struct request *q)
+{
+	uint32_t magic, snapshot;
+	uint16_t op, part, vm_id;
+	uint64_t operand;
+
+	if (len != WVM_CONTROL_REQUEST_BYTES)
+		return false;
+	memcpy(&magic, data, 4);
+	memcpy(&op, data + 4, 2);
+	memcpy(&part, data + 6, 2);
+	memcpy(&snapshot, data + 8, 4);
+	memcpy(&vm_id, data + 12, 2);
+	memcpy(&operand, data + 16, 8);
+	*q = (struct request){.op = be16toh(op),
+			      .part = be16toh(part),
+			      .vm_id = be16toh(vm_id),
+			      .snapshot = be32toh(snapshot),
+			      .operand = be64toh(operand)};
+	return be32toh(magic) == WVM_CONTROL_MAGIC;
+}
+
+static uint16_t snapshot(struct wvm_control *c, const struct request *q)
+{
+	uint16_t status = WVM_CONTROL_OK;
+	json_t *o = NULL;
+
+	switch (q->op) {
+	case WVM_CONTROL_STATUS: o = status_json(c->node); break;
+	case WVM_CONTROL_STATS: o = stats_json(c->node); break;
+	case WVM_CONTROL_WHERE: o = where_json(c->node, q, &status); break;
+	default: return WVM_CONTROL_UNKNOWN;
+	}
+	free(c->text);
+	c->text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	c->len = c->text ? strlen(c->text) : 0;
+	c->snapshot++;
+	json_decref(o);
+	return status;
+}
+
+static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len)
+{
+	struct wvm_control *c = ctx;
+	uint8_t out[WVM_CONTROL_HEADER_BYTES + WVM_CONTROL_PART];
+	struct request q;
+	uint16_t status = WVM_CONTROL_OK;
+	size_t at, part = 0;
+
+	if (!decode(data, len, &q))
+		return;
+	if (!q.part)
+		status = snapshot(c, &q);
+	else if (q.snapshot != c->snapshot)
+		status = WVM_CONTROL_EXPIRED;
+	at = (size_t)q.part * WVM_CONTROL_PART;
+	if (!status && at < c->len)
+		part = c->len - at < WVM_CONTROL_PART ? c->len - at : WVM_CONTROL_PART;
+	memcpy(out, &(uint32_t){htobe32(WVM_CONTROL_MAGIC)}, 4);
+	memcpy(out + 4, &(uint16_t){htobe16(q.op | WVM_CONTROL_ANSWER)}, 2);
+	memcpy(out + 6, &(uint16_t){htobe16(q.part)}, 2);
+	memcpy(out + 8, &(uint32_t){htobe32(c->snapshot)}, 4);
+	memcpy(out + 12, &(uint16_t){htobe16(status)}, 2);
+	memcpy(out + 14,
+	       &(uint16_t){htobe16((uint16_t)((c->len + WVM_CONTROL_PART - 1) / WVM_CONTROL_PART))},
+	       2);
+	if (part)
+		memcpy(out + WVM_CONTROL_HEADER_BYTES, c->text + at, part);
+	wvm_udp_send(c->udp, WVM_LANE_CONTROL, from, 0, out, WVM_CONTROL_HEADER_BYTES + part);
+}
+
+int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len)
+{
+	struct wvm_control *c = calloc(1, sizeof(*c));
+	/* Loopback alone: whoever reaches this port may read all of the node's figures. */
+	struct wvm_udp_opts o = {.bind = {.sin_family = AF_INET,
+					  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					  .sin_port = htons(node->options->ctrl_port)},
+				 .datagram = on_datagram,
+				 .rx_buffers = 2,
+				 .tx_buffers = 16,
+				 .socket_bytes = 1 << 17};
+	void *ctx = c;
+	int r;
+
+	if (!c) {
+		snprintf(err, err_len, "no memory for the control port");
+		return -ENOMEM;
+	}
+	c->node = node;
+	*err = 0;
+	r = wvm_udp_open(&c->udp, &node->shards[0].shard, &ctx, 1, &o, err, err_len);
+	if (r) {
+		free(c);
+		return r;
+	}
+	*out = c;
+	return 0;
+}
+
+void wvm_control_close(struct wvm_control *c)
+{
+	if (!c)
+		return;
+	wvm_udp_close(c->udp);
+	free(c->text);
+	free(c);
+}

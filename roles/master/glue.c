@@ -1,0 +1,483 @@
+/*
+ * Between the parts of a node: datagrams and faults go into the core, its
+ * actions become datagrams, userfaultfd ioctls and wake-ups.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "ring/post.h"
+#include "roles/master/node.h"
+#include "shared/core/assert.h"
+#include "shared/wire.h"
+
+#define TICKS_PER_TURN 256u /* due timers handled before sockets get their turn again */
+
+void wvm_core_panic(const char *what, const char *file, int line)
+{
+	wvm_log("stopped: memory could no longer be trusted: %s (%s:%d)", what, file, line);
+	abort();
+}
+
+uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm)
+{
+	for (uint32_t i = 0; i < node->vm_count; i++)
+		if (node->vms[i] == vm)
+			return i;
+	WVM_ASSERT(!"a VM of this node");
+	return 0;
+}
+
+/* ---- sending --------------------------------------------------------------------------- */
+
+static bool all_zero(const uint8_t *page)
+{
+	const uint64_t *word = (const void *)page;
+	uint64_t any = 0;
+
+	for (unsigned i = 0; i < WVM_PAGE_BYTES / 8 && !any; i += 8)
+		any = word[i] | word[i + 1] | word[i + 2] | word[i + 3] | word[i + 4] |
+		      word[i + 5] | word[i + 6] | word[i + 7];
+	return !any;
+}
+
+static bool send_segment(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg,
+			 const uint8_t *payload)
+{
+	enum wvm_lane lane = msg->qos == WVM_QOS_BULK ? WVM_LANE_BULK : WVM_LANE_CONTROL;
+	uint8_t *buf = wvm_udp_reserve(s->udp, lane);
+	size_t len;
+
+	if (!buf) {
+		s->no_buffer++;
+		return false;
+	}
+	len = wvm_wire_encode(buf, s->node->mtu, msg, payload);
+	WVM_ASSERT(len > 0);
+	wvm_udp_commit(s->udp, lane, &s->node->addresses[member], msg->steer, buf, len);
+	return true;
+}
+
+static void send_page(struct wvm_node_shard *s, uint32_t member, struct wvm_msg *msg,
+		      const uint8_t *page)
+{
+	uint32_t segment = s->node->segment;
+
+	s->pages_sent++;
+	msg->seg_total = WVM_PAGE_BYTES;
+	for (uint32_t at = 0; at < WVM_PAGE_BYTES; at += segment) {
+		msg->seg_offset = at;
+		msg->payload_len = WVM_PAGE_BYTES - at < segment ? WVM_PAGE_BYTES - at : segment;
+		if (!send_segment(s, member, msg, page + at))
+			return; /* like a loss on the wire: the rest is asked for again */
+	}
+}
+
+/* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
+static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
+{
+	switch (msg->type) {
+	case WVM_MSG_MEM_READ:
+	case WVM_MSG_MEM_ACQUIRE:
+	case WVM_MSG_INVALIDATE_ACK:
+	case WVM_MSG_WRITE_BACK:
+	case WVM_MSG_NOT_HELD:
+	case WVM_MSG_LOST: return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
+	default: return (msg->gpa >> WVM_RANGE_SHIFT) % node->shard_count;
+	}
+}
+
+static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	struct wvm_node_shard *s = ctx;
+	const struct wvm_msg *msg = data;
+
+	wvm_core_message(s->core, s->shard->now_ns, msg, (const uint8_t *)data + sizeof(*msg));
+	wvm_node_drain(s);
+}
+
+/* Home and holder on one node talk by the same messages, without a wire. */
+static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const uint8_t *page)
+{
+	unsigned to = shard_of(s->node, msg);
+	struct wvm_node_shard *target = &s->node->shards[to];
+
+	msg->payload_len = page ? WVM_PAGE_BYTES : 0;
+	msg->seg_total = msg->payload_len;
+	if (to == s->index)
+		wvm_core_message(s->core, s->shard->now_ns, msg, page);
+	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
+			       page, msg->payload_len))
+		s->post_refused++; /* retried like a loss */
+}
+
+static const uint8_t *payload_of(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	switch ((enum wvm_data_source)a->source) {
+	case WVM_DATA_STORE: {
+		const struct wvm_core_vm *vm = wvm_core_vm_at(s->core, a->vm);
+
+		return vm->store + (a->page << WVM_PAGE_SHIFT);
+	}
+	case WVM_DATA_RAM:
+		if (wvm_mem_read(s->node->vms[a->vm], a->page, s->page))
+			wvm_core_panic("a held page is not in the RAM file", __FILE__, __LINE__);
+		return s->page;
+	case WVM_DATA_OUTBOX: return s->outbox + (size_t)a->slot * WVM_PAGE_BYTES;
+	default: return NULL;
+	}
+}
+
+static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	const uint8_t *page = payload_of(s, a);
+	struct wvm_msg msg = a->msg;
+
+	if (page && all_zero(page)) {
+		page = NULL;
+		msg.flags |= WVM_MSG_ZERO;
+		msg.qos = WVM_QOS_CONTROL;
+		s->zero_sent++;
+	}
+	if (a->member == s->node->self)
+		send_to_self(s, &msg, page);
+	else if (page)
+		send_page(s, a->member, &msg, page);
+	else
+		send_segment(s, a->member, &msg, NULL);
+}
+
+/* ---- the other actions ----------------------------------------------------------------- */
+
+static void act_install(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	struct wvm_mem *vm = s->node->vms[a->vm];
+	int r = wvm_mem_install(vm, a->page, a->data, a->writable, a->waiters);
+
+	if (!r)
+		return;
+	if (r == -EEXIST)
+		wvm_core_panic("a page was in the RAM file that nobody held", __FILE__, __LINE__);
+	if (!s->install_failed++)
+		wvm_log("a page cannot be put into the RAM file: %s; its program gets an error "
+			"(free memory or room on the tmpfs)",
+			strerror(-r));
+	wvm_core_not_installed(s->core, a->vm, a->page);
+	wvm_mem_fail(vm, a->page, a->waiters, -r);
+	wvm_pins_page(s, a->vm, a->page, r);
+}
+
+static void act_fail(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	int reason = a->reason == WVM_FAIL_LOST ? EIO : ETIMEDOUT;
+
+	if (a->waiters)
+		wvm_mem_fail(s->node->vms[a->vm], a->page, a->waiters, reason);
+	wvm_pins_page(s, a->vm, a->page, -EIO);
+}
+
+static void act(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	struct wvm_mem *vm = s->node->vms[a->vm];
+
+	switch ((enum wvm_action_kind)a->kind) {
+	case WVM_ACT_SEND: act_send(s, a); break;
+	case WVM_ACT_INSTALL: act_install(s, a); break;
+	case WVM_ACT_LIFT:
+		/* Not lifted now: the thread faults again, and again finds the page Modified. */
+		if (wvm_mem_lift(vm, a->page, a->waiters))
+			wvm_mem_wake(vm, a->page, a->waiters);
+		break;
+	case WVM_ACT_WAKE: wvm_mem_wake(vm, a->page, a->waiters); break;
+	case WVM_ACT_PROTECT:
+		if (wvm_mem_protect(vm, a->page))
+			wvm_core_panic("a page cannot be write-protected", __FILE__, __LINE__);
+		break;
+	case WVM_ACT_SAVE:
+		if (wvm_mem_read(vm, a->page, s->outbox + (size_t)a->slot * WVM_PAGE_BYTES))
+			wvm_core_panic("a held page is not in the RAM file", __FILE__, __LINE__);
+		break;
+	case WVM_ACT_PUNCH:
+		if (wvm_mem_punch(vm, a->page))
+			wvm_core_panic("a page cannot be removed from the RAM file", __FILE__,
+				       __LINE__);
+		break;
+	case WVM_ACT_FAIL: act_fail(s, a); break;
+	case WVM_ACT_PINNED: wvm_pins_page(s, a->vm, a->page, 0); break;
+	}
+}
+
+void wvm_node_drain(struct wvm_node_shard *s)
+{
+	const struct wvm_action *a;
+
+	while ((a = wvm_core_action(s->core)))
+		act(s, a);
+}
+
+/* ---- receiving ------------------------------------------------------------------------- */
+
+static void drop(struct wvm_node_shard *s, enum wvm_drop reason)
+{
+	s->drops[reason]++;
+}
+
+static void became_ready(struct wvm_node *node)
+{
+	for (unsigned i = 0; i < node->shard_count; i++)
+		wvm_core_serve(node->shards[i].core, true);
+	printf("wavevm_node_master: ready, node %u with %u of %u vnodes, ring %s\n",
+	       node->options->phys_id, node->members.list[node->self].vnodes,
+	       node->topology.vnode_count, node->options->ring_path);
+	fflush(stdout);
+	sd_notify(0, "READY=1");
+}
+
+static void join_changed(struct wvm_node *node)
+{
+	if (node->join.state == WVM_JOIN_SERVING) {
+		became_ready(node);
+	} else if (node->join.state == WVM_JOIN_REFUSED) {
+		wvm_log("node %u used memory of an earlier life of this node, which is gone (%llu "
+			"grants); stop all nodes and start the cluster anew",
+			node->topology.nodes[node->join.refuser].phys_id,
+			(unsigned long long)node->join.refuser_grants);
+		node->exit_status = 1;
+		kill(getpid(), SIGTERM);
+	}
+}
+
+static void on_report(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
+{
+	struct wvm_node *node = s->node;
+	enum wvm_join_state before = node->join.state;
+	struct wvm_msg reply;
+	uint64_t taken = 0;
+
+	if (s->index != 0 || msg->epoch != WVM_STATIC_EPOCH) {
+		drop(s, s->index ? WVM_DROP_TYPE : WVM_DROP_EPOCH);
+		return;
+	}
+	for (unsigned i = 0; i < node->shard_count; i++)
+		taken += wvm_core_taken(node->shards[i].core, member);
+	if (wvm_join_message(&node->join, member, msg, taken, &reply))
+		send_segment(s, member, &reply, NULL);
+	if (node->join.state != before)
+		join_changed(node);
+}
+
+void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns)
+{
+	struct wvm_node *node =
+		(struct wvm_node *)((char *)timer - offsetof(struct wvm_node, join_timer));
+	struct wvm_node_shard *s = &node->shards[0];
+	struct wvm_msg msg;
+	uint32_t member;
+
+	while ((member = wvm_join_poll(&node->join, now_ns, &msg)) != UINT32_MAX)
+		send_segment(s, member, &msg, NULL);
+	if (wvm_join_deadline(&node->join) != UINT64_MAX)
+		wvm_shard_arm_at(s->shard, timer, wvm_join_deadline(&node->join));
+	else if (node->members.count == 1)
+		became_ready(node);
+}
+
+/* A PING comes back to its sender; nothing else happens. */
+static void on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
+{
+	struct wvm_msg reply = *msg;
+
+	if (msg->flags & WVM_MSG_ANSWER) {
+		drop(s, WVM_DROP_STALE);
+		return;
+	}
+	reply.flags |= WVM_MSG_ANSWER;
+	reply.hops = WVM_HOPS_MAX;
+	reply.src = s->node->members.list[s->node->self].first_vnode;
+	reply.dst = msg->src;
+	reply.steer = msg->reply_steer;
+	reply.reply_steer = msg->steer;
+	reply.payload_len = 0;
+	reply.seg_offset = reply.seg_total = 0;
+	send_segment(s, member, &reply, NULL);
+}
+
+static bool from_member(const struct wvm_node *node, uint32_t member,
+			const struct sockaddr_in *from)
+{
+	const struct sockaddr_in *a = &node->addresses[member];
+
+	return a->sin_addr.s_addr == from->sin_addr.s_addr && a->sin_port == from->sin_port;
+}
+
+static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
+		       const struct wvm_msg *msg, const uint8_t *payload)
+{
+	uint32_t member = wvm_member_of(&s->node->members, msg->src);
+
+	if (member == WVM_SLICE_NIL || member == s->node->self ||
+	    wvm_member_of(&s->node->members, msg->dst) != s->node->self) {
+		drop(s, WVM_DROP_NODE);
+		return;
+	}
+	if (!from_member(s->node, member, from)) {
+		drop(s, WVM_DROP_SOURCE);
+		return;
+	}
+	if (msg->type == WVM_MSG_REPORT) {
+		on_report(s, member, msg);
+	} else if (msg->type == WVM_MSG_PING) {
+		on_ping(s, member, msg);
+	} else if (shard_of(s->node, msg) != s->index) {
+		drop(s, WVM_DROP_GPA); /* its steer does not fit its address */
+	} else {
+		s->pages_received += msg->payload_len && !msg->seg_offset;
+		wvm_core_message(s->core, s->shard->now_ns, msg, payload);
+		wvm_node_drain(s);
+	}
+}
+
+void wvm_node_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len)
+{
+	struct wvm_node_shard *s = ctx;
+
+	if (!len)
+		drop(s, WVM_DROP_SHORT);
+	while (len) {
+		const uint8_t *payload;
+		struct wvm_msg msg;
+		size_t consumed;
+		enum wvm_drop reason = wvm_wire_decode(data, len, &msg, &payload, &consumed);
+
+		if (reason)
+			drop(s, reason);
+		else if (msg.steer % s->node->shard_count == s->index)
+			on_message(s, from, &msg, payload);
+		else
+			wvm_udp_forward(s->udp, msg.steer % s->node->shard_count, from, data,
+					consumed);
+		data += consumed;
+		len -= consumed;
+	}
+}
+
+/* ---- time ------------------------------------------------------------------------------ */
+
+static void tick(struct wvm_node_shard *s, uint64_t now_ns)
+{
+	for (unsigned i = 0; i < TICKS_PER_TURN && wvm_core_deadline(s->core) <= now_ns; i++) {
+		wvm_core_tick(s->core, now_ns);
+		wvm_node_drain(s);
+	}
+}
+
+void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns)
+{
+	struct wvm_node_shard *s =
+		(struct wvm_node_shard *)((char *)timer - offsetof(struct wvm_node_shard, timer));
+
+	s->armed_ns = WVM_NEVER;
+	tick(s, now_ns);
+}
+
+/* One timer of the shard stands for all of the core's. */
+bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
+{
+	struct wvm_node_shard *s =
+		(struct wvm_node_shard *)((char *)hook - offsetof(struct wvm_node_shard, hook));
+	uint64_t due = wvm_core_deadline(s->core);
+
+	if (due == s->armed_ns)
+		return false;
+	/* A later deadline may wait: the timer then fires once for nothing, and is armed anew. */
+	if (s->armed_ns != WVM_NEVER && due > s->armed_ns)
+		return false;
+	s->armed_ns = due;
+	wvm_shard_arm_at(s->shard, &s->timer, due);
+	return false;
+}
+
+/* ---- clients --------------------------------------------------------------------------- */
+
+static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t page, bool write,
+		     unsigned client)
+{
+	struct wvm_node *node = ctx;
+	struct wvm_node_shard *s = &node->shards[shard];
+	uint32_t index = wvm_node_vm_index(node, vm);
+
+	/* No room for one more request: the thread tries its access again. */
+	if (!wvm_core_fault(s->core, s->shard->now_ns, index, page, write, client))
+		wvm_mem_wake(vm, page, UINT64_C(1) << client);
+	wvm_node_drain(s);
+}
+
+static void on_pin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t first, uint64_t count,
+		   uint64_t token)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_pins_begin(&node->shards[0], client, wvm_node_vm_index(node, vm), first, count, token);
+}
+
+static void on_unpin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t first, uint64_t count,
+		     uint64_t token)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_pins_end(&node->shards[0], wvm_node_vm_index(node, vm), first, count);
+	if (token)
+		wvm_clients_reply(node->clients, 0, client, token, 0);
+}
+
+static void on_client_gone(void *ctx, unsigned shard, unsigned client)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_core_client_gone(node->shards[shard].core, client);
+	wvm_pins_client_gone(&node->shards[shard], client);
+}
+
+static void on_stats(void *ctx, unsigned client, struct wvm_stats *out)
+{
+	struct wvm_node *node = ctx;
+
+	for (unsigned i = 0; i < node->shard_count; i++) {
+		const struct wvm_core_stats *c = wvm_core_stats(node->shards[i].core);
+
+		out->pages_shared += c->pages_shared;
+		out->pages_modified += c->pages_modified;
+		out->pages_homed += c->pages_homed;
+		out->faults_local += c->faults_local;
+		out->bytes_received += node->shards[i].pages_received * WVM_PAGE_BYTES;
+		out->bytes_sent += node->shards[i].pages_sent * WVM_PAGE_BYTES;
+	}
+}
+
+static int on_where(void *ctx, struct wvm_mem *vm, uint64_t gpa)
+{
+	struct wvm_node *node = ctx;
+	uint32_t index = wvm_node_vm_index(node, vm), member;
+
+	if (gpa >= wvm_mem_size(vm))
+		return -ERANGE;
+	member = wvm_core_home_of(node->shards[0].core, index, gpa >> WVM_PAGE_SHIFT, NULL);
+	return (int)node->topology.nodes[member].phys_id;
+}
+
+static void on_log(void *ctx, const char *line)
+{
+	wvm_log("%s", line);
+}
+
+const struct wvm_clients_ops wvm_node_clients_ops = {
+	.fault = on_fault,
+	.pin = on_pin,
+	.unpin = on_unpin,
+	.client_gone = on_client_gone,
+	.stats = on_stats,
+	.where = on_where,
+	.log = on_log,
+};

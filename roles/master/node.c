@@ -1,0 +1,407 @@
+#include "roles/master/node.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring/post.h"
+#include "shared/wire.h"
+
+#define IP_UDP_HEADERS 28u
+#define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
+
+void wvm_log(const char *format, ...)
+{
+	char line[512];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(line, sizeof(line), format, ap);
+	va_end(ap);
+	fprintf(stderr, "wavevm_node_master: %s\n", line);
+}
+
+/* ---- who is who ------------------------------------------------------------------------ */
+
+static int load_topology(struct wvm_node *n, char *err, size_t err_len)
+{
+	const struct wvm_master_options *o = n->options;
+	const struct wvm_conf_node *me;
+	int r = wvm_topology_load(&n->topology, o->topology, err, err_len);
+
+	if (r)
+		return r;
+	me = wvm_topology_by_phys(&n->topology, o->phys_id);
+	if (!me) {
+		snprintf(err, err_len, "%s: no NODE line has phys_id %u", o->topology, o->phys_id);
+		return -EINVAL;
+	}
+	n->self = (uint32_t)(me - n->topology.nodes);
+	if (!wvm_conf_node_is_sidecar(me) && me->port != o->port) {
+		snprintf(err, err_len, "%s:%u: node %u has port %u, but the command line says %u",
+			 o->topology, me->line, me->phys_id, me->port, o->port);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Members are the topology's nodes in its order, which is that of their vnodes. */
+static int make_members(struct wvm_node *n, char *err, size_t err_len)
+{
+	uint32_t count = n->topology.count;
+	struct wvm_slices_scratch *scratch = calloc(1, sizeof(*scratch));
+
+	n->member_list = calloc(count, sizeof(*n->member_list));
+	n->addresses = calloc(count, sizeof(*n->addresses));
+	n->join_answered = calloc(count, 1);
+	if (!n->member_list || !n->addresses || !n->join_answered || !scratch) {
+		free(scratch);
+		snprintf(err, err_len, "no memory for %u members", count);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const struct wvm_conf_node *c = &n->topology.nodes[i];
+
+		n->member_list[i] = (struct wvm_member){c->first_vnode, c->vnode_count};
+		n->addresses[i] = (struct sockaddr_in){.sin_family = AF_INET,
+						       .sin_addr.s_addr = htonl(c->ip),
+						       .sin_port = htons(c->port)};
+	}
+	n->members = (struct wvm_members){n->member_list, count};
+	wvm_slices_build(&n->slices, &n->members, scratch);
+	free(scratch);
+	return 0;
+}
+
+/* The MTU of the interface that has our address, less the headers; or the default. */
+static unsigned interface_mtu(const struct sockaddr_in *address)
+{
+	unsigned mtu = WVM_MTU_DEFAULT;
+	struct ifaddrs *list, *i;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || getifaddrs(&list)) {
+		if (fd >= 0)
+			close(fd);
+		return mtu;
+	}
+	for (i = list; i; i = i->ifa_next) {
+		const struct sockaddr_in *a = (const struct sockaddr_in *)i->ifa_addr;
+		struct ifreq request;
+
+		if (!a || a->sin_family != AF_INET ||
+		    a->sin_addr.s_addr != address->sin_addr.s_addr)
+			continue;
+		memset(&request, 0, sizeof(request));
+		snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", i->ifa_name);
+		if (!ioctl(fd, SIOCGIFMTU, &request) && request.ifr_mtu >= 0 &&
+		    (unsigned)request.ifr_mtu < mtu + IP_UDP_HEADERS)
+			mtu = (unsigned)request.ifr_mtu - IP_UDP_HEADERS;
+	}
+	freeifaddrs(list);
+	close(fd);
+	return mtu;
+}
+
+static int choose_mtu(struct wvm_node *n, char *err, size_t err_len)
+{
+	n->mtu = n->options->mtu ? n->options->mtu : interface_mtu(&n->addresses[n->self]);
+	if (n->mtu < WVM_MTU_MIN || n->mtu > WVM_DATAGRAM_MAX) {
+		snprintf(err, err_len, "the interface carries %u bytes per datagram, fewer than %u",
+			 n->mtu, WVM_MTU_MIN);
+		return -EMSGSIZE;
+	}
+	n->segment = wvm_wire_page_segment(n->mtu);
+	return 0;
+}
+
+/* ---- memory ---------------------------------------------------------------------------- */
+
+static uint64_t vm_size(const struct wvm_node *n, const struct wvm_master_vm *vm)
+{
+	return vm->size ? vm->size : n->topology.total_ram_gb << 30;
+}
+
+static int open_vms(struct wvm_node *n, char *err, size_t err_len)
+{
+	const struct wvm_master_options *o = n->options;
+	int r = wvm_memory_new(&n->memory, n->shard_count, &wvm_clients_mem_ops, &n->clients);
+
+	if (r) {
+		snprintf(err, err_len, "no memory for the clients' tables");
+		return r;
+	}
+	for (unsigned i = 0; i < o->vm_count; i++) {
+		char path[256];
+
+		snprintf(path, sizeof(path), "%s.%u", o->shm_file, o->vms[i].id);
+		r = wvm_mem_open(n->memory, &n->vms[i], o->vms[i].id, path, vm_size(n, &o->vms[i]),
+				 WVM_MEM_EMPTY, err, err_len);
+		if (r)
+			return r;
+		n->vm_count++;
+	}
+	return 0;
+}
+
+static int map_vm_state(struct wvm_node *n, struct wvm_core_vm *vms, char *err, size_t err_len)
+{
+	for (unsigned i = 0; i < n->vm_count; i++) {
+		int r;
+
+		vms[i] = (struct wvm_core_vm){.id = n->options->vms[i].id,
+					      .pages = wvm_mem_size(n->vms[i]) / WVM_PAGE_BYTES};
+		r = wvm_state_vm(&n->state, &vms[i], err, err_len);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- shards ---------------------------------------------------------------------------- */
+
+static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_vm *vms, char *err,
+		     size_t err_len)
+{
+	struct wvm_node_shard *s = &n->shards[index];
+	struct wvm_core_params p = {.members = &n->members,
+				    .slices = &n->slices,
+				    .self = n->self,
+				    .epoch = WVM_STATIC_EPOCH,
+				    .boot = n->boot,
+				    .shard = (uint8_t)index};
+	char name[32];
+	void *outbox;
+	int r;
+
+	wvm_core_default_limits(&p.limits);
+	wvm_core_default_times(&p.times);
+	if (getrandom(&p.seed, sizeof(p.seed), 0) != sizeof(p.seed))
+		p.seed = wvm_now_ns();
+	snprintf(name, sizeof(name), "%u.outbox", index);
+	r = wvm_state_map(&n->state, name, (size_t)p.limits.demands * WVM_PAGE_BYTES, &outbox, err,
+			  err_len);
+	if (r)
+		return r;
+	s->outbox = outbox;
+	p.outbox = outbox;
+	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
+	if (!s->core_memory) {
+		snprintf(err, err_len, "no memory for shard %u", index);
+		return -ENOMEM;
+	}
+	s->core = wvm_core_init(s->core_memory, &p);
+	for (unsigned i = 0; i < n->vm_count; i++)
+		wvm_core_add_vm(s->core, &vms[i]);
+	return 0;
+}
+
+static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_len)
+{
+	struct wvm_node_shard *s = &n->shards[index];
+	char name[16];
+	struct wvm_shard_opts o = {
+		.index = index,
+		.name = name,
+		.place = n->places[index],
+		.pin = true,
+		.kernel = &n->kernel,
+		.files = 32 + WVM_CLIENTS_MAX * 4,
+		.inbox_bytes = sizeof(struct wvm_msg) + WVM_PAGE_BYTES + 64,
+		.poll_ns = n->options->poll ? POLL_NS : 0,
+	};
+	int r;
+
+	if (o.inbox_bytes < n->mtu + 64)
+		o.inbox_bytes = n->mtu + 64;
+	snprintf(name, sizeof(name), "wvm-shard-%u", index);
+	s->node = n;
+	s->index = index;
+	s->armed_ns = WVM_NEVER;
+	s->timer.fire = wvm_node_core_timer;
+	s->hook.turn = wvm_node_turn;
+	wvm_pins_init(s);
+	r = wvm_shard_create(&s->shard, &o, err, err_len);
+	if (!r)
+		wvm_shard_hook(s->shard, WVM_HOOK_ROLE, &s->hook);
+	return r;
+}
+
+static int open_sockets(struct wvm_node *n, char *err, size_t err_len)
+{
+	struct wvm_shard *shards[WVM_NODE_SHARDS_MAX];
+	struct wvm_udp *sockets[WVM_NODE_SHARDS_MAX];
+	void *contexts[WVM_NODE_SHARDS_MAX];
+	bool sidecar = wvm_conf_node_is_sidecar(&n->topology.nodes[n->self]);
+	struct wvm_udp_opts o = {.bind = n->addresses[n->self],
+				 .datagram = wvm_node_datagram,
+				 .steer_offset = WVM_WIRE_STEER_OFFSET,
+				 .datagram_max = n->mtu};
+	int r;
+
+	if (sidecar) {
+		o.bind.sin_addr.s_addr = htonl(INADDR_ANY);
+		o.bind.sin_port = htons(n->options->port);
+	}
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		shards[i] = n->shards[i].shard;
+		contexts[i] = &n->shards[i];
+	}
+	*err = 0;
+	r = wvm_udp_open(sockets, shards, contexts, n->shard_count, &o, err, err_len);
+	if (r)
+		return r;
+	if (*err)
+		wvm_log("%s", err);
+	for (unsigned i = 0; i < n->shard_count; i++)
+		n->shards[i].udp = sockets[i];
+	return 0;
+}
+
+static int make_shards(struct wvm_node *n, char *err, size_t err_len)
+{
+	char text[2048];
+	int r = wvm_kernel_probe(&n->kernel, err, err_len);
+
+	if (r)
+		return r;
+	wvm_kernel_describe(&n->kernel, text, sizeof(text));
+	wvm_log("%s", text);
+	r = wvm_place_compute(n->places, n->shard_count, n->options->cpus, err, err_len);
+	if (r)
+		return r;
+	wvm_place_print(n->places, n->shard_count, text, sizeof(text));
+	fputs(text, stderr);
+	for (unsigned i = 0; i < n->shard_count && !r; i++)
+		r = make_shard(n, i, err, err_len);
+	return r ? r : open_sockets(n, err, err_len);
+}
+
+/* ---- start and stop -------------------------------------------------------------------- */
+
+static void on_started(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	struct wvm_node *n = ctx;
+	int r = wvm_clients_start(n->clients);
+
+	if (r) {
+		wvm_log("clients cannot be served: %s", strerror(-r));
+		n->exit_status = 1;
+		kill(getpid(), SIGTERM);
+		return;
+	}
+	n->join_timer.fire = wvm_node_join_timer;
+	wvm_node_join_timer(&n->join_timer, self->now_ns);
+}
+
+static int open_clients(struct wvm_node *n, char *err, size_t err_len)
+{
+	struct wvm_shard *shards[WVM_NODE_SHARDS_MAX];
+	struct wvm_clients_conf conf = {.path = n->options->ring_path,
+					.node_id = n->options->phys_id,
+					.memory = n->memory,
+					.shards = shards,
+					.ops = &wvm_node_clients_ops,
+					.ctx = n};
+
+	for (unsigned i = 0; i < n->shard_count; i++)
+		shards[i] = n->shards[i].shard;
+	/* Differs from every former life's, also when the state directory was lost. */
+	conf.boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
+	return wvm_clients_open(&n->clients, &conf, err, err_len);
+}
+
+static int build(struct wvm_node *n, char *err, size_t err_len)
+{
+	const struct wvm_master_options *o = n->options;
+	struct wvm_core_vm vms[WVM_MASTER_VMS_MAX];
+	int r;
+
+	n->shard_count = o->shards;
+	if ((r = load_topology(n, err, err_len)) || (r = make_members(n, err, err_len)) ||
+	    (r = choose_mtu(n, err, err_len)) || (r = make_shards(n, err, err_len)) ||
+	    (r = wvm_state_open(&n->state, o->shm_file, o->fresh, err, err_len)) ||
+	    (r = wvm_state_boot(o->state_dir, o->phys_id, &n->boot, err, err_len)) ||
+	    (r = open_vms(n, err, err_len)) || (r = map_vm_state(n, vms, err, err_len)))
+		return r;
+	for (unsigned i = 0; i < n->shard_count; i++)
+		if ((r = make_core(n, i, vms, err, err_len)))
+			return r;
+	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot);
+	if ((r = wvm_control_open(&n->control, n, err, err_len)))
+		return r;
+	return open_clients(n, err, err_len);
+}
+
+static void unbuild(struct wvm_node *n)
+{
+	if (n->clients)
+		wvm_clients_close(n->clients, true);
+	wvm_control_close(n->control);
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		struct wvm_node_shard *s = &n->shards[i];
+
+		wvm_udp_close(s->udp);
+		wvm_shard_destroy(s->shard);
+		free(s->core_memory);
+	}
+	for (unsigned i = 0; i < n->vm_count; i++)
+		wvm_mem_unlink(n->vms[i]);
+	if (n->memory)
+		wvm_memory_free(n->memory);
+	wvm_state_close(&n->state, true);
+	free(n->member_list);
+	free(n->addresses);
+	free(n->join_answered);
+	wvm_topology_free(&n->topology);
+}
+
+int wvm_node_start(struct wvm_node *node, const struct wvm_master_options *options, char *err,
+		   size_t err_len)
+{
+	unsigned started = 0;
+	int r;
+
+	node->options = options;
+	node->started_ns = wvm_now_ns();
+	r = build(node, err, err_len);
+	for (; !r && started < node->shard_count; started++) {
+		r = wvm_shard_start(node->shards[started].shard);
+		if (r)
+			snprintf(err, err_len, "cannot start a thread: %s", strerror(-r));
+	}
+	if (!r)
+		return wvm_post_outside(node->shards[0].shard, on_started, node, NULL, 0);
+	while (started-- > 1) {
+		wvm_shard_stop(node->shards[started - 1].shard);
+		wvm_shard_join(node->shards[started - 1].shard);
+	}
+	unbuild(node);
+	return r;
+}
+
+void wvm_node_stop(struct wvm_node *node)
+{
+	for (unsigned i = 0; i < node->shard_count; i++)
+		wvm_shard_stop(node->shards[i].shard);
+	for (unsigned i = 0; i < node->shard_count; i++) {
+		int r = wvm_shard_join(node->shards[i].shard);
+
+		if (r) {
+			wvm_log("shard %u ended by itself: %s", i, node->shards[i].shard->dead);
+			node->exit_status = 1;
+		}
+	}
+	unbuild(node);
+}

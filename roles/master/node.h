@@ -1,0 +1,105 @@
+/*
+ * A node: shards of the runtime, each with a protocol core, a socket and its
+ * part of the node's memory; the clients; the state files. node.c builds and
+ * ends it, glue.c carries messages, faults and actions between the parts.
+ */
+#ifndef WVM_MASTER_NODE_H
+#define WVM_MASTER_NODE_H
+
+#include <netinet/in.h>
+
+#include "ring/shard.h"
+#include "ring/udp.h"
+#include "roles/master/clients.h"
+#include "roles/master/mem.h"
+#include "roles/master/options.h"
+#include "roles/master/pins.h"
+#include "roles/master/state.h"
+#include "shared/conf.h"
+#include "shared/core/core.h"
+#include "shared/core/join.h"
+
+#define WVM_NODE_SHARDS_MAX 16u
+#define WVM_STATIC_EPOCH    1u /* membership is the topology file */
+
+struct wvm_node;
+struct wvm_control;
+
+/* One shard's part. Everything in it belongs to the shard's thread; counters are read by others. */
+struct wvm_node_shard {
+	struct wvm_node *node;
+	struct wvm_shard *shard;
+	struct wvm_udp *udp;
+	struct wvm_core *core;
+	void *core_memory;
+	uint8_t *outbox;
+	unsigned index;
+	struct wvm_hook hook;
+	struct wvm_timer timer; /* the core's next deadline */
+	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
+	struct wvm_pins pins;
+	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
+	uint64_t pages_sent, pages_received, zero_sent;
+	uint64_t no_buffer;    /* segments dropped since the transmit pool was empty */
+	uint64_t post_refused; /* own messages dropped since another shard's inbox was full */
+	uint64_t install_failed;
+	_Alignas(64) uint8_t page[WVM_PAGE_BYTES]; /* of the RAM file, on its way out */
+};
+
+struct wvm_node {
+	const struct wvm_master_options *options;
+	struct wvm_topology topology;
+	struct wvm_member *member_list;
+	struct sockaddr_in *addresses; /* by member */
+	struct wvm_members members;
+	struct wvm_slices slices;
+	uint32_t self;
+	uint16_t boot;
+	unsigned mtu;
+	unsigned segment; /* page bytes per datagram */
+	struct wvm_kernel kernel;
+	struct wvm_place places[WVM_NODE_SHARDS_MAX];
+	unsigned shard_count;
+	struct wvm_node_shard shards[WVM_NODE_SHARDS_MAX];
+	struct wvm_state state;
+	struct wvm_memory *memory;
+	struct wvm_mem *vms[WVM_MASTER_VMS_MAX]; /* by the core's VM index */
+	unsigned vm_count;
+	struct wvm_clients *clients;
+	struct wvm_join join; /* shard 0 */
+	uint8_t *join_answered;
+	struct wvm_timer join_timer;
+	struct wvm_control *control;
+	uint64_t started_ns;
+	int exit_status;
+};
+
+/*
+ * Builds a node from its options and starts its shards. 0, or -errno with one
+ * line in err, nothing left behind. `node` is zeroed memory of the caller.
+ */
+int wvm_node_start(struct wvm_node *node, const struct wvm_master_options *options, char *err,
+		   size_t err_len);
+
+/* Stops the shards, says goodbye to the clients, removes the files. */
+void wvm_node_stop(struct wvm_node *node);
+
+/* glue.c */
+extern const struct wvm_clients_ops wvm_node_clients_ops;
+void wvm_node_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len);
+bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns);
+void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns);
+void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns);
+/* Takes the core's actions and carries them out. After every input to the core. */
+void wvm_node_drain(struct wvm_node_shard *s);
+/* The index that the core knows a VM by. */
+uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm);
+
+/* control.c: the control port of shard 0 */
+int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len);
+void wvm_control_close(struct wvm_control *control);
+
+/* One line to standard error, with the time where no journal adds it. Any thread. */
+__attribute__((format(printf, 1, 2))) void wvm_log(const char *format, ...);
+
+#endif

@@ -1,0 +1,182 @@
+#include "roles/master/options.h"
+
+#include <argp.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/core/msg.h"
+
+const char *argp_program_version = "wavevm_node_master " WVM_VERSION " (protocol 31)";
+
+enum {
+	OPT_RING = 256,
+	OPT_SHM,
+	OPT_VM,
+	OPT_CPUS,
+	OPT_SHARDS,
+	OPT_MTU,
+	OPT_POLL,
+	OPT_STATE,
+	OPT_FRESH,
+};
+
+static const struct argp_option option_list[] = {
+	{"ring-path", OPT_RING, "FILE", 0,
+	 "ring file by which clients find this master (WVM_RING_PATH; "
+	 "/dev/shm/wavevm-INSTANCE.ring)",
+	 0},
+	{"shm-file", OPT_SHM, "FILE", 0,
+	 "prefix of the RAM and state files, on a tmpfs (WVM_SHM_FILE; "
+	 "/dev/shm/wavevm-INSTANCE)",
+	 0},
+	{"vm", OPT_VM, "ID:SIZE", 0,
+	 "a VM and its size, as 1:4G; repeatable (one VM 0 of the topology's RAM)", 0},
+	{"cpus", OPT_CPUS, "LIST", 0, "CPUs for the shards, as 0,2-3 (chosen by hwloc)", 0},
+	{"shards", OPT_SHARDS, "N", 0, "shards, one pinned thread each (1)", 0},
+	{"mtu", OPT_MTU, "BYTES", 0,
+	 "largest UDP payload, 576 to 65000 (interface MTU - 28, at most 1472)", 0},
+	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
+	{"state-dir", OPT_STATE, "DIR", 0, "what outlives a reboot (/var/lib/wavevm)", 0},
+	{"fresh", OPT_FRESH, NULL, 0,
+	 "discard what a killed master left behind; only when the whole cluster starts anew", 0},
+	{0},
+};
+
+static uint64_t number(struct argp_state *state, const char *what, const char *text, uint64_t min,
+		       uint64_t max)
+{
+	char *end;
+	unsigned long long value;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || errno || value < min || value > max)
+		argp_failure(state, 1, 0, "%s '%s' is not a number from %llu to %llu", what, text,
+			     (unsigned long long)min, (unsigned long long)max);
+	return value;
+}
+
+static void text(struct argp_state *state, const char *what, char *to, size_t room,
+		 const char *value)
+{
+	if ((size_t)snprintf(to, room, "%s", value) >= room)
+		argp_failure(state, 1, 0, "%s '%s' is longer than %zu characters", what, value,
+			     room - 1);
+}
+
+/* 1:4G, 1:512M, 1:1073741824 */
+static void add_vm(struct argp_state *state, struct wvm_master_options *o, const char *arg)
+{
+	const char *colon = strchr(arg, ':');
+	struct wvm_master_vm *vm = &o->vms[o->vm_count];
+	unsigned long long size;
+	char *end;
+	char id[16];
+	int shift = 0;
+
+	if (!colon || colon == arg || (size_t)(colon - arg) >= sizeof(id) ||
+	    !isdigit((unsigned char)colon[1]))
+		argp_failure(state, 1, 0, "--vm '%s' is not ID:SIZE", arg);
+	if (o->vm_count == WVM_MASTER_VMS_MAX)
+		argp_failure(state, 1, 0, "--vm '%s': at most %u VMs", arg, WVM_MASTER_VMS_MAX);
+	snprintf(id, sizeof(id), "%.*s", (int)(colon - arg), arg);
+	vm->id = (uint16_t)number(state, "--vm ID", id, 0, UINT16_MAX);
+	errno = 0;
+	size = strtoull(colon + 1, &end, 10);
+	if (*end)
+		shift = *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : -1;
+	if (errno || shift < 0 || (*end && end[1]) || !size || size << shift >> shift != size ||
+	    size << shift > WVM_GPA_MAX || (size << shift) % WVM_UNIT_BYTES)
+		argp_failure(state, 1, 0,
+			     "--vm '%s': the size is not a multiple of 2M (units: M, G, T)", arg);
+	vm->size = (uint64_t)size << shift;
+	for (unsigned i = 0; i < o->vm_count; i++)
+		if (o->vms[i].id == vm->id)
+			argp_failure(state, 1, 0, "--vm %u is given twice", vm->id);
+	o->vm_count++;
+}
+
+static void positional(struct argp_state *state, struct wvm_master_options *o, const char *arg)
+{
+	switch (state->arg_num) {
+	case 0: o->ram_mb = number(state, "RAM_MB", arg, 1, UINT64_C(1) << 32); break;
+	case 1: o->port = (uint16_t)number(state, "PORT", arg, 1, UINT16_MAX); break;
+	case 2: o->topology = arg; break;
+	case 3: o->phys_id = (uint32_t)number(state, "PHYS_ID", arg, 0, WVM_NODE_MAX - 1); break;
+	case 4: o->ctrl_port = (uint16_t)number(state, "CTRL_PORT", arg, 1, UINT16_MAX); break;
+	case 5: o->slave_port = (uint16_t)number(state, "SLAVE_PORT", arg, 1, UINT16_MAX); break;
+	case 6: o->sync_batch = (uint32_t)number(state, "SYNC_BATCH", arg, 1, 1u << 20); break;
+	default: argp_error(state, "unexpected argument '%s'", arg);
+	}
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct wvm_master_options *o = state->input;
+
+	switch (key) {
+	case OPT_RING: text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg); break;
+	case OPT_SHM: text(state, "--shm-file", o->shm_file, sizeof(o->shm_file), arg); break;
+	case OPT_VM: add_vm(state, o, arg); break;
+	case OPT_CPUS: o->cpus = arg; break;
+	case OPT_SHARDS: o->shards = (unsigned)number(state, "--shards", arg, 1, 16); break;
+	case OPT_MTU: o->mtu = (unsigned)number(state, "--mtu", arg, WVM_MTU_MIN, 65000); break;
+	case OPT_POLL: o->poll = true; break;
+	case OPT_STATE: o->state_dir = arg; break;
+	case OPT_FRESH: o->fresh = true; break;
+	case ARGP_KEY_ARG: positional(state, o, arg); break;
+	case ARGP_KEY_END:
+		if (state->arg_num < 6)
+			argp_error(state, "%u of 6 arguments are missing", 6 - state->arg_num);
+		break;
+	default: return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+/* What the command line left open: the environment, then the default of this instance. */
+static void defaults(struct wvm_master_options *o)
+{
+	const char *instance = getenv("WVM_INSTANCE_ID"), *path;
+	char number_text[16];
+
+	if (!instance || !*instance) {
+		snprintf(number_text, sizeof(number_text), "%u", o->phys_id);
+		instance = number_text;
+	}
+	path = getenv("WVM_RING_PATH");
+	if (!o->ring_path[0] && path && *path)
+		snprintf(o->ring_path, sizeof(o->ring_path), "%s", path);
+	if (!o->ring_path[0])
+		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%s.ring", instance);
+	path = getenv("WVM_SHM_FILE");
+	if (!o->shm_file[0] && path && *path)
+		snprintf(o->shm_file, sizeof(o->shm_file), "%s", path);
+	if (!o->shm_file[0])
+		snprintf(o->shm_file, sizeof(o->shm_file), "/dev/shm/wavevm-%s", instance);
+	if (!o->vm_count)
+		o->vm_count = 1;
+}
+
+void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = option_list,
+		.parser = parse,
+		.args_doc = "RAM_MB PORT TOPOLOGY PHYS_ID CTRL_PORT SLAVE_PORT [SYNC_BATCH]",
+		.doc = "Runs one node of a WaveVM cluster: its share of the guests' memory and "
+		       "directory, and the programs on this host that map it.\v"
+		       "TOPOLOGY is the same file on all nodes (NODE <phys_id> <ip> <port> "
+		       "<cores> <ram_gb>); PHYS_ID says which line is this host. Ends cleanly on "
+		       "SIGTERM. INSTANCE is WVM_INSTANCE_ID, else PHYS_ID.",
+	};
+
+	argp_err_exit_status = 1;
+	*o = (struct wvm_master_options){
+		.sync_batch = 1, .shards = 1, .state_dir = "/var/lib/wavevm"};
+	argp_parse(&argp, argc, argv, 0, NULL, o);
+	defaults(o);
+}

@@ -1,0 +1,210 @@
+#include "roles/master/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MARK "state" /* <prefix>.state exists as long as the other files mean something */
+
+static int failed(int error, const char *path, const char *step, char *err, size_t err_len)
+{
+	snprintf(err, err_len, "%s: cannot %s: %s", path, step, strerror(error));
+	return -error;
+}
+
+static void remove_left_over(const char *prefix)
+{
+	static const char *const kinds[] = {"home", "units", "held", "store", "outbox"};
+	char pattern[256];
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		glob_t found;
+
+		snprintf(pattern, sizeof(pattern), "%s.*.%s", prefix, kinds[i]);
+		if (glob(pattern, GLOB_NOSORT, NULL, &found))
+			continue;
+		for (size_t k = 0; k < found.gl_pathc; k++)
+			unlink(found.gl_pathv[k]);
+		globfree(&found);
+	}
+}
+
+int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh, char *err, size_t err_len)
+{
+	char path[256];
+	int fd;
+
+	memset(s, 0, sizeof(*s));
+	snprintf(s->prefix, sizeof(s->prefix), "%s", prefix);
+	snprintf(path, sizeof(path), "%s." MARK, prefix);
+	if (!access(path, F_OK)) {
+		if (!fresh) {
+			snprintf(
+				err, err_len,
+				"%s: a master that was killed left its pages here, and other nodes may "
+				"still use them; stop all nodes, then start each with --fresh",
+				path);
+			return -EEXIST;
+		}
+		remove_left_over(prefix);
+	}
+	fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return failed(errno, path, "create the file", err, err_len);
+	close(fd);
+	return 0;
+}
+
+int wvm_state_map(struct wvm_state *s, const char *name, size_t len, void **out, char *err,
+		  size_t err_len)
+{
+	char path[sizeof(s->maps[0].path)];
+	int fd, error;
+	void *at;
+
+	if (s->count == WVM_STATE_MAPS_MAX)
+		return failed(ENOSPC, name, "keep one more state file", err, err_len);
+	snprintf(path, sizeof(path), "%s.%s", s->prefix, name);
+	fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return failed(errno, path, "create the file", err, err_len);
+	at = MAP_FAILED;
+	if (!ftruncate(fd, (off_t)len))
+		at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	error = errno;
+	close(fd);
+	if (at == MAP_FAILED) {
+		unlink(path);
+		return failed(error, path, "map it", err, err_len);
+	}
+	madvise(at, len, MADV_NOHUGEPAGE);
+	memcpy(s->maps[s->count].path, path, sizeof(path));
+	s->maps[s->count].at = at;
+	s->maps[s->count].len = len;
+	s->count++;
+	*out = at;
+	return 0;
+}
+
+int wvm_state_vm(struct wvm_state *s, struct wvm_core_vm *vm, char *err, size_t err_len)
+{
+	uint64_t pages = vm->pages, units = (pages + WVM_UNIT_PAGES - 1) / WVM_UNIT_PAGES;
+	struct {
+		const char *kind;
+		size_t len;
+		void *at;
+	} f[] = {{"home", pages * sizeof(*vm->home), NULL},
+		 {"units", units * sizeof(*vm->units), NULL},
+		 {"held", pages * sizeof(*vm->held), NULL},
+		 {"store", pages * WVM_PAGE_BYTES, NULL}};
+
+	for (size_t i = 0; i < sizeof(f) / sizeof(f[0]); i++) {
+		char name[32];
+		int r;
+
+		snprintf(name, sizeof(name), "%u.%s", vm->id, f[i].kind);
+		r = wvm_state_map(s, name, f[i].len, &f[i].at, err, err_len);
+		if (r)
+			return r;
+	}
+	vm->home = f[0].at;
+	vm->units = f[1].at;
+	vm->held = f[2].at;
+	vm->store = f[3].at;
+	return 0;
+}
+
+uint64_t wvm_state_bytes(const struct wvm_state *s, uint64_t *store_bytes)
+{
+	uint64_t sum = 0;
+
+	*store_bytes = 0;
+	for (unsigned i = 0; i < s->count; i++) {
+		const char *path = s->maps[i].path;
+		size_t n = strlen(path);
+		struct stat st;
+
+		if (stat(path, &st))
+			continue;
+		sum += (uint64_t)st.st_blocks * 512;
+		if (n > 6 && !strcmp(path + n - 6, ".store"))
+			*store_bytes += (uint64_t)st.st_blocks * 512;
+	}
+	return sum;
+}
+
+void wvm_state_close(struct wvm_state *s, bool remove)
+{
+	char path[256];
+
+	for (unsigned i = 0; i < s->count; i++) {
+		munmap(s->maps[i].at, s->maps[i].len);
+		if (remove)
+			unlink(s->maps[i].path);
+	}
+	s->count = 0;
+	if (!s->prefix[0])
+		return;
+	if (remove) {
+		snprintf(path, sizeof(path), "%s." MARK, s->prefix);
+		unlink(path);
+	}
+	close(s->lock_fd);
+	s->prefix[0] = 0;
+}
+
+/* Writes value to path so that a crash leaves the old or the new one. */
+static int replace(const char *path, unsigned value)
+{
+	char temporary[300], text[16];
+	int n = snprintf(text, sizeof(text), "%u\n", value), fd, error = 0;
+
+	snprintf(temporary, sizeof(temporary), "%s.new", path);
+	fd = open(temporary, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, (size_t)n) != n || fsync(fd))
+		error = errno;
+	if (close(fd) && !error)
+		error = errno;
+	if (!error && rename(temporary, path))
+		error = errno;
+	return -error;
+}
+
+int wvm_state_boot(const char *dir, uint32_t phys_id, uint16_t *boot, char *err, size_t err_len)
+{
+	char path[280], text[16] = "";
+	unsigned long last = 0;
+	int fd, r;
+
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		return failed(errno, dir, "create the state directory (--state-dir)", err, err_len);
+	snprintf(path, sizeof(path), "%.200s/boot.%u", dir, phys_id);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		char *end = text;
+
+		if (read(fd, text, sizeof(text) - 1) > 0)
+			last = strtoul(text, &end, 10);
+		close(fd);
+		if (end == text || *end != '\n' || last > UINT16_MAX) {
+			snprintf(err, err_len,
+				 "%s: does not hold a boot number; write a number above every "
+				 "earlier one into it",
+				 path);
+			return -EINVAL;
+		}
+	} else if (errno != ENOENT) {
+		return failed(errno, path, "open it", err, err_len);
+	}
+	*boot = last == UINT16_MAX ? 1 : (uint16_t)(last + 1);
+	r = replace(path, *boot);
+	return r ? failed(-r, path, "write it", err, err_len) : 0;
+}

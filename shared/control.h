@@ -1,0 +1,37 @@
+/*
+ * The control port: operator commands over UDP, every one answered. A request
+ * is one datagram; an answer is text (JSON) in numbered parts of at most
+ * WVM_CONTROL_PART bytes, asked for one by one, so that no datagram exceeds an
+ * MTU and a lost one is asked for again.
+ *
+ *   request  magic "WVMC" 4 | op 2 | part 2 | snapshot 4 | vm_id 2 | zero 2 | operand 8
+ *   answer   magic "WVMC" 4 | op + 0x8000 2 | part 2 | snapshot 4 | status 2 | parts 2 | text
+ *
+ * All big-endian. Part 0 makes a snapshot of the answer; later parts name it.
+ */
+#ifndef WVM_CONTROL_H
+#define WVM_CONTROL_H
+
+#include <stdint.h>
+
+#define WVM_CONTROL_MAGIC         0x57564d43u /* "WVMC" */
+#define WVM_CONTROL_ANSWER        0x8000u
+#define WVM_CONTROL_REQUEST_BYTES 24u
+#define WVM_CONTROL_HEADER_BYTES  16u
+#define WVM_CONTROL_PART          1024u
+
+enum wvm_control_op {
+	WVM_CONTROL_STATUS = 64, /* who the node is, its VMs, clients, pages, placement */
+	WVM_CONTROL_STATS = 65,  /* every counter, and the fault histograms */
+	WVM_CONTROL_WHERE = 66,  /* operand: gpa. Slice, home, and this node's part in the page */
+};
+
+enum wvm_control_status {
+	WVM_CONTROL_OK = 0,
+	WVM_CONTROL_UNKNOWN = 1, /* no such op */
+	WVM_CONTROL_EXPIRED = 2, /* the snapshot is gone: begin again with part 0 */
+	WVM_CONTROL_BAD_VM = 3,
+	WVM_CONTROL_BAD_GPA = 4,
+};
+
+#endif
