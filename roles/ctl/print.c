@@ -1,0 +1,118 @@
+#include "roles/ctl/print.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static unsigned long long number(const json_t *o, const char *key)
+{
+	return (unsigned long long)json_integer_value(json_object_get(o, key));
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+	const char *value = json_string_value(json_object_get(o, key));
+
+	return value ? value : "?";
+}
+
+static double mib(unsigned long long bytes)
+{
+	return (double)bytes / (1 << 20);
+}
+
+void wvm_print_status(const json_t *o)
+{
+	size_t i;
+	json_t *item;
+
+	printf("node %llu  %s  epoch %llu  boot %llu  up %llu s  version %s  protocol %llu\n",
+	       number(o, "node"), text(o, "state"), number(o, "epoch"), number(o, "boot"),
+	       number(o, "uptime_s"), text(o, "version"), number(o, "protocol"));
+	printf("ring %s  mtu %llu  clients %llu\n", text(o, "ring"), number(o, "mtu"),
+	       number(o, "clients"));
+	printf("pages  held Shared %llu  held Modified %llu  homed here %llu\n",
+	       number(o, "pages_shared"), number(o, "pages_modified"), number(o, "pages_homed"));
+	printf("memory  guest pages %.1f MiB  home store %.1f MiB  tables %.1f MiB\n",
+	       mib((number(o, "pages_shared") + number(o, "pages_modified")) * 4096),
+	       mib(number(o, "store_bytes")), mib(number(o, "tables_bytes")));
+	json_array_foreach(json_object_get(o, "shards"), i, item)
+		printf("shard %zu  %s\n", i, json_string_value(item));
+	json_array_foreach(json_object_get(o, "vms"), i, item)
+		printf("VM %llu  %.0f MiB  %s\n", number(item, "id"), mib(number(item, "bytes")),
+		       text(item, "ram_file"));
+	printf("%-6s %-22s %8s %8s  %s\n", "node", "address", "vnodes", "slices", "");
+	json_array_foreach(json_object_get(o, "members"), i, item)
+		printf("%-6llu %-22s %8llu %8llu  %s\n", number(item, "node"),
+		       text(item, "address"), number(item, "vnodes"), number(item, "slices"),
+		       json_is_true(json_object_get(item, "answered")) ? "" : "no answer yet");
+}
+
+static void print_section(const json_t *o, const char *title)
+{
+	const char *key;
+	json_t *value;
+	bool any = false;
+
+	json_object_foreach(json_object_get(o, title), key, value)
+	{
+		if (!json_integer_value(value))
+			continue;
+		if (!any)
+			printf("%s\n", title);
+		any = true;
+		printf("  %-24s %lld\n", key, (long long)json_integer_value(value));
+	}
+}
+
+/* Buckets are powers of two in microseconds, as in QEMU's "postcopy latency" output. */
+static void print_histogram(const json_t *o, const char *key, const char *title)
+{
+	const json_t *list = json_object_get(o, key);
+	unsigned long long most = 0;
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if ((unsigned long long)json_integer_value(json_array_get(list, i)) > most)
+			most = (unsigned long long)json_integer_value(json_array_get(list, i));
+	if (!most)
+		return;
+	printf("%s\n", title);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		unsigned long long n =
+			(unsigned long long)json_integer_value(json_array_get(list, i));
+
+		if (n)
+			printf("  [ %8llu us - %8llu us ]: %10llu  %.*s\n",
+			       i ? 1ull << (i - 1) : 0ull, 1ull << i, n,
+			       (int)((n * 40 + most - 1) / most),
+			       "########################################");
+	}
+}
+
+void wvm_print_stats(const json_t *o)
+{
+	static const char *const sections[] = {"core", "node", "memory", "runtime", "drops"};
+
+	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
+		print_section(o, sections[i]);
+	print_histogram(o, "latency_read", "read faults, from fault to grant");
+	print_histogram(o, "latency_write", "write faults, from fault to grant");
+}
+
+void wvm_print_where(const json_t *o)
+{
+	printf("VM %llu gpa 0x%llx  slice %llu  home node %llu (vnode %llu)\n", number(o, "vm"),
+	       number(o, "gpa"), number(o, "slice"), number(o, "home_node"),
+	       number(o, "home_vnode"));
+	printf("node %llu holds it %s, version 0x%llx\n", number(o, "node"), text(o, "held"),
+	       number(o, "held_version"));
+	if (!json_object_get(o, "home_state")) {
+		printf("its directory entry is on node %llu: ask there\n", number(o, "home_node"));
+		return;
+	}
+	printf("directory: %s, version 0x%llx, %llu holders", text(o, "home_state"),
+	       number(o, "version"), number(o, "holders"));
+	if (json_object_get(o, "owner_node"))
+		printf(", owner node %llu", number(o, "owner_node"));
+	printf("%s\n", json_is_true(json_object_get(o, "lost")) ? ", LOST" : "");
+}
