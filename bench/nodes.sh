@@ -50,8 +50,14 @@ nodes_begin() {
 }
 
 nodes_end() {
-	local status=$?
+	local status=$? i
 	trap '' INT TERM HUP
+	if ((status != 0 && ${#NODE_PIDS[@]} > 0)); then
+		for i in 0 1 2; do
+			nodes_say "node $i said last:"
+			tail -n 5 "$NODES_DIR/log.$i" >&2
+		done
+	fi
 	nodes_down
 	rm -rf -- "$NODES_DIR"
 	exit "$status"
