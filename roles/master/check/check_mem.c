@@ -536,7 +536,9 @@ int main(void)
 	tcase_set_timeout(files, 60);
 	suite_add_tcase(s, files);
 
+	name_file();
 	srunner_run_all(sr, CK_ENV);
+	unlink(path);
 	failures = srunner_ntests_failed(sr);
 	srunner_free(sr);
 	return failures ? 1 : 0;

@@ -146,7 +146,9 @@ int main(void)
 	tcase_add_test(tc, no_store_is_lost_or_late_in_thirty_thousand_cycles);
 	tcase_set_timeout(tc, 300);
 	suite_add_tcase(s, tc);
+	name_file();
 	srunner_run_all(sr, CK_ENV);
+	unlink(path);
 	failures = srunner_ntests_failed(sr);
 	srunner_free(sr);
 	return failures ? 1 : 0;

@@ -300,13 +300,18 @@ static void failed(void *ctx, unsigned shard, unsigned client, const struct wvm_
 
 static const struct wvm_mem_ops ops = {.dying = dying, .failed = failed};
 
+/* Named by the runner, which removes it also when a test did not come to its end. */
+static void name_file(void)
+{
+	snprintf(path, sizeof(path), "/dev/shm/wvm-check-mem.%d", (int)getpid());
+}
+
 static void setup(void)
 {
 	if (geteuid()) {
 		fprintf(stderr, "needs root (userfaultfd, pidfd_getfd)\n");
 		exit(77);
 	}
-	snprintf(path, sizeof(path), "/dev/shm/wvm-check-mem.%d", (int)getpid());
 	ck_assert_int_eq(wvm_memory_new(&node, 1, &ops, NULL), 0);
 	ck_assert_msg(
 		!wvm_mem_open(node, &vm, VM_ID, path, VM_BYTES, WVM_MEM_EMPTY, err, sizeof(err)),
