@@ -247,8 +247,9 @@ static int spin(struct wvm_shard *s)
 	uint64_t start, until;
 	int err = 0;
 
+	/* GETEVENTS: completions that come while submitting must not keep task work waiting. */
 	if (to_submit(s))
-		err = enter(s, 0, 0, WVM_NEVER);
+		err = enter(s, 0, IORING_ENTER_GETEVENTS, WVM_NEVER);
 	start = wvm_now_ns();
 	until = wvm_wheel_next(&s->wheel);
 	if (until > start + s->poll_ns)

@@ -210,10 +210,9 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_len)
 {
 	struct wvm_node_shard *s = &n->shards[index];
-	char name[16];
 	struct wvm_shard_opts o = {
 		.index = index,
-		.name = name,
+		.name = s->name,
 		.place = n->places[index],
 		.pin = true,
 		.kernel = &n->kernel,
@@ -225,7 +224,7 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 
 	if (o.inbox_bytes < n->mtu + 64)
 		o.inbox_bytes = n->mtu + 64;
-	snprintf(name, sizeof(name), "wvm-shard-%u", index);
+	snprintf(s->name, sizeof(s->name), "wvm-shard-%u", index);
 	s->node = n;
 	s->index = index;
 	s->armed_ns = WVM_NEVER;

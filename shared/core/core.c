@@ -10,7 +10,7 @@ void wvm_core_default_times(struct wvm_core_times *times)
 		.hold_min_ns = MS / 10,
 		.hold_max_ns = 10 * MS,
 		.refault_ns = MS,
-		.rto_min_ns = MS,
+		.rto_min_ns = 6 * MS,
 		.rto_initial_ns = 20 * MS,
 		.rto_max_ns = 500 * MS,
 	};
