@@ -1,0 +1,150 @@
+#!/bin/bash
+# The main job: a Debian kernel boots in QEMU, its RAM homed on three nodes, and checks its memory.
+#   deploy/demo/run.sh        (make demo builds what it needs first)
+# Three nodes run in three network namespaces of their own, joined by veth (MTU 1500); the guest
+# runs on node 1, programs on nodes 2 and 3 keep taking its pages away. Needs root.
+# Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
+# and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build).
+set -u
+cd -- "$(dirname -- "$0")/../.." || exit 1
+BUILD=${BUILD:-build}
+case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
+WVM_BIN=$BUILD/bin
+mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
+export SEED=$seed CHAOS=${CHAOS:-}
+VM=1
+# shellcheck source=roles/check/net.sh
+. roles/check/net.sh
+
+say() { printf '%s\n' "$*"; }
+die() {
+	printf 'demo: %s\n' "$*" >&2
+	exit 1
+}
+
+# Figures of a node: json I COMMAND KEY...
+json() {
+	local i=$1 command=$2
+	shift 2
+	net_exec "$i" "$WVM_BIN/wvm_ctl" --json "$command" >"$NET_DIR/$command.$i" || return 1
+	python3 - "$NET_DIR/$command.$i" "$@" <<-'PY'
+		import json, sys
+		o = json.load(open(sys.argv[1]))
+		for path in sys.argv[2:]:
+		    v = o
+		    for k in path.split('.'):
+		        v = v[k]
+		    print(v, end=' ')
+	PY
+}
+
+remove_shm() { rm -f -- /dev/shm/"$NET_TAG"-*; }
+
+start_masters() {
+	local i
+	for i in 1 2 3; do
+		printf 'NODE %d %s 9000 2 1\n' "$i" "$(net_ip "$i")"
+	done >"$NET_DIR/topology"
+	net_on_exit remove_shm
+	for i in 1 2 3; do
+		net_start "$i" "master.$i" "$WVM_BIN/wavevm_node_master" $((mem * 2)) 9000 \
+			"$NET_DIR/topology" "$i" 9001 9005 --vm "$VM:${mem}M" \
+			--ring-path "$NET_DIR/ring.$i" --shm-file "/dev/shm/$NET_TAG-$i" \
+			--state-dir "$NET_DIR/state.$i"
+	done
+	for i in 1 2 3; do
+		net_wait_for ': ready,' "$NET_DIR/master.$i.log" 30 ||
+			die "node $i does not start: $(tail -n1 "$NET_DIR/master.$i.log")"
+	done
+}
+
+start_visitors() {
+	local i
+	[ "$visits" -gt 0 ] || return 0
+	for i in 2 3; do
+		net_start "$i" "visitor.$i" "$WVM_BIN/wvm_visit" --vm "$VM" --rate "$visits" \
+			--seed "$((seed * 10 + i))" "$NET_DIR/ring.$i"
+		visitors+=("$NET_PID")
+		net_wait_for '^ready' "$NET_DIR/visitor.$i.log" 30 ||
+			die "no visitor on node $i: $(tail -n1 "$NET_DIR/visitor.$i.log")"
+	done
+}
+
+# The guest's console, as it comes, without what the firmware draws.
+show_console() {
+	tr -d '\r' | sed -u 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' |
+		tee "$NET_DIR/console" |
+		grep --line-buffered -E '^(guest|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
+		sed -u 's/^/  guest| /'
+}
+
+run_guest() {
+	# --foreground: an interrupt from the terminal reaches QEMU too.
+	WVM_RING_PATH=$NET_DIR/ring.1 timeout --foreground "${TIMEOUT:-900}" nsenter \
+		--net="/run/netns/$(net_ns 1)" -- deploy/guest/run.sh "$BUILD/qemu/qemu-system-x86_64" \
+		"wvm.seconds=$stress wvm.seed=$seed wvm.mib=$((mem * 3 / 4))" -accel "wavevm,vm-id=$VM" \
+		-m "$mem" -smp "$cpus" </dev/null 2>"$NET_DIR/qemu.log" | show_console
+	local status=${PIPESTATUS[0]}
+	[ ! -s "$NET_DIR/qemu.log" ] || sed 's/^/  qemu | /' "$NET_DIR/qemu.log"
+	return "$status"
+}
+
+print_tables() {
+	local i homed shared modified total=0 values all=()
+	for i in 1 2 3; do
+		all[i]=$(json "$i" status pages_homed pages_shared pages_modified) || return 1
+		read -r homed _ <<<"${all[i]}"
+		total=$((total + homed))
+	done
+	say
+	say "pages of 4 KiB    homed           held Shared   held Modified"
+	for i in 1 2 3; do
+		read -r homed shared modified <<<"${all[i]}"
+		printf '  node %d   %10d  %3d %%   %11d   %13d\n' "$i" "$homed" \
+			$((total ? homed * 100 / total : 0)) "$shared" "$modified"
+		[ $((homed * 4)) -ge "$total" ] || die "node $i homes less than a quarter of the pages"
+	done
+	say
+	say "network           MiB out     datagrams out      pages out   pages as zero   retried   dropped"
+	for i in 1 2 3; do
+		values=$(json "$i" stats runtime.tx_bytes runtime.tx_datagrams node.pages_sent \
+			node.zero_pages_sent core.requests_retried drops.stale) || return 1
+		# shellcheck disable=SC2086
+		set -- $values
+		printf '  node %d   %13.1f  %16d  %13d  %14d  %8d  %8d\n' "$i" \
+			"$(awk "BEGIN { print $1 / 1048576 }")" "$2" "$3" "$4" "$5" "$6"
+	done
+	say
+	net_exec 1 "$WVM_BIN/wvm_ctl" stats | sed -n '/from fault to grant/,$p'
+}
+
+main() {
+	local visitors=() status i line mib
+	say "three nodes, $mem MiB of guest RAM, $cpus vCPUs${CHAOS:+, wire: $CHAOS (seed $seed)}"
+	net_up 3 || die "no network"
+	start_masters
+	start_visitors
+	run_guest
+	status=$?
+	for i in "${visitors[@]}"; do
+		net_stop "$i"
+	done
+	line=$(grep -E '^verified [0-9]+ MiB, [0-9]+ errors' "$NET_DIR/console" | tail -n1)
+	[ "$status" = 0 ] && [ -n "$line" ] ||
+		die "the guest did not finish (status $status); its last line: $(tail -n1 "$NET_DIR/console")"
+	print_tables || die "no figures from a node"
+	for i in 2 3; do
+		[ "$visits" -gt 0 ] && say "node $i $(tail -n1 "$NET_DIR/visitor.$i.log")"
+	done
+	for i in 1 2 3; do
+		net_exec "$i" "$WVM_BIN/wvm_ctl" status >/dev/null || die "node $i is gone"
+	done
+	mib=${line#verified }
+	mib=${mib%% *}
+	say
+	say "$line"
+	[ "${line##*, }" = "0 errors" ] || die "the guest found errors"
+	[ $((mib * 2)) -ge "$mem" ] || die "less than half of the guest's RAM was verified"
+}
+
+main
