@@ -26,7 +26,9 @@ static void note(void)
 #endif
 
 #ifdef SANITIZED
-#include <sanitizer/allocator_interface.h>
+/* <sanitizer/allocator_interface.h>, which not every compiler package has. */
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
+					      void (*on_free)(const volatile void *));
 
 static void on_malloc(const volatile void *p, size_t n)
 {

@@ -398,12 +398,16 @@ static void open_group(void)
 		ck_assert_uint_eq(wvm_udp_index(group[i]), i);
 }
 
-static void close_group(void)
+static void stop_group(void)
 {
 	for (unsigned i = 0; i < GROUP; i++) {
 		wvm_shard_stop(members[i]);
 		ck_assert_int_eq(wvm_shard_join(members[i]), 0);
 	}
+}
+
+static void close_group(void)
+{
 	for (unsigned i = 0; i < GROUP; i++)
 		wvm_udp_close(group[i]);
 	for (unsigned i = 0; i < GROUP; i++)
@@ -428,11 +432,12 @@ START_TEST(single_datagrams_reach_the_shard_of_their_steer)
 			sizeof(buf));
 	}
 	ck_assert(wait_for(&group_done));
-	close_group();
+	stop_group();
 	ck_assert_uint_eq(misplaced, 0);
 	for (unsigned i = 0; i < 3000; i++)
 		ck_assert_uint_eq(logs[(uint16_t)(i * 77) % GROUP].seen[i], 1);
 	close(fd);
+	close_group();
 }
 END_TEST
 
@@ -482,7 +487,7 @@ START_TEST(foreign_segments_of_a_batch_are_passed_on_and_counted)
 		usleep(200);
 	}
 	ck_assert(wait_for(&group_done));
-	close_group();
+	stop_group();
 	for (unsigned i = 0; i < GROUP; i++) {
 		foreign += members[i]->stats.rx_foreign;
 		forwarded += members[i]->stats.rx_forwarded_in;
@@ -495,6 +500,7 @@ START_TEST(foreign_segments_of_a_batch_are_passed_on_and_counted)
 	for (unsigned i = 0; i < 3000; i++)
 		ck_assert_uint_eq(logs[i % GROUP].seen[i], 1);
 	close(fd);
+	close_group();
 }
 END_TEST
 
