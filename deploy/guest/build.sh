@@ -1,7 +1,8 @@
 #!/bin/bash
 # Makes the demo's guest: Debian's kernel as an uncompressed vmlinux, which boots without a boot
 # loader, and an initramfs whose first process is the test program in this folder.
-#   deploy/guest/build.sh          results: build/guest/vmlinux, build/guest/initramfs, build/guest/init
+#   deploy/guest/build.sh          results in build/guest: vmlinux, initramfs, initramfs.tools, init
+# initramfs holds the test program alone; initramfs.tools also a shell and the modules for a disk and a network.
 # Environment: BUILD (default: build), V=1 (show everything), CC.
 # It only does what is not done yet.
 set -euo pipefail
@@ -84,7 +85,7 @@ compile_init() {
 	[ $newer = 1 ] || return 0
 	say "compiling init"
 	[ "$V" = 0 ] || set -x
-	"$CC" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -pthread -o "$out/init" \
+	"$CC" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -s -pthread -o "$out/init" \
 		"$here"/*.c
 	{ set +x; } 2>/dev/null
 }
@@ -115,27 +116,35 @@ modinfo_depends() {
 	tr '\0' '\n' <"$temp.info" | sed -n 's/^depends=//p' | tr ',' ' '
 }
 
+# pack DIRECTORY FILE
+pack() {
+	(cd "$1" && find . | sort | cpio -o -H newc -R 0:0 --quiet) >"$2.new"
+	mv "$2.new" "$2"
+}
+
 make_initramfs() {
 	local tree=$out/tree module file name
 	[ "$out/initramfs" -nt "$out/init" ] && [ "$out/initramfs" -nt "$kernel/.unpacked" ] &&
 		[ "$out/initramfs" -nt "$here/build.sh" ] && return
 	say "making initramfs"
 	rm -rf "$tree"
-	mkdir -p "$tree"/{bin,dev,proc,sys,modules}
+	mkdir -p "$tree"/{dev,proc,sys}
 	cp "$out/init" "$tree/init"
-	cp /bin/busybox "$tree/bin/busybox"
-	ln -s busybox "$tree/bin/sh"
+	cp -r "$tree" "$tree.tools"
+	mkdir "$tree.tools"/{bin,modules}
+	cp /bin/busybox "$tree.tools/bin/busybox"
+	ln -s busybox "$tree.tools/bin/sh"
 	for module in $MODULES; do
 		for file in $(module_files "$module"); do
 			name=$(basename "$file" | sed 's/\.ko.*/.ko/')
-			[ -e "$tree/modules/$name" ] && continue
-			plain_module "$file" >"$tree/modules/$name"
-			echo "$name" >>"$tree/modules/order"
+			[ -e "$tree.tools/modules/$name" ] && continue
+			plain_module "$file" >"$tree.tools/modules/$name"
+			echo "$name" >>"$tree.tools/modules/order"
 		done
 	done
-	(cd "$tree" && find . | sort | cpio -o -H newc -R 0:0 --quiet) >"$out/initramfs.new"
-	mv "$out/initramfs.new" "$out/initramfs"
-	rm -rf "$tree" "$out"/module.tmp*
+	pack "$tree.tools" "$out/initramfs.tools"
+	pack "$tree" "$out/initramfs"
+	rm -rf "$tree" "$tree.tools" "$out"/module.tmp*
 }
 
 check_tools

@@ -15,9 +15,13 @@ case $guest in /*) ;; *) guest=$root/$guest ;; esac
 qemu=$1
 parameters=$2
 shift 2
+case $parameters in
+*wvm.disk=* | *wvm.net=* | *wvm.mode=shell*) initramfs=$guest/initramfs.tools ;;
+*) initramfs=$guest/initramfs ;;
+esac
 
 # no_timer_check: the kernel's test of the interrupt timer counts real time, which an emulated
 # processor does not keep up with.
 exec "$qemu" -machine q35 -nodefaults -nographic -serial stdio -no-reboot \
-	-kernel "$guest/vmlinux" -initrd "$guest/initramfs" \
+	-kernel "$guest/vmlinux" -initrd "$initramfs" \
 	-append "console=ttyS0 no_timer_check panic=-1 quiet $parameters" "$@"

@@ -118,12 +118,13 @@ test_options() {
 
 # start_guest PARAMETERS OPTION...: console in $work/console, QEMU's stderr in $work/err.
 start_guest() {
-	local parameters=$1
+	local parameters=$1 initramfs=$BUILD/guest/initramfs
 	shift
+	[[ $parameters != *wvm.disk=* && $parameters != *wvm.net=* ]] || initramfs+=.tools
 	rm -f "$work/console" "$work/monitor"
 	mkfifo "$work/monitor"
 	"$QEMU" "${machine[@]}" -no-reboot -serial "file:$work/console" -monitor stdio \
-		-kernel "$BUILD/guest/vmlinux" -initrd "$BUILD/guest/initramfs" \
+		-kernel "$BUILD/guest/vmlinux" -initrd "$initramfs" \
 		-append "console=ttyS0 no_timer_check panic=-1 quiet $parameters" "$@" \
 		>"$work/out" 2>"$work/err" <"$work/monitor" &
 	qemu_pid=$!
@@ -192,15 +193,13 @@ test_guest() {
 
 start_master() {
 	local id=$1
-	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id WVM_INSTANCE_ID=$id "$MASTER" 4096 $((19000 + id)) \
-		"$work/topology" "$id" $((19010 + id)) $((19020 + id)) >"$work/master.$id" 2>&1 &
+	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 4096 $((19000 + id)) "$work/topology" \
+		"$id" $((19010 + id)) $((19020 + id)) --fresh --state-dir "$work/state.$id" \
+		>"$work/master.$id" 2>&1 &
 	masters[id]=$!
-	await_line "$work/master.$id" 'ready' 20 || {
-		fail "master $id starts" "it does not get ready" "$work/master.$id"
-		exit 1
-	}
 }
 
+# Masters are ready when all of them have met.
 start_cluster() {
 	local id
 	for id in 0 1 2; do
@@ -208,6 +207,11 @@ start_cluster() {
 	done >"$work/topology"
 	for id in 0 1 2; do
 		start_master "$id"
+	done
+	for id in 0 1 2; do
+		await_line "$work/master.$id" 'ready, node' 30 && continue
+		fail "master $id starts" "it does not get ready" "$work/master.$id"
+		exit 1
 	done
 	export WVM_RING_PATH=$work/ring.0
 }
