@@ -74,9 +74,17 @@ struct request {
 	uint8_t *buf;
 	uint64_t len, offset;
 	bool sync;
+	bool break_sync; /* the linked sync gets a slot without a file */
 	int err;
 	uint32_t answered;
 };
+
+static struct io_uring_sqe *last_sqe(void)
+{
+	const struct io_uring_sq *sq = &shard->ring.sq;
+
+	return &sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask];
+}
 
 static int perform(const struct request *r, struct wvm_fileop *op)
 {
@@ -89,6 +97,8 @@ static int perform(const struct request *r, struct wvm_fileop *op)
 		/* Not while it is in flight. */
 		if (!err && wvm_file_close(&file) != -EBUSY)
 			ck_abort_msg("the file was closed under a write");
+		if (r->break_sync)
+			last_sqe()->fd = (int)shard->opts.files - 1;
 		return err;
 	case SYNC: return wvm_file_sync(&file, op);
 	case PUNCH: return wvm_file_punch(&file, op, r->offset, r->len);
@@ -119,17 +129,17 @@ static int call(struct request r)
 
 static int read_op(unsigned op, uint8_t *buf, uint64_t len, uint64_t offset)
 {
-	return call((struct request){READ, op, buf, len, offset, false, 0, 0});
+	return call((struct request){READ, op, buf, len, offset, false, false, 0, 0});
 }
 
 static int write_op(unsigned op, uint8_t *buf, uint64_t len, uint64_t offset, bool sync)
 {
-	return call((struct request){WRITE, op, buf, len, offset, sync, 0, 0});
+	return call((struct request){WRITE, op, buf, len, offset, sync, false, 0, 0});
 }
 
 static int punch_op(unsigned op, uint64_t offset, uint64_t len)
 {
-	return call((struct request){PUNCH, op, NULL, len, offset, false, 0, 0});
+	return call((struct request){PUNCH, op, NULL, len, offset, false, false, 0, 0});
 }
 
 static int close_op(void)
@@ -285,6 +295,25 @@ START_TEST(a_failed_write_is_an_error_though_a_sync_was_linked_to_it)
 }
 END_TEST
 
+START_TEST(a_failed_sync_is_an_error_though_the_write_succeeded)
+{
+	open_file(O_RDWR | O_CREAT);
+	pattern(block, BLOCK, 2);
+	ck_assert_int_eq(call((struct request){.kind = WRITE,
+					       .buf = block,
+					       .len = 4096,
+					       .sync = true,
+					       .break_sync = true}),
+			 0);
+	finish_ops();
+	ck_assert_int_eq(results[0], -EBADF);
+	ck_assert_int_eq(ops[0].res, 4096);
+	ck_assert_uint_eq(shard->stats.file_errors, 1);
+	ck_assert_uint_eq(shard->stats.file_writes, 0);
+	ck_assert_int_eq(close_op(), 0);
+}
+END_TEST
+
 /* RLIMIT_FSIZE cuts the write in its middle. */
 START_TEST(a_short_write_is_an_error_and_what_follows_is_not_touched)
 {
@@ -345,6 +374,7 @@ int main(void)
 	tcase_add_loop_test(c, unaligned_or_unregistered_requests_are_refused_at_once, 0,
 			    sizeof(bad_requests) / sizeof(bad_requests[0]));
 	tcase_add_loop_test(c, a_failed_write_is_an_error_though_a_sync_was_linked_to_it, 0, 2);
+	tcase_add_test(c, a_failed_sync_is_an_error_though_the_write_succeeded);
 	tcase_add_loop_test(c, a_short_write_is_an_error_and_what_follows_is_not_touched, 0, 2);
 	tcase_add_test(c, stopping_reports_what_is_in_flight_first);
 	tcase_add_test(c, a_missing_file_is_an_error);
