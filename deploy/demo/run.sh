@@ -82,7 +82,7 @@ run_guest() {
 	# --foreground: an interrupt from the terminal reaches QEMU too.
 	WVM_RING_PATH=$NET_DIR/ring.1 timeout --foreground "${TIMEOUT:-900}" nsenter \
 		--net="/run/netns/$(net_ns 1)" -- deploy/guest/run.sh "$BUILD/qemu/qemu-system-x86_64" \
-		"wvm.seconds=$stress wvm.seed=$seed wvm.mib=$((mem * 3 / 4))" -accel "wavevm,vm-id=$VM" \
+		"wvm.seconds=$stress wvm.seed=$seed" -accel "wavevm,vm-id=$VM" \
 		-m "$mem" -smp "$cpus" </dev/null 2>"$NET_DIR/qemu.log" | show_console
 	local status=${PIPESTATUS[0]}
 	[ ! -s "$NET_DIR/qemu.log" ] || sed 's/^/  qemu | /' "$NET_DIR/qemu.log"
@@ -130,8 +130,9 @@ main() {
 		net_stop "$i"
 	done
 	line=$(grep -E '^verified [0-9]+ MiB, [0-9]+ errors' "$NET_DIR/console" | tail -n1)
-	[ "$status" = 0 ] && [ -n "$line" ] ||
+	if [ "$status" != 0 ] || [ -z "$line" ]; then
 		die "the guest did not finish (status $status); its last line: $(tail -n1 "$NET_DIR/console")"
+	fi
 	print_tables || die "no figures from a node"
 	for i in 2 3; do
 		[ "$visits" -gt 0 ] && say "node $i $(tail -n1 "$NET_DIR/visitor.$i.log")"

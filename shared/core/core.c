@@ -12,6 +12,7 @@ void wvm_core_default_times(struct wvm_core_times *times)
 		.refault_ns = MS,
 		.rto_min_ns = 6 * MS,
 		.rto_initial_ns = 20 * MS,
+		.rto_base_max_ns = 50 * MS,
 		.rto_max_ns = 500 * MS,
 	};
 }
@@ -207,7 +208,7 @@ uint64_t wvm_core_backoff(struct wvm_core *core, uint32_t member, unsigned int t
 {
 	const struct wvm_core_times *t = &core->params.times;
 	uint64_t rto = wvm_peer_rto(&core->peers[member], t->rto_min_ns, t->rto_initial_ns,
-				    t->rto_max_ns);
+				    t->rto_base_max_ns);
 
 	while (tries-- && rto < t->rto_max_ns)
 		rto *= 2;

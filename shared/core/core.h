@@ -229,7 +229,9 @@ struct wvm_core_limits {
 struct wvm_core_times {
 	uint64_t deadline_ns;
 	uint64_t hold_min_ns, hold_max_ns, refault_ns;
-	uint64_t rto_min_ns, rto_initial_ns, rto_max_ns;
+	uint64_t rto_min_ns, rto_initial_ns;
+	uint64_t rto_base_max_ns; /* of the first retry, however slow answers were before */
+	uint64_t rto_max_ns;      /* of any, after back-off */
 };
 
 struct wvm_core_params {

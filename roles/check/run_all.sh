@@ -1,0 +1,62 @@
+#!/bin/bash
+# Runs test programs and scripts one after the other and sums up.
+#   roles/check/run_all.sh PROGRAM...       ends with the line "N passed, N failed"
+# A program is a libcheck one, or a script whose last line is "N passed, N failed". What a failing one
+# printed is shown; logs are in $BUILD/check/log. V=1 shows everything.
+set -u
+cd -- "$(dirname -- "$0")/../.." || exit 1
+BUILD=${BUILD:-build}
+log_dir=$BUILD/check/log
+mkdir -p "$log_dir"
+passed=0 failed=0 limit=${TEST_TIMEOUT:-600}
+
+# Sets count_ok and count_bad from a log.
+count() {
+	count_ok=0 count_bad=0
+	local line ok bad checks failures errors
+	while read -r line; do
+		if [[ $line =~ Checks:\ ([0-9]+),\ Failures:\ ([0-9]+),\ Errors:\ ([0-9]+) ]]; then
+			checks=${BASH_REMATCH[1]} failures=${BASH_REMATCH[2]} errors=${BASH_REMATCH[3]}
+			count_bad=$((count_bad + failures + errors))
+			count_ok=$((count_ok + checks - failures - errors))
+		elif [[ $line =~ ^([a-z_]+:\ )?([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
+			ok=${BASH_REMATCH[2]} bad=${BASH_REMATCH[3]}
+			count_ok=$((count_ok + ok))
+			count_bad=$((count_bad + bad))
+		fi
+	done < <(grep -aE 'Checks: |passed, ' "$1")
+}
+
+run() {
+	local name=${1#"$BUILD"/check/} log status start=$SECONDS
+	log=$log_dir/$(tr / - <<<"$name").log
+	if [ "${V:-0}" = 0 ]; then
+		timeout -k 10 "$limit" "$1" >"$log" 2>&1 </dev/null
+		status=$?
+	else
+		timeout -k 10 "$limit" "$1" 2>&1 </dev/null | tee "$log"
+		status=${PIPESTATUS[0]}
+	fi
+	count "$log"
+	# A program that says nothing, or dies after its tests, has failed.
+	if [ "$status" != 0 ] && [ "$count_bad" = 0 ]; then
+		count_bad=1
+	elif [ $((count_ok + count_bad)) = 0 ]; then
+		count_bad=1
+	fi
+	passed=$((passed + count_ok))
+	failed=$((failed + count_bad))
+	if [ "$count_bad" = 0 ]; then
+		printf 'ok    %-44s %5d tests %4d s\n' "$name" "$count_ok" $((SECONDS - start))
+		grep -aiE '^(skip|# skip)' "$log"
+	else
+		printf 'FAIL  %-44s %5d failed, status %d\n' "$name" "$count_bad" "$status"
+		tail -n 60 "$log" | sed 's/^/      | /'
+	fi
+}
+
+for program in "$@"; do
+	run "$program"
+done
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
