@@ -238,20 +238,30 @@ static void remap_ranges(struct wvm *w)
 	pthread_mutex_unlock(&w->lock);
 }
 
+static bool adopts(const struct wvm_ring_header *h, uint64_t boot_id)
+{
+	for (unsigned i = 0; i < WVM_RING_ADOPTS_MAX && h->adopts[i]; i++)
+		if (h->adopts[i] == boot_id)
+			return true;
+	return false;
+}
+
 /*
  * True when a new master took this client over. Only one that has taken over
  * the pages of the life that we knew: any other would serve older bytes than
- * this program has written.
+ * this program has written. Each life is tried once.
  */
 static bool rejoin(struct wvm *w)
 {
 	struct wvm_ring_header h;
+	uint64_t known = w->boot_id;
 
-	if (!w->boot_id || !wvm_ring_file_master(w->file) || wvm_ring_file_header(w->file, &h) ||
-	    h.boot_id == w->boot_id || h.adopts_boot_id != w->boot_id || h.shard_count != w->shards)
+	if (!wvm_ring_file_master(w->file) || wvm_ring_file_header(w->file, &h) ||
+	    h.boot_id == w->tried_boot_id || !adopts(&h, known) || h.shard_count != w->shards)
 		return false;
+	w->tried_boot_id = h.boot_id;
 	if (wvm_link_meet(w, &h)) {
-		w->boot_id = 0; /* pages went on changing without us: never again */
+		w->boot_id = known; /* one that came to nothing changed no page either */
 		return false;
 	}
 	remap_ranges(w);

@@ -51,7 +51,8 @@ struct wvm {
 	pid_t owner; /* the process that attached; a forked child is not attached */
 	struct wvm_ring_file *file;
 	unsigned slot;
-	uint64_t boot_id; /* the master's life we know; 0: none will take us over any more */
+	uint64_t boot_id; /* the master's life we are, or were last, attached to */
+	uint64_t tried_boot_id;
 	uint32_t node_id;
 	unsigned shards;
 	bool poison; /* the kernel has UFFDIO_POISON; only a hint for messages */

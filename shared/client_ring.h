@@ -45,6 +45,7 @@
 #define WVM_RING_VMS_MAX    8u
 #define WVM_RING_MAPS_MAX   16u /* ranges that one client may map */
 #define WVM_RING_CALLS_MAX  32u /* requests of one client without an answer */
+#define WVM_RING_ADOPTS_MAX 8u
 #define WVM_RING_RAM_PATH   232u
 
 #define WVM_RING_HDR_BYTES  4096u
@@ -71,8 +72,8 @@ struct wvm_ring_header {
 	uint32_t node_id;
 	uint32_t vm_count;
 	uint32_t reserved0;
-	uint64_t adopts_boot_id; /* clients of that life may re-attach as they are; 0: none */
-	uint8_t reserved1[208];
+	uint64_t adopts[WVM_RING_ADOPTS_MAX]; /* clients of these lives may come back as they are */
+	uint8_t reserved1[152];
 	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
 };
 _Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");

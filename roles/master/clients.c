@@ -341,20 +341,18 @@ static int fail(const struct why *why, int err, const char *format, ...)
 	return err;
 }
 
-static int lock_header(int fd, const char *path, const struct why *why)
+static int lock_header(struct wvm_clients *all, int fd, const struct why *why)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = WVM_RING_LOCK_BYTES};
+	pid_t owner = 0;
+	int ret = wvm_header_lock(&all->lock, fd, &owner);
 
-	if (!fcntl(fd, F_SETLK, &lock))
-		return 0;
-	if (errno != EAGAIN && errno != EACCES)
-		return fail(why, -errno, "%s: cannot lock: %s", path, strerror(errno));
-	if (fcntl(fd, F_GETLK, &lock) || lock.l_type == F_UNLCK)
-		lock.l_pid = 0;
-	return fail(why, -EADDRINUSE,
-		    "%s belongs to a master that is running (pid %d): stop it, or set another "
-		    "WVM_RING_PATH",
-		    path, (int)lock.l_pid);
+	if (ret == -EADDRINUSE)
+		return fail(
+			why, ret,
+			"%s belongs to a master that is running (pid %d): stop it, or set another "
+			"WVM_RING_PATH",
+			all->path, (int)owner);
+	return ret ? fail(why, ret, "%s: cannot lock: %s", all->path, strerror(-ret)) : 0;
 }
 
 /* A ring file of a dead master, or an empty one, may be used; anything else is not ours. */
@@ -380,25 +378,33 @@ static int check_old(int fd, const char *path, const struct why *why)
 	return 0;
 }
 
-/* 1: the name went away between open and lock. */
-static int open_once(const char *path, int *out, const struct why *why)
+static void close_file(struct wvm_clients *all)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (all->lock)
+		wvm_header_unlock(all->lock);
+	all->lock = NULL;
+	close(all->fd);
+	all->fd = -1;
+}
+
+/* 1: the name went away between open and lock. */
+static int open_once(struct wvm_clients *all, const struct why *why)
+{
 	struct stat a, b;
 	int ret;
 
-	if (fd < 0)
-		return fail(why, -errno, "cannot open the ring file %s: %s", path, strerror(errno));
-	ret = lock_header(fd, path, why);
+	all->fd = open(all->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (all->fd < 0)
+		return fail(why, -errno, "cannot open the ring file %s: %s", all->path,
+			    strerror(errno));
+	ret = lock_header(all, all->fd, why);
 	if (!ret)
-		ret = check_old(fd, path, why);
-	if (!ret &&
-	    (fstat(fd, &a) || stat(path, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev))
+		ret = check_old(all->fd, all->path, why);
+	if (!ret && (fstat(all->fd, &a) || stat(all->path, &b) || a.st_ino != b.st_ino ||
+		     a.st_dev != b.st_dev))
 		ret = 1;
 	if (ret)
-		close(fd);
-	else
-		*out = fd;
+		close_file(all);
 	return ret;
 }
 
@@ -407,13 +413,13 @@ static int open_file(struct wvm_clients *all, const struct why *why)
 	int ret = 1;
 
 	for (unsigned i = 0; ret == 1 && i < OPEN_TRIES; i++)
-		ret = open_once(all->path, &all->fd, why);
+		ret = open_once(all, why);
 	if (ret == 1)
 		return fail(why, -EADDRINUSE, "%s is removed and made again by another master",
 			    all->path);
 	if (!ret && ftruncate(all->fd, WVM_RING_FILE_BYTES)) {
 		ret = fail(why, -errno, "%s: %s", all->path, strerror(errno));
-		close(all->fd);
+		close_file(all);
 	}
 	return ret;
 }
@@ -427,8 +433,8 @@ static void fill_header(struct wvm_clients *all)
 				      .layout = WVM_RING_LAYOUT,
 				      .slot_count = WVM_CLIENTS_MAX,
 				      .shard_count = all->shards,
-				      .node_id = all->conf.node_id,
-				      .adopts_boot_id = all->conf.adopts_boot_id};
+				      .node_id = all->conf.node_id};
+	memcpy(h->adopts, all->conf.adopts, sizeof(h->adopts));
 	while ((vm = wvm_memory_vm_at(all->conf.memory, h->vm_count)) != NULL) {
 		struct wvm_ring_vm *v = &h->vms[h->vm_count++];
 
@@ -493,13 +499,14 @@ int wvm_clients_open(struct wvm_clients **out, const struct wvm_clients_conf *co
 		fail(&why, ret, "%s: %s", all->path, strerror(-ret));
 		goto err_sides;
 	}
+	all->conf.shards = NULL;
 	*out = all;
 	return 0;
 
 err_sides:
 	for (unsigned k = 0; k < all->shards; k++)
 		wvm_side_free(all->side[k]);
-	close(all->fd);
+	close_file(all);
 err_free:
 	free(all);
 	return ret;
@@ -547,6 +554,15 @@ unsigned wvm_clients_count(const struct wvm_clients *all)
 
 	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
 		n += all->client[i].state == CLIENT_LIVE;
+	return n;
+}
+
+unsigned wvm_clients_awaited(struct wvm_clients *all)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
+		n += all->client[i].state == CLIENT_FREE && wvm_slot_owner(all, i);
 	return n;
 }
 
@@ -598,6 +614,6 @@ void wvm_clients_close(struct wvm_clients *all, bool unlink_file)
 		wvm_side_free(all->side[k]);
 	if (all->knock_open)
 		close(all->knock.fd);
-	close(all->fd);
+	close_file(all);
 	free(all);
 }

@@ -65,10 +65,16 @@ struct wvm_clients_ops {
 struct wvm_clients_conf {
 	const char *path; /* of the ring file */
 	uint32_t node_id;
-	uint64_t boot_id;                /* not 0, differs from every former life's */
-	uint64_t adopts_boot_id;         /* clients of that life may re-attach; 0: none */
+	uint64_t boot_id; /* not 0, differs from every former life's */
+	/*
+	 * Former lives whose pages this one has taken over with its table (WVM_MEM_ADOPT):
+	 * their clients come back by themselves, with what they had mapped. 0 ends the list.
+	 * A life that ended before all those clients were back (wvm_clients_awaited()) must
+	 * not have changed a page; then the lives before it belong into the list too.
+	 */
+	uint64_t adopts[WVM_RING_ADOPTS_MAX];
 	struct wvm_memory *memory;       /* with every VM opened */
-	struct wvm_shard *const *shards; /* wvm_memory_shards() of them */
+	struct wvm_shard *const *shards; /* wvm_memory_shards() of them; read by open only */
 	const struct wvm_clients_ops *ops;
 	void *ctx;
 };
@@ -94,6 +100,13 @@ void wvm_clients_reply(struct wvm_clients *c, unsigned shard, unsigned client, u
 
 /* Clients attached now. On shard 0. */
 unsigned wvm_clients_count(const struct wvm_clients *c);
+
+/*
+ * Processes that hold a slot of a former life and have not come back. A master
+ * that has adopted pages serves none of them until this is 0, or it gives up on
+ * whoever does not come within a bound of its own. On shard 0; 64 system calls.
+ */
+unsigned wvm_clients_awaited(struct wvm_clients *c);
 
 /* The process of a client index, 0 when nobody has it. On shard 0. */
 int wvm_clients_pid(const struct wvm_clients *c, unsigned client);

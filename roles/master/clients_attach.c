@@ -231,10 +231,20 @@ static int open_objects(struct client *cl, struct taken *t)
 	return 0;
 }
 
-static void close_fd(int *fd)
+/*
+ * Closes what may be any kind of file: through the ring, which hands a close that
+ * can block (a flush to the client's own FUSE server) to a kernel worker.
+ */
+static void discard(struct client *cl, int *fd)
 {
-	if (*fd >= 0)
+	struct io_uring_sqe *sqe = *fd >= 0 ? wvm_shard_sqe(cl->all->shard0) : NULL;
+
+	if (sqe) {
+		io_uring_prep_close(sqe, *fd);
+		wvm_sqe_to(sqe, NULL);
+	} else if (*fd >= 0) {
 		close(*fd);
+	}
 	*fd = -1;
 }
 
@@ -246,15 +256,15 @@ int wvm_client_take(struct client *cl, const struct wvm_ring_claim *claim)
 	ret = take_all(cl, claim, &t);
 	if (!ret)
 		ret = open_objects(cl, &t);
-	close_fd(&t.pidfd);
-	close_fd(&t.channel);
-	close_fd(&t.in);
-	close_fd(&t.out);
+	discard(cl, &t.pidfd);
+	discard(cl, &t.channel);
+	discard(cl, &t.in);
+	discard(cl, &t.out);
 	if (!ret)
 		return 0;
 	for (unsigned k = 0; k < cl->all->shards; k++) {
-		close_fd(&cl->uffd[k]);
-		close_fd(&cl->keep[k]);
+		discard(cl, &cl->uffd[k]);
+		discard(cl, &cl->keep[k]);
 	}
 	return ret;
 }

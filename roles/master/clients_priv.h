@@ -1,7 +1,8 @@
 /*
  * What the master's client files share: clients.c (the ring file, life of a
- * client), clients_attach.c (taking a client's descriptors), clients_serve.c
- * (its requests), clients_shard.c (what every shard does for it).
+ * client), clients_lock.c (the master's lock), clients_attach.c (taking a
+ * client's descriptors), clients_serve.c (its requests), clients_shard.c (what
+ * every shard does for it).
  */
 #ifndef WVM_MASTER_CLIENTS_PRIV_H
 #define WVM_MASTER_CLIENTS_PRIV_H
@@ -124,7 +125,8 @@ struct side {
 struct wvm_clients {
 	struct wvm_clients_conf conf;
 	char path[4096];
-	int fd; /* the ring file, with the master's lock; never closed while it lives */
+	int fd; /* the ring file */
+	struct header_lock *lock;
 	unsigned shards;
 	struct wvm_shard *shard0;
 	struct wvm_ring_header header; /* our copy; the file's is never read back */
@@ -151,6 +153,12 @@ void wvm_client_order(struct client *cl, enum order_kind kind, const struct wvm_
 void wvm_client_settle(struct client *cl); /* frees it when nothing is owed any more */
 void wvm_client_serve_later(struct client *cl);
 void wvm_clients_note(struct wvm_clients *all, unsigned shard, const struct note *n);
+
+/* clients_lock.c: the master's lock on the ring file, which says that it lives */
+struct header_lock;
+/* 0; -EADDRINUSE and *owner: the process that has it; -errno. */
+int wvm_header_lock(struct header_lock **out, int fd, pid_t *owner);
+void wvm_header_unlock(struct header_lock *l);
 
 /* clients_attach.c: takes and checks what the claim names; 0 or -errno, logged. */
 int wvm_client_take(struct client *cl, const struct wvm_ring_claim *claim);

@@ -52,7 +52,7 @@ struct bed {
 	struct wvm_memory *memory;
 	struct wvm_mem *vm;
 	struct wvm_clients *clients;
-	uint64_t boot_id, adopts;
+	uint64_t boot_id, adopts[WVM_RING_ADOPTS_MAX];
 	/* By the owning shard. */
 	char state[BED_PAGES]; /* 0 (not here), S, M */
 	uint64_t stored[BED_STORED][WVM_PAGE_SIZE / 8];
@@ -68,7 +68,7 @@ struct bed {
 	sem_t called;
 };
 
-static struct bed *bed;
+static struct bed *bed; /* shared: a second master can take the holder's table over */
 
 /* Shared with the client processes. */
 struct stage {
@@ -250,7 +250,6 @@ static int bed_open(enum wvm_mem_open_how how)
 	struct wvm_clients_conf conf = {.path = bed->ring,
 					.node_id = BED_NODE,
 					.boot_id = bed->boot_id,
-					.adopts_boot_id = bed->adopts,
 					.shards = bed->shard,
 					.ops = &bed_ops};
 	int ret;
@@ -260,6 +259,7 @@ static int bed_open(enum wvm_mem_open_how how)
 		ret = wvm_mem_open(bed->memory, &bed->vm, BED_VM, bed->ram, BED_BYTES, how,
 				   bed->text, sizeof(bed->text));
 	conf.memory = bed->memory;
+	memcpy(conf.adopts, bed->adopts, sizeof(conf.adopts));
 	return ret ? ret : wvm_clients_open(&bed->clients, &conf, bed->text, sizeof(bed->text));
 }
 
@@ -372,8 +372,7 @@ static void setup(void)
 		fprintf(stderr, "needs root (userfaultfd, pidfd_getfd)\n");
 		exit(77);
 	}
-	bed = calloc(1, sizeof(*bed));
-	ck_assert_ptr_nonnull(bed);
+	bed = shared_zeros(sizeof(*bed));
 	bed->boot_id = 0x1000;
 	snprintf(bed->ring, sizeof(bed->ring), "%s", ring_name);
 	snprintf(bed->ram, sizeof(bed->ram), "%s", ram_name);
@@ -392,7 +391,6 @@ static void teardown(void)
 		if (client_pid[i])
 			kill_client(i);
 	remove_files();
-	free(bed);
 }
 
 static unsigned count_fds(void)
