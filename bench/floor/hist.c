@@ -1,2 +1,0 @@
-/* The floor counts with the statistics of wvmbench. */
-#include "bench/wvmbench/hist.c"
