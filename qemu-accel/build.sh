@@ -82,11 +82,13 @@ fetch_source() {
 
 # Unpacked under another name first, so that an interrupted run leaves nothing half done.
 unpack_source() {
+	local package
 	[ -f "$src/.unpacked" ] && return
 	compgen -G "$out/package/qemu_*.dsc" >/dev/null || fetch_source
 	say "unpacking"
 	rm -rf "$src" "$src.new"
-	quietly dpkg-source --no-check -x "$(ls -v "$out"/package/qemu_*.dsc | tail -n 1)" "$src.new"
+	package=$(printf '%s\n' "$out"/package/qemu_*.dsc | sort -V | tail -n 1)
+	quietly dpkg-source --no-check -x "$package" "$src.new"
 	touch "$src.new/.unpacked"
 	mv "$src.new" "$src"
 }

@@ -19,6 +19,9 @@
 
 OBJECT_DECLARE_SIMPLE_TYPE(WaveVMRam, WAVEVM_RAM)
 
+/* Of a DIMM's guest address: what QEMU's own anonymous memory has on x86. */
+#define HOTPLUG_ALIGN (2 * MiB)
+
 struct WaveVMRam {
 	HostMemoryBackend parent_obj;
 
@@ -100,6 +103,7 @@ static bool map_cluster_ram(HostMemoryBackend *b, uint16_t vm_id, uint64_t offse
 		return false;
 	}
 	memory_region_init_ram_ptr(&b->mr, OBJECT(b), name, b->size, addr);
+	b->mr.align = HOTPLUG_ALIGN;
 	/* QEMU asks for huge pages for every RAM block; the protocol works on single ones. */
 	if (madvise(addr, b->size, MADV_NOHUGEPAGE) && errno != EINVAL)
 		warn_report("wavevm: cannot turn huge pages off: %s", strerror(errno));

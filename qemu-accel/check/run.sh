@@ -3,6 +3,7 @@
 #   qemu-accel/check/run.sh [PATTERN]     only tests whose name matches the extended regular expression
 # Prints a line per test and at the end "N passed, N failed"; exit status 0 if none failed.
 # Environment: WVM_QEMU, WVM_MASTER: the programs (default: in build/); BUILD: where the guest is; CC.
+# shellcheck disable=SC2046,SC2086 # QEMU options are kept as words
 set -uo pipefail
 export LC_ALL=C
 
@@ -15,7 +16,7 @@ only=${1:-.}
 work=$(mktemp -d)
 shm=/dev/shm/wvm-qemu-check-$$
 passed=0 failed=0
-masters=() qemu_pid=
+masters=() qemu_pid='' port=19000
 
 unset WVM_RING_PATH WVM_ENV_SOCK_PATH WVM_INSTANCE_ID
 export WVM_SHM_FILE=$shm
@@ -193,24 +194,27 @@ test_guest() {
 
 start_master() {
 	local id=$1
-	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 4096 $((19000 + id)) "$work/topology" \
-		"$id" $((19010 + id)) $((19020 + id)) --fresh --state-dir "$work/state.$id" \
+	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 4096 $((port + id)) "$work/topology" \
+		"$id" $((port + 10 + id)) $((port + 20 + id)) --fresh --state-dir "$work/state.$id" \
 		>"$work/master.$id" 2>&1 &
 	masters[id]=$!
 }
 
-# Masters are ready when all of them have met.
+# Masters are ready when all of them have met. A killed one's port stays taken for a moment: each
+# cluster gets ports of its own.
 start_cluster() {
 	local id
+	port=$((port + 100))
 	for id in 0 1 2; do
-		echo "NODE $id 127.0.0.1 $((19000 + id)) 1 4"
+		echo "NODE $id 127.0.0.1 $((port + id)) 1 4"
 	done >"$work/topology"
 	for id in 0 1 2; do
 		start_master "$id"
 	done
 	for id in 0 1 2; do
 		await_line "$work/master.$id" 'ready, node' 30 && continue
-		fail "master $id starts" "it does not get ready" "$work/master.$id"
+		cat "$work"/master.* >"$work/out"
+		fail "master $id starts" "it does not get ready" "$work/out"
 		exit 1
 	done
 	export WVM_RING_PATH=$work/ring.0
@@ -259,7 +263,26 @@ qmp() {
 		cat
 		echo '{"execute":"quit"}'
 		sleep 2
-	} | timeout -k 5 60 "$QEMU" "${machine[@]}" -m 256 -S -qmp stdio "$@" 2>"$work/err"
+	} | timeout -k 5 60 "$QEMU" "${machine[@]}" -S -qmp stdio "$@" 2>"$work/err"
+}
+
+# answers LINE...: what each of the QMP commands got, in $work/answers.
+answers() {
+	printf '%s\n' "$@" | qmp $tcg -m 256,slots=1,maxmem=1G >"$work/out"
+	grep -E '"(return|error)"' "$work/out" | sed '1d;$d' >"$work/answers"
+}
+
+# accepts_later NAME LINE...: all of the QMP commands succeed.
+accepts_later() {
+	local name=$1
+	shift
+	wanted "$name" || return 0
+	answers "$@"
+	if [ "$(grep -c '"return"' "$work/answers")" = $# ]; then
+		pass "$name"
+	else
+		fail "$name" "refused" "$work/answers"
+	fi
 }
 
 # refuses_later NAME REGEX LINE...: the last of the QMP commands fails, the ones before succeed.
@@ -267,16 +290,20 @@ refuses_later() {
 	local name=$1 regex=$2 last
 	shift 2
 	wanted "$name" || return 0
-	printf '%s\n' "$@" | qmp $tcg >"$work/out"
-	grep -E '"(return|error)"' "$work/out" | sed '1d;$d' >"$work/answers"
+	answers "$@"
 	last=$(tail -n 1 "$work/answers")
-	if [ "$(grep -c '"error"' "$work/answers")" = 1 ] && [[ $last =~ '"error"'.*$regex ]]; then
+	if [ "$(grep -c '"return"' "$work/answers")" = $(($# - 1)) ] && [[ $last =~ '"error"'.*$regex ]]; then
 		pass "$name"
 	else
 		fail "$name" "not refused, or not by this command" "$work/answers"
 	fi
 }
 
+# add_ram ID OFFSET-MIB
+add_ram() {
+	echo "{\"execute\":\"object-add\",\"arguments\":{\"qom-type\":\"memory-backend-wavevm\",\"id\":\"$1\"," \
+		"\"size\":268435456,\"offset\":$(($2 << 20))}}"
+}
 add_file() { echo "{\"execute\":\"blockdev-add\",\"arguments\":{$(file_node "$1")}}"; }
 file_node() {
 	echo "\"driver\":\"file\",\"node-name\":\"d\",\"filename\":\"$work/disk\",\"cache\":{\"direct\":$1}"
@@ -291,11 +318,11 @@ test_hotplug() {
 		'{"execute":"device_add","arguments":{"driver":"vfio-pci","host":"00:00.0"}}'
 	refuses_later "migration is refused" 'cannot be migrated' \
 		'{"execute":"migrate","arguments":{"uri":"tcp:127.0.0.1:1"}}'
-	refuses_later "a memory backend can be added and removed" 'vm-id|maps|map' \
-		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"m","size":67108864,"offset":1073741824}}' \
-		'{"execute":"object-del","arguments":{"id":"m"}}' \
-		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"m","size":67108864,"offset":1073741824}}' \
-		'{"execute":"object-add","arguments":{"qom-type":"memory-backend-wavevm","id":"n","size":67108864,"offset":1073741824}}'
+	refuses_later "a range is mapped once only" 'map' "$(add_ram m 1024)" "$(add_ram n 1024)"
+	accepts_later "a memory backend can be added, removed and added again" "$(add_ram m 1024)" \
+		'{"execute":"object-del","arguments":{"id":"m"}}' "$(add_ram n 1024)"
+	accepts_later "a DIMM of cluster memory can be added" "$(add_ram m 256)" \
+		'{"execute":"device_add","arguments":{"driver":"pc-dimm","memdev":"m"}}'
 }
 
 test_kvm() {
@@ -305,8 +332,7 @@ test_kvm() {
 		echo "skip  $name: no /dev/kvm here"
 		return
 	fi
-	echo '{"execute":"query-kvm"}' | qmp -accel wavevm,backend=kvm >"$work/out"
-	if [ $? = 0 ] && grep -q '"enabled": true, "present": true' "$work/out"; then
+	if echo '{"execute":"query-kvm"}' | qmp -accel wavevm,backend=kvm -m 256 >"$work/out" && grep -q '"enabled": true, "present": true' "$work/out"; then
 		pass "$name"
 	else
 		fail "$name" "it does not" "$work/err"
@@ -330,6 +356,21 @@ test_cluster_guest() {
 		verifies "DMA by virtio-net" "wvm.net=1" 'net +[0-9]+ frames' $tcg \
 			-netdev hubport,hubid=0,id=n0 -device virtio-net-pci,netdev=n0 \
 			-netdev hubport,hubid=0,id=n1 -device virtio-net-pci,netdev=n1
+	fi
+}
+
+test_reset() {
+	local name="a reset guest boots again"
+	wanted "$name" || return 0
+	start_guest "wvm.mode=test wvm.seconds=2" $tcg -smp 2 -m 256 -action reboot=reset
+	await_line "$work/console" '^random' 120
+	echo system_reset >&8
+	finish_guest 120
+	if [ $status = 0 ] && [ "$(grep -c 'guest +[0-9]* proc\|Booting from ROM' "$work/console")" = 2 ] &&
+		grep -Eq '^verified [0-9]+ MiB, 0 errors' "$work/console"; then
+		pass "$name"
+	else
+		fail "$name" "it does not" "$work/console"
 	fi
 }
 
@@ -359,7 +400,7 @@ test_lost_home() {
 		wanted "$name" || continue
 		start_cluster
 		start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
-		await_line "$work/console" '^guest' 60
+		await_line "$work/console" 'guest +[0-9]+ proc' 60
 		end_process "${masters[2]}"
 		if ! await_line "$work/err" 'cannot be had.*SIGTERM ends QEMU' 60; then
 			fail "$name" "the lost page is not reported" "$work/err"
@@ -370,12 +411,28 @@ test_lost_home() {
 	done
 }
 
+# The main loop itself reads the lost page, holding all of QEMU's locks that count.
+test_lost_main_loop() {
+	local name="SIGTERM ends QEMU with its main loop stopped in a lost page"
+	wanted "$name" || return 0
+	start_cluster
+	start_guest "" $tcg -m 512 -S
+	echo "info status" >&8
+	await_line "$work/out" '^VM status' 60
+	end_process "${masters[2]}"
+	echo "pmemsave 0 0x20000000 \"$work/saved\"" >&8
+	await_line "$work/err" 'cannot be had' 60 || fail "$name" "the lost page is not reported" "$work/err"
+	kill -TERM "$qemu_pid"
+	ends "$name" 'cannot be had' 'ending without it'
+	stop_cluster
+}
+
 test_lost_master() {
 	local name="SIGTERM ends QEMU when the master is gone"
 	wanted "$name" || return 0
 	start_cluster
 	start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
-	await_line "$work/console" '^guest' 60
+	await_line "$work/console" 'guest +[0-9]+ proc' 60
 	end_process "${masters[0]}"
 	await_line "$work/err" 'master.*gone' 30 || fail "$name" "it is not reported" "$work/err"
 	kill -TERM "$qemu_pid"
@@ -403,8 +460,10 @@ if [ -x "$MASTER" ]; then
 	test_hotplug
 	test_kvm
 	test_cluster_guest
+	test_reset
 	stop_cluster
 	test_lost_home
+	test_lost_main_loop
 	test_lost_master
 	test_dead_master
 else
