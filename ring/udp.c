@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ring/post.h"
@@ -17,10 +18,12 @@
 #define UDP_GRO 104
 #endif
 
-#define SHARDS_MAX 1024
-#define RX_CONTROL 32    /* CMSG_SPACE(int), padded so that the payload is 64-byte aligned */
-#define RX_PAYLOAD 65536 /* a merged batch is at most one IP datagram */
-#define RX_HEADER  (sizeof(struct io_uring_recvmsg_out) + sizeof(struct sockaddr_in) + RX_CONTROL)
+#define SHARDS_MAX   1024
+#define BIND_TRIES   100 /* at BIND_WAIT_NS */
+#define BIND_WAIT_NS 10000000
+#define RX_CONTROL   32    /* CMSG_SPACE(int), padded so that the payload is 64-byte aligned */
+#define RX_PAYLOAD   65536 /* a merged batch is at most one IP datagram */
+#define RX_HEADER    (sizeof(struct io_uring_recvmsg_out) + sizeof(struct sockaddr_in) + RX_CONTROL)
 
 _Static_assert(RX_HEADER == 64, "the payload begins on a cache line");
 
@@ -210,6 +213,25 @@ static int configure(int fd, const struct wvm_udp_opts *o)
 }
 
 /*
+ * The kernel takes a process's io_uring down after its end, a moment later, and its sockets
+ * keep their ports until then: a program that is started again at once waits for that.
+ */
+static int bind_soon(int fd, const struct sockaddr_in *at)
+{
+	const struct timespec wait = {.tv_nsec = BIND_WAIT_NS};
+
+	for (unsigned i = 0; i < BIND_TRIES; i++) {
+		if (!bind(fd, (const struct sockaddr *)at, sizeof(*at)))
+			return 0;
+		if (errno != EADDRINUSE)
+			return -1;
+		nanosleep(&wait, NULL);
+	}
+	errno = EADDRINUSE;
+	return -1;
+}
+
+/*
  * The first socket of a group binds without SO_REUSEPORT, so that it fails when anybody else
  * has the port; it gets the option afterwards, and the others can join.
  */
@@ -229,7 +251,7 @@ static int open_socket(struct wvm_udp *u, char *why, size_t why_len)
 	if (err)
 		return wvm_kernel_explain(err, "UDP socket options", why, why_len);
 	if ((u->index && setsockopt(u->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on))) ||
-	    bind(u->fd, (const struct sockaddr *)at, sizeof(*at)) ||
+	    bind_soon(u->fd, at) ||
 	    (!u->index && u->group_count > 1 &&
 	     setsockopt(u->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on))) ||
 	    getsockname(u->fd, (struct sockaddr *)&u->address, &len)) {
