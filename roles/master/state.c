@@ -35,29 +35,79 @@ static void remove_left_over(const char *prefix)
 	}
 }
 
+/* The lock ends with the process; it tells a living master's files from a killed one's. */
+static int lock_mark(int fd, const char *path, char *err, size_t err_len)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	if (!fcntl(fd, F_OFD_SETLK, &lock))
+		return 0;
+	if (errno != EAGAIN && errno != EACCES)
+		return failed(errno, path, "lock it", err, err_len);
+	snprintf(err, err_len, "%s: another master is using it: give each its own --shm-file",
+		 path);
+	return -EBUSY;
+}
+
+/* Whether the file of this descriptor still has that name. */
+static bool is_named(int fd, const char *path)
+{
+	struct stat mine, there;
+
+	return !fstat(fd, &mine) && !stat(path, &there) && mine.st_dev == there.st_dev &&
+	       mine.st_ino == there.st_ino;
+}
+
+/* Opens and locks the mark, whoever's it was; *stale: a killed master's. */
+static int take_mark(const char *path, int *out, bool *stale, char *err, size_t err_len)
+{
+	for (;;) {
+		int fd, r;
+
+		*stale = true;
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT) {
+			*stale = false;
+			fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+			if (fd < 0 && errno == EEXIST)
+				continue; /* another master, this moment */
+		}
+		if (fd < 0)
+			return failed(errno, path, "create the file", err, err_len);
+		r = lock_mark(fd, path, err, err_len);
+		if (!r && is_named(fd, path)) {
+			*out = fd;
+			return 0;
+		}
+		close(fd);
+		if (r)
+			return r;
+	}
+}
+
 int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh, char *err, size_t err_len)
 {
 	char path[256];
-	int fd;
+	bool stale;
+	int fd = -1, r;
 
 	memset(s, 0, sizeof(*s));
-	snprintf(s->prefix, sizeof(s->prefix), "%s", prefix);
 	snprintf(path, sizeof(path), "%s." MARK, prefix);
-	if (!access(path, F_OK)) {
-		if (!fresh) {
-			snprintf(
-				err, err_len,
-				"%s: a master that was killed left its pages here, and other nodes may "
-				"still use them; stop all nodes, then start each with --fresh",
-				path);
-			return -EEXIST;
-		}
-		remove_left_over(prefix);
+	r = take_mark(path, &fd, &stale, err, err_len);
+	if (r)
+		return r;
+	if (stale && !fresh) {
+		snprintf(err, err_len,
+			 "%s: a master that was killed left its pages here, and other nodes may "
+			 "still use them; stop all nodes, then start each with --fresh",
+			 path);
+		close(fd);
+		return -EEXIST;
 	}
-	fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return failed(errno, path, "create the file", err, err_len);
-	close(fd);
+	if (stale)
+		remove_left_over(prefix);
+	snprintf(s->prefix, sizeof(s->prefix), "%s", prefix);
+	s->lock_fd = fd;
 	return 0;
 }
 
