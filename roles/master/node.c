@@ -270,13 +270,20 @@ static int open_sockets(struct wvm_node *n, char *err, size_t err_len)
 
 static int make_shards(struct wvm_node *n, char *err, size_t err_len)
 {
-	char text[2048];
+	char text[2048], *rest = text, *line;
 	int r = wvm_kernel_probe(&n->kernel, err, err_len);
 
 	if (r)
 		return r;
+	if (!n->kernel.uffd) {
+		snprintf(err, err_len,
+			 "userfaultfd is not permitted: run as root, with CAP_SYS_PTRACE or access "
+			 "to /dev/userfaultfd, or set vm.unprivileged_userfaultfd = 1");
+		return -EPERM;
+	}
 	wvm_kernel_describe(&n->kernel, text, sizeof(text));
-	wvm_log("%s", text);
+	while ((line = strsep(&rest, "\n")) && *line)
+		wvm_log("%s", line);
 	r = wvm_place_compute(n->places, n->shard_count, n->options->cpus, err, err_len);
 	if (r)
 		return r;
