@@ -68,6 +68,8 @@ struct wvm_udp_opts {
  * need not be i. Memory is taken here, none later. Returns 0, or -errno with one
  * line in why, nothing left open:
  *   -EADDRINUSE     somebody else has the port (another group too: none can join it)
+ *                   and did not let go of it within a second; waits so long, since the kernel
+ *                   closes the sockets of a dead process's io_uring a moment after its end
  *   -EADDRNOTAVAIL  the address is not this host's
  *   -ENOTSUP        the kernel has no multishot recvmsg
  *   -EINVAL         an option out of range

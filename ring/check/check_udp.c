@@ -567,6 +567,34 @@ START_TEST(nobody_else_gets_a_port_in_use_not_even_with_reuseport)
 }
 END_TEST
 
+static void *let_go(void *arg)
+{
+	usleep(100000);
+	close(*(int *)arg);
+	return NULL;
+}
+
+START_TEST(a_port_that_becomes_free_within_a_moment_is_waited_for)
+{
+	struct sockaddr_in at = loopback(0);
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	struct wvm_udp_opts o = {.datagram = take};
+	pthread_t t;
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+	ck_assert_int_eq(pthread_create(&t, NULL, let_go, &fd), 0);
+	o.bind = at;
+	rx_shard = make_shard(NULL);
+	rx = open_udp(rx_shard, NULL, &o);
+	ck_assert_int_eq(wvm_udp_address(rx).sin_port, at.sin_port);
+	pthread_join(t, NULL);
+	wvm_udp_close(rx);
+	wvm_shard_destroy(rx_shard);
+}
+END_TEST
+
 START_TEST(an_address_of_another_host_is_a_clear_error)
 {
 	struct wvm_udp_opts o = {.datagram = take};
@@ -630,6 +658,7 @@ int main(void)
 	tcase_add_test(c, single_datagrams_reach_the_shard_of_their_steer);
 	tcase_add_test(c, foreign_segments_of_a_batch_are_passed_on_and_counted);
 	tcase_add_test(c, nobody_else_gets_a_port_in_use_not_even_with_reuseport);
+	tcase_add_test(c, a_port_that_becomes_free_within_a_moment_is_waited_for);
 	tcase_add_test(c, an_address_of_another_host_is_a_clear_error);
 	tcase_add_loop_test(c, an_option_out_of_range_is_named, 0,
 			    sizeof(bad_opts) / sizeof(bad_opts[0]));
