@@ -319,10 +319,12 @@ static struct range *range_around(struct wvm *w, uint64_t addr, uint64_t len)
 {
 	for (unsigned i = 0; i < WVM_RING_MAPS_MAX; i++) {
 		struct range *r = &w->ranges[i];
-		uint64_t base = (uintptr_t)r->addr;
+		uint64_t base;
 
-		if (r->state == RANGE_LIVE && addr >= base && len <= r->len &&
-		    addr - base <= r->len - len)
+		if (r->state != RANGE_LIVE) /* a BUSY one's address is its caller's */
+			continue;
+		base = (uintptr_t)r->addr;
+		if (addr >= base && len <= r->len && addr - base <= r->len - len)
 			return r;
 	}
 	return NULL;

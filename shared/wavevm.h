@@ -34,7 +34,8 @@ struct wvm; /* an attachment to the local master; opaque */
 /*
  * Modes of wvm_map(). A mode is WVM_STRICT, or'ed with at most one of the
  * error policies: what happens to a thread that touches a page which cannot
- * be had (its home did not answer in time, its last copy is lost).
+ * be had (its home did not answer in time, its last copy is lost). Such a page
+ * stays an error in this mapping; unmapping and mapping anew tries again.
  */
 #define WVM_STRICT       0u
 #define WVM_ERROR_SIGBUS 0u     /* the thread gets SIGBUS with the address (default) */
@@ -82,15 +83,21 @@ void wvm_detach(struct wvm *w);
  */
 void *wvm_map(struct wvm *w, uint16_t vm_id, uint64_t gpa, size_t len, unsigned mode);
 
-/* Ends a mapping made by wvm_map() with exactly this addr and len. 0, -EINVAL, -ETIMEDOUT. */
+/*
+ * Ends a mapping made by wvm_map() with exactly this addr and len. 0, -EINVAL,
+ * -ETIMEDOUT. Never munmap(), mremap() or remap such memory by other means.
+ */
 int wvm_unmap(struct wvm *w, void *addr, size_t len);
 
 /*
  * Holds [addr, addr + len) as Modified until wvm_unpin(): other nodes wait.
  * Keep pins short: a page that stays pinned beyond the request deadline (5 s)
- * is an error for whoever waits for it. Pins nest (at most 65,535 times).
- * 0, -EINVAL (not inside one mapping), -EIO (a page could not be had; nothing
- * stays pinned), -EOVERFLOW, -ECONNREFUSED, -ETIMEDOUT.
+ * is an error for whoever waits for it. Ranges grow to whole pages. Pins nest
+ * (at most 65,535 times); each wvm_unpin() ends one wvm_pin() of the same
+ * pages. A client may hold 256 different ranges.
+ * 0, -EINVAL (not inside one mapping, or no such pin), -EIO (a page could not
+ * be had; nothing stays pinned), -EOVERFLOW (too many pins), -EAGAIN (too many
+ * are being granted right now), -ECONNREFUSED, -ETIMEDOUT.
  */
 int wvm_pin(struct wvm *w, void *addr, size_t len);
 int wvm_unpin(struct wvm *w, void *addr, size_t len);

@@ -446,9 +446,10 @@ static void fill_header(struct wvm_clients *all)
 
 static int write_header(struct wvm_clients *all)
 {
-	ssize_t n = pwrite(all->fd, &all->header, sizeof(all->header), 0);
+	struct wvm_ring_header h = all->header;
+	ssize_t n = pwrite(all->fd, &h, sizeof(h), 0);
 
-	if (n == (ssize_t)sizeof(all->header))
+	if (n == (ssize_t)sizeof(h))
 		return 0;
 	return n < 0 ? -errno : -EIO;
 }

@@ -526,7 +526,7 @@ static int fail_one(const struct spot *s)
 
 	if (s->map->mode & WVM_ERROR_PARK)
 		return WVM_ERROR_HOW_PARKED;
-	if (s->node->no_poison)
+	if (__atomic_load_n(&s->node->no_poison, __ATOMIC_RELAXED))
 		return WVM_ERROR_HOW_REPLACE;
 	ret = spot_poison(s);
 	/* ENOTTY, EINVAL: a kernel before 6.6. Any other refusal is met in the same way. */

@@ -300,19 +300,32 @@ END_TEST
 /* --- errors ------------------------------------------------------------------------------------
  */
 
-static char error_text[256];
-static void *error_addr;
+/* Each call fills the next one, so that nobody writes what is being read. */
+static struct seen_error {
+	void *addr;
+	char text[256];
+} seen_errors[16];
+static unsigned errors_made, errors_read;
 static sem_t error_seen;
 
 static void on_error(void *opaque, void *addr, const char *text)
 {
-	error_addr = addr;
-	snprintf(error_text, sizeof(error_text), "%s", text);
+	struct seen_error *e = &seen_errors[errors_made++ % 16];
+
+	e->addr = addr;
+	snprintf(e->text, sizeof(e->text), "%s", text);
 	sem_post(&error_seen);
+}
+
+static const struct seen_error *next_error(void)
+{
+	wait_for(&error_seen);
+	return &seen_errors[errors_read++ % 16];
 }
 
 static int be_failed(void)
 {
+	const struct seen_error *e;
 	struct wvm_stats stats;
 	struct wvm *w;
 	void *m;
@@ -325,10 +338,10 @@ static int be_failed(void)
 	NEED(m);
 	for (uint64_t p = PAGE_FAILS; p < BED_PAGES; p += ON_GIB) {
 		NEED(read_signal(word(m, p, 0)) == SIGBUS);
-		wait_for(&error_seen);
-		NEED(error_addr == (void *)word(m, p, 0));
-		NEED(strstr(error_text, "its home did not answer in time"));
-		NEED(strstr(error_text, "SIGBUS"));
+		e = next_error();
+		NEED(e->addr == (void *)word(m, p, 0));
+		NEED(strstr(e->text, "its home did not answer in time"));
+		NEED(strstr(e->text, "SIGBUS"));
 		NEED(read_signal(word(m, p, 0)) == SIGBUS);
 		NEED(!read_signal(word(m, p + 1, 0)));
 		NEED(!read_signal(word(m, p - 2, 0)));
@@ -364,17 +377,18 @@ START_TEST(failed_page_is_sigbus_without_uffdio_poison_too)
 }
 END_TEST
 
-static volatile bool parked_done;
+static bool parked_done;
 
 static void *touch_parked(void *at)
 {
 	(void)*(volatile uint64_t *)at;
-	parked_done = true;
+	__atomic_store_n(&parked_done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 
 static int be_parked(void)
 {
+	const struct seen_error *e;
 	pthread_t thread;
 	struct wvm *w;
 	void *m;
@@ -385,10 +399,10 @@ static int be_parked(void)
 	m = wvm_map(w, BED_VM, 0, BED_BYTES, WVM_STRICT | WVM_ERROR_PARK);
 	NEED(m);
 	NEED(!pthread_create(&thread, NULL, touch_parked, (void *)word(m, PAGE_FAILS, 0)));
-	wait_for(&error_seen);
-	NEED(error_addr == (void *)word(m, PAGE_FAILS, 0));
-	NEED(strstr(error_text, "stays stopped"));
-	NEED(!parked_done);
+	e = next_error();
+	NEED(e->addr == (void *)word(m, PAGE_FAILS, 0));
+	NEED(strstr(e->text, "stays stopped"));
+	NEED(!GET(parked_done));
 	NEED(*word(m, 3, 0) == 3); /* the others go on */
 	sem_post(&stage->to_test);
 	NEED(!pthread_join(thread, NULL)); /* the test serves it after all */
@@ -563,7 +577,7 @@ START_TEST(pin_that_is_granted_to_a_dead_client_is_ended)
 		on_shard(0, do_answer_pin, i ? (uint64_t)-EIO : 0);
 		expect_counters(i + 1, i + 1);
 		ck_assert_uint_eq(GET(bed->unpins), 1); /* the failed one needs none */
-		bed->pin_token = 0;
+		__atomic_store_n(&bed->pin_token, 0, __ATOMIC_RELEASE);
 	}
 	bed_stop();
 }
@@ -605,6 +619,10 @@ static int fork_inside(void)
 
 START_TEST(forked_child_has_no_memory_and_may_attach_itself)
 {
+#ifdef __SANITIZE_THREAD__
+	fprintf(stderr, "skipped: TSan starts no thread after a fork\n");
+	return;
+#endif
 	prepare(0, fork_inside);
 	start((unsigned)_i);
 	begin(0);
@@ -667,6 +685,163 @@ START_TEST(threads_of_one_client_call_at_once)
 }
 END_TEST
 
+/* --- costs
+ * ------------------------------------------------------------------------------------------ */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define COUNTS_ALLOCATIONS 0
+#elif defined(__has_feature)
+#define COUNTS_ALLOCATIONS !(__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define COUNTS_ALLOCATIONS 1
+#endif
+
+static unsigned allocations;
+static _Thread_local bool counted;
+
+static void do_count(uint64_t on)
+{
+	counted = on;
+}
+
+#if COUNTS_ALLOCATIONS
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+
+void *malloc(size_t n)
+{
+	if (counted)
+		ADD(allocations);
+	return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t m)
+{
+	if (counted)
+		ADD(allocations);
+	return __libc_calloc(n, m);
+}
+
+void *realloc(void *p, size_t n)
+{
+	if (counted)
+		ADD(allocations);
+	return __libc_realloc(p, n);
+}
+#endif
+
+static int be_served(void)
+{
+	struct wvm_stats stats;
+	struct wvm *w;
+	void *m;
+
+	NEED(!wvm_attach(&w, stage->text));
+	sem_post(&stage->to_test);
+	wait_for(&stage->to_client);
+	for (unsigned i = 0; i < 20; i++) {
+		m = wvm_map(w, BED_VM, 0, BED_BYTES, WVM_STRICT);
+		NEED(m);
+		for (uint64_t p = 0; p < 50; p++) {
+			*word(m, i * 1024 + p * 16, 0) = p;
+			NEED(*word(m, ON_GIB + i * 1024 + p * 16, 0) == 0);
+		}
+		NEED(read_signal(word(m, PAGE_FAILS + i * 16, 0)) == SIGBUS);
+		NEED(!wvm_pin(w, m, 8192) && !wvm_unpin(w, m, 8192) && !wvm_stats(w, &stats));
+		NEED(!wvm_unmap(w, m, BED_BYTES));
+	}
+	sem_post(&stage->to_test);
+	wait_for(&stage->to_client);
+	wvm_detach(w);
+	return 0;
+}
+
+START_TEST(serving_allocates_nothing)
+{
+	if (!COUNTS_ALLOCATIONS) {
+		fprintf(stderr, "skipped: a sanitizer owns malloc\n");
+		return;
+	}
+	prepare(0, be_served);
+	start((unsigned)_i);
+	begin(0);
+	wait_for(&stage->to_test);
+	for (unsigned k = 0; k < (unsigned)_i; k++)
+		on_shard(k, do_count, 1);
+	free(malloc(1));
+	ck_assert_uint_eq(GET(allocations), 0); /* this thread's do not count */
+	sem_post(&stage->to_client);
+	wait_for(&stage->to_test);
+	ck_assert_uint_ge(GET(bed->faults), 2000);
+	ck_assert_uint_eq(GET(allocations), 0);
+	sem_post(&stage->to_client);
+	finish(0);
+	bed_stop();
+}
+END_TEST
+
+/* How often the thread of that name has gone to sleep. */
+static long sleeps_of(const char *name)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	long total = -1;
+
+	while ((e = readdir(d)) != NULL) {
+		char path[300], line[128], comm[32] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status", e->d_name);
+		f = fopen(path, "re");
+		while (f && fgets(line, sizeof(line), f)) {
+			sscanf(line, "Name: %31s", comm);
+			if (!strcmp(comm, name))
+				sscanf(line, "voluntary_ctxt_switches: %ld", &total);
+		}
+		if (f)
+			fclose(f);
+	}
+	closedir(d);
+	return total;
+}
+
+static int be_idle(void)
+{
+	struct wvm *w;
+	long before;
+
+	NEED(!wvm_attach(&w, stage->text));
+	NEED(wvm_map(w, BED_VM, 0, BED_BYTES, WVM_STRICT));
+	usleep(100000);
+	before = sleeps_of("wvm-helper");
+	sem_post(&stage->to_test);
+	wait_for(&stage->to_client);
+	NEED(before > 0 && sleeps_of("wvm-helper") == before);
+	wvm_detach(w);
+	return 0;
+}
+
+START_TEST(idle_client_and_its_master_sleep)
+{
+	uint64_t before[BED_SHARDS];
+
+	prepare(0, be_idle);
+	start((unsigned)_i);
+	begin(0);
+	wait_for(&stage->to_test);
+	usleep(100000);
+	for (unsigned k = 0; k < (unsigned)_i; k++)
+		before[k] = GET(bed->shard[k]->stats.turns);
+	usleep(300000);
+	for (unsigned k = 0; k < (unsigned)_i; k++)
+		ck_assert_uint_eq(GET(bed->shard[k]->stats.turns), before[k]);
+	sem_post(&stage->to_client);
+	finish(0);
+	bed_stop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("clients");
@@ -690,6 +865,8 @@ int main(void)
 	EACH(pin_that_is_granted_to_a_dead_client_is_ended);
 	EACH(forked_child_has_no_memory_and_may_attach_itself);
 	EACH(threads_of_one_client_call_at_once);
+	EACH(serving_allocates_nothing);
+	EACH(idle_client_and_its_master_sleep);
 #undef EACH
 	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);

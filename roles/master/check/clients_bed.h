@@ -135,7 +135,7 @@ static void bed_pin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t fir
 {
 	ADD(bed->pins);
 	if (first % 16 == PAGE_SILENT) {
-		bed->pin_client = client;
+		__atomic_store_n(&bed->pin_client, client, __ATOMIC_RELEASE);
 		__atomic_store_n(&bed->pin_token, token, __ATOMIC_RELEASE);
 		return;
 	}
