@@ -54,13 +54,22 @@ private_sources() {
 	rm -f "$apt"/sources.d/*
 	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 		[ -f "$file" ] || continue
-		sed -nE '/-backports/d; s/^[[:space:]]*deb(-src)?[[:space:]]/deb-src /p' "$file" | sort -u \
+		sed -nE '/-backports|cdrom:/d; s/^[[:space:]]*deb(-src)?[[:space:]]/deb-src /p' "$file" | sort -u \
 			>"$apt/sources.d/$(basename "$file" .list).list"
 	done
 	for file in /etc/apt/sources.list.d/*.sources; do
 		[ -f "$file" ] || continue
-		sed -E 's/^Types:.*/Types: deb-src/I; /^Suites:/I s/[^[:space:]]*-backports[^[:space:]]*//g' \
-			"$file" >"$apt/sources.d/$(basename "$file")"
+		awk -v RS= '{
+			keep = 1
+			n = split($0, line, "\n")
+			for (i = 1; i <= n; i++) {
+				if (line[i] ~ /^Types:/) line[i] = "Types: deb-src"
+				if (line[i] ~ /^Suites:/) gsub(/[^ \t]*-backports[^ \t]*/, "", line[i])
+				if (line[i] ~ /^Suites:[ \t]*$/) keep = 0
+			}
+			for (i = 1; keep && i <= n; i++) print line[i]
+			print ""
+		}' "$file" >"$apt/sources.d/$(basename "$file")"
 	done
 }
 
@@ -88,7 +97,7 @@ unpack_source() {
 	say "unpacking"
 	rm -rf "$src" "$src.new"
 	package=$(printf '%s\n' "$out"/package/qemu_*.dsc | sort -V | tail -n 1)
-	quietly dpkg-source --no-check -x "$package" "$src.new"
+	quietly dpkg-source --no-check --no-copy -x "$package" "$src.new"
 	touch "$src.new/.unpacked"
 	mv "$src.new" "$src"
 }
@@ -185,6 +194,7 @@ progress() {
 		printf '%s\n' "$line" >>"$log"
 		[[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]] || continue
 		local n=${BASH_REMATCH[1]} of=${BASH_REMATCH[2]}
+		[ "$of" -ge 20 ] || continue
 		if [ $tty = 1 ]; then
 			printf '\r%-5s building %d/%d' QEMU "$n" "$of"
 		elif [ $((n * 10 / of)) -gt $done_tenths ]; then
