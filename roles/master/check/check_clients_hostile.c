@@ -1,4 +1,5 @@
 /* Clients that lie: in their slot, on their channel, with their descriptors. The master goes on. */
+#include <linux/capability.h>
 #include <linux/userfaultfd.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -589,6 +590,41 @@ START_TEST(client_that_called_exec_is_found_out_by_its_memory)
 }
 END_TEST
 
+/* --- permission ------------------------------------------------------------------- */
+
+static void do_drop_ptrace(uint64_t unused)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2];
+
+	ck_assert_int_eq(syscall(SYS_capget, &h, d), 0);
+	d[0].effective &= ~(1u << CAP_SYS_PTRACE);
+	d[0].permitted &= ~(1u << CAP_SYS_PTRACE);
+	ck_assert_int_eq(syscall(SYS_capset, &h, d), 0);
+}
+
+static int be_forbidden(void)
+{
+	struct wvm *w;
+
+	NEED(wvm_attach(&w, stage->text) == -EPERM);
+	NEED(strstr(wvm_attach_error(), "CAP_SYS_PTRACE"));
+	NEED(strstr(wvm_attach_error(), "ptrace_scope"));
+	return 0;
+}
+
+START_TEST(master_without_ptrace_permission_says_what_to_set)
+{
+	prepare(0, be_forbidden);
+	start((unsigned)_i);
+	on_shard(0, do_drop_ptrace, 0);
+	begin(0);
+	finish(0);
+	ck_assert_ptr_nonnull(strstr(bed->last_log, "refused"));
+	bed_stop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("clients_hostile");
@@ -605,6 +641,7 @@ int main(void)
 	EACH(impossible_requests_are_answered_with_an_error);
 	EACH(longer_request_of_a_later_version_is_understood);
 	EACH(client_that_called_exec_is_found_out_by_its_memory);
+	EACH(master_without_ptrace_permission_says_what_to_set);
 #undef EACH
 	tcase_add_loop_test(tc, broken_client_is_not_heard_and_cannot_store_unseen, 0, 5);
 	tcase_add_test(tc, fault_at_the_wrong_shard_breaks_only_its_client);
