@@ -393,15 +393,16 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	struct wvm_node_shard *s =
 		(struct wvm_node_shard *)((char *)hook - offsetof(struct wvm_node_shard, hook));
 	uint64_t due = wvm_core_deadline(s->core);
+	bool more = wvm_pins_turn(s);
 
 	if (due == s->armed_ns)
-		return false;
+		return more;
 	s->armed_ns = due;
 	if (due == WVM_NEVER)
 		wvm_shard_disarm(s->shard, &s->timer);
 	else
 		wvm_shard_arm_at(s->shard, &s->timer, due);
-	return false;
+	return more;
 }
 
 /* ---- clients --------------------------------------------------------------------------- */
@@ -432,6 +433,10 @@ static void on_unpin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t fi
 {
 	struct wvm_node *node = ctx;
 
+	if (token && wvm_pins_busy(&node->shards[0])) {
+		wvm_clients_reply(node->clients, 0, client, token, -EAGAIN);
+		return;
+	}
 	wvm_pins_end(&node->shards[0], wvm_node_vm_index(node, vm), first, count);
 	if (token)
 		wvm_clients_reply(node->clients, 0, client, token, 0);

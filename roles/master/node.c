@@ -230,7 +230,11 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 	s->armed_ns = WVM_NEVER;
 	s->timer.fire = wvm_node_core_timer;
 	s->hook.turn = wvm_node_turn;
-	wvm_pins_init(s);
+	r = wvm_pins_init(s);
+	if (r) {
+		snprintf(err, err_len, "no memory for shard %u", index);
+		return r;
+	}
 	r = wvm_shard_create(&s->shard, &o, err, err_len);
 	if (!r)
 		wvm_shard_hook(s->shard, WVM_HOOK_ROLE, &s->hook);
@@ -361,6 +365,7 @@ static void unbuild(struct wvm_node *n)
 		wvm_udp_close(s->udp);
 		wvm_shard_destroy(s->shard);
 		free(s->core_memory);
+		wvm_pins_free(s);
 	}
 	for (unsigned i = 0; i < n->vm_count; i++)
 		wvm_mem_unlink(n->vms[i]);

@@ -1,9 +1,11 @@
 #include "roles/master/pins.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "ring/post.h"
 #include "roles/master/node.h"
+#include "shared/core/assert.h"
 
 #define PAGES_PER_TURN 256u /* of one part, that are held already: then others get a turn */
 #define RETRY_NS       UINT64_C(100000)
@@ -37,18 +39,54 @@ static void on_release(struct wvm_shard *self, void *ctx, const void *data, size
 	wvm_node_drain(s);
 }
 
-/* A full inbox loses messages to the network; these may not be lost, and are few. */
+/* One message that waits for room in another shard's inbox. */
+struct wvm_pin_letter {
+	wvm_post_fn fn;
+	unsigned to;
+	struct part_message message;
+};
+
+static bool send_letter(struct wvm_node_shard *from, const struct wvm_pin_letter *l)
+{
+	struct wvm_node_shard *target = &from->node->shards[l->to];
+
+	return !wvm_post(from->shard, target->shard, l->fn, target, &l->message,
+			 sizeof(l->message));
+}
+
+/*
+ * Other messages between shards may be lost and are asked for again; these may
+ * not. They wait here when an inbox is full, in order, and never block the shard.
+ */
 static void post(struct wvm_node_shard *from, unsigned to, wvm_post_fn fn,
 		 const struct part_message *m)
 {
-	struct wvm_node_shard *target = &from->node->shards[to];
+	struct wvm_pins *pins = &from->pins;
+	struct wvm_pin_letter l = {.fn = fn, .to = to, .message = *m};
 
 	if (to == from->index) {
 		fn(from->shard, from, m, sizeof(*m));
 		return;
 	}
-	while (wvm_post(from->shard, target->shard, fn, target, m, sizeof(*m)) == -EAGAIN)
-		__builtin_ia32_pause();
+	if (pins->letters_first == pins->letters_end && send_letter(from, &l))
+		return;
+	WVM_ASSERT(pins->letters_end - pins->letters_first < WVM_PIN_LETTERS);
+	pins->letters[pins->letters_end++ % WVM_PIN_LETTERS] = l;
+}
+
+bool wvm_pins_turn(struct wvm_node_shard *s)
+{
+	struct wvm_pins *pins = &s->pins;
+
+	while (pins->letters_first != pins->letters_end &&
+	       send_letter(s, &pins->letters[pins->letters_first % WVM_PIN_LETTERS]))
+		pins->letters_first++;
+	return pins->letters_first != pins->letters_end;
+}
+
+bool wvm_pins_busy(const struct wvm_node_shard *s)
+{
+	return s->pins.letters_end - s->pins.letters_first > WVM_PIN_LETTERS / 4;
 }
 
 /* ---- shard 0 --------------------------------------------------------------------------- */
@@ -84,7 +122,7 @@ void wvm_pins_begin(struct wvm_node_shard *s, unsigned client, uint32_t vm, uint
 
 	while (index < WVM_PINS_MAX && s->pins.requests[index].used)
 		index++;
-	if (index == WVM_PINS_MAX) {
+	if (index == WVM_PINS_MAX || wvm_pins_busy(s)) {
 		wvm_clients_reply(s->node->clients, 0, client, token, -EAGAIN);
 		return;
 	}
@@ -209,8 +247,17 @@ void wvm_pins_client_gone(struct wvm_node_shard *s, unsigned client)
 	}
 }
 
-void wvm_pins_init(struct wvm_node_shard *s)
+int wvm_pins_init(struct wvm_node_shard *s)
 {
 	s->pins.shard = s;
 	s->pins.retry.fire = retry;
+	if (s->node->shard_count == 1)
+		return 0;
+	s->pins.letters = calloc(WVM_PIN_LETTERS, sizeof(*s->pins.letters));
+	return s->pins.letters ? 0 : -ENOMEM;
+}
+
+void wvm_pins_free(struct wvm_node_shard *s)
+{
+	free(s->pins.letters);
 }

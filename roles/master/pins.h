@@ -38,14 +38,31 @@ struct wvm_pin_part {
 	bool abandoned; /* its client is gone */
 };
 
+/*
+ * Messages to other shards that wait for room: what all clients' pins can cause
+ * when they die at once (64 clients, 256 ranges each), and as much again. New
+ * requests are refused with -EAGAIN while more than a quarter is taken.
+ */
+#define WVM_PIN_LETTERS 32768u
+
+struct wvm_pin_letter;
+
 struct wvm_pins {
 	struct wvm_pin_request requests[WVM_PINS_MAX]; /* of shard 0 */
 	struct wvm_pin_part parts[WVM_PINS_MAX];
 	struct wvm_timer retry; /* the core had no request slot */
 	struct wvm_node_shard *shard;
+	struct wvm_pin_letter *letters; /* WVM_PIN_LETTERS; NULL with one shard */
+	uint32_t letters_first, letters_end;
 };
 
-void wvm_pins_init(struct wvm_node_shard *s);
+/* 0 or -ENOMEM. Before the shard runs; the shard count is known. */
+int wvm_pins_init(struct wvm_node_shard *s);
+void wvm_pins_free(struct wvm_node_shard *s);
+/* At the end of a turn: sends what waited. True while something still waits. */
+bool wvm_pins_turn(struct wvm_node_shard *s);
+/* Whether new requests are to be refused. */
+bool wvm_pins_busy(const struct wvm_node_shard *s);
 /* A client asks for a range. On shard 0; answered by wvm_clients_reply(). */
 void wvm_pins_begin(struct wvm_node_shard *shard0, unsigned client, uint32_t vm, uint64_t first,
 		    uint64_t count, uint64_t token);
