@@ -272,6 +272,14 @@ static int open_sockets(struct wvm_node *n, char *err, size_t err_len)
 	return 0;
 }
 
+static void log_lines(char *text)
+{
+	char *rest = NULL;
+
+	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		wvm_log("%s", line);
+}
+
 static int make_shards(struct wvm_node *n, char *err, size_t err_len)
 {
 	char text[2048], *rest = text, *line;
@@ -292,7 +300,7 @@ static int make_shards(struct wvm_node *n, char *err, size_t err_len)
 	if (r)
 		return r;
 	wvm_place_print(n->places, n->shard_count, text, sizeof(text));
-	fputs(text, stderr);
+	log_lines(text);
 	for (unsigned i = 0; i < n->shard_count && !r; i++)
 		r = make_shard(n, i, err, err_len);
 	return r ? r : open_sockets(n, err, err_len);
