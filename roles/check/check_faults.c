@@ -1,4 +1,5 @@
 /* What programs see when a master or another program stops or dies: errors, never wrong bytes. */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -20,6 +21,51 @@
 enum { READY = 10, BROKEN, RESTORED, DONE, COUNTED, CALLED };
 
 static struct cluster cluster;
+
+static bool thread_stands(pid_t pid, const char *thread)
+{
+	char path[300], text[512], *state;
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", (int)pid, thread);
+	f = fopen(path, "r");
+	if (!f)
+		return true; /* gone */
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	state = strrchr(text, ')');
+	return state && state[1] && state[2] == 'T';
+}
+
+static bool all_stand(pid_t pid)
+{
+	char path[64];
+	struct dirent *e;
+	bool all = true;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	ck_assert_ptr_nonnull(tasks);
+	while ((e = readdir(tasks)))
+		all &= e->d_name[0] == '.' || thread_stands(pid, e->d_name);
+	closedir(tasks);
+	return all;
+}
+
+/* Stops a master and waits until it stands: the signal alone leaves it time to answer. */
+static void freeze_master(unsigned node)
+{
+	pid_t pid = cluster.node[node].pid;
+	int tries = 2000;
+
+	ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+	while (!all_stand(pid) && tries--)
+		cluster_sleep_ms(5);
+	ck_assert_msg(tries >= 0, "master %u does not stop", node);
+}
 
 /* Unit number n of those whose home is `node`, as a gpa. */
 static uint64_t gpa_at(struct program *p, unsigned node, unsigned n)
@@ -223,7 +269,7 @@ static void count_on(struct program *p)
 
 static void stop_and_continue(unsigned node, unsigned ms)
 {
-	ck_assert_int_eq(kill(cluster.node[node].pid, SIGSTOP), 0);
+	freeze_master(node);
 	cluster_sleep_ms(ms);
 	ck_assert_int_eq(kill(cluster.node[node].pid, SIGCONT), 0);
 }
@@ -290,7 +336,7 @@ START_TEST(a_home_that_comes_back_after_the_deadline_still_has_every_byte)
 	programs_run(&cluster, a, (const unsigned[]){2}, 1, fill_asleep, NULL);
 	program_start(&reader, read_asleep);
 	await(a, READY, 1);
-	ck_assert_int_eq(kill(cluster.node[1].pid, SIGSTOP), 0);
+	freeze_master(1);
 	a->word[BROKEN] = 1;
 	await(a, DONE, 1);
 	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
@@ -375,7 +421,7 @@ START_TEST(programs_that_are_killed_in_a_fault_leave_pages_that_work)
 		program_start(&programs[i], fault_asleep);
 	}
 	await(a, READY, 4);
-	ck_assert_int_eq(kill(cluster.node[1].pid, SIGSTOP), 0);
+	freeze_master(1);
 	a->word[BROKEN] = 1;
 	cluster_sleep_ms(300);
 	for (unsigned i = 0; i < 4; i++)
