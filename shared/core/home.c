@@ -326,12 +326,21 @@ static enum wvm_drop start_acquire(struct wvm_core *core, uint32_t vm, uint64_t 
 	return WVM_DROP_NONE;
 }
 
+/* From now on the page is an error: never an older copy. */
+static void lose(struct wvm_core *core, struct wvm_home_page *e)
+{
+	e->flags |= WVM_HOME_LOST;
+	core->stats.home_lost++;
+}
+
 /*
  * What the home knows of the requester decides first. A smaller id than the
  * recorded one is a late copy. The recorded one again is a retry: the grant is
  * repeated; unless it asked for M and is Shared by now, then it is over. A
  * newer id from the owner says that the owner never took its grant, since it
- * asks for nothing while it is Modified or its write-back is on the way.
+ * asks for nothing while it is Modified or its write-back is on the way. From
+ * a later life of the owner it says nothing of the kind: the former one may
+ * have stored, and its bytes are gone.
  */
 static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t page,
 				  const struct wvm_asked *q, bool *done)
@@ -350,9 +359,14 @@ static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t p
 			grant(core, vm, page, q, e->granted);
 			return WVM_DROP_NONE;
 		}
-		core->stats.home_not_held++;
 		wvm_holders_clear(core, e);
 		e->state = WVM_HOME_HOME;
+		if (wvm_request_boot(q->id) != wvm_request_boot(known)) {
+			lose(core, e);
+			reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
+			return WVM_DROP_NONE;
+		}
+		core->stats.home_not_held++;
 	} else if (record != WVM_NIL && q->id == known && q->type == WVM_MSG_MEM_ACQUIRE) {
 		return WVM_DROP_STALE;
 	}
@@ -445,12 +459,10 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 		return WVM_DROP_STALE;
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_HOME;
-	if (msg->type == WVM_MSG_LOST) {
-		e->flags |= WVM_HOME_LOST;
-		core->stats.home_lost++;
-	} else {
+	if (msg->type == WVM_MSG_LOST)
+		lose(core, e);
+	else
 		core->stats.home_not_held++;
-	}
 	go_on(core, t);
 	return WVM_DROP_NONE;
 }
