@@ -475,30 +475,46 @@ START_TEST(a_master_restarted_alone_refuses_to_serve_and_nobody_reads_zeros)
 }
 END_TEST
 
+/* Pages of home 1; of these node 0 has the only copy when it dies. */
+#define LOST_PAGES 3u
+
 static void write_of_home_1(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0), 2 * PAGE);
+	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
-	store(page, *(const uint64_t *)p->arg);
-	(void)load(page + PAGE_WORDS);
+	for (unsigned i = 0; i < LOST_PAGES; i++)
+		store(base + i * PAGE_WORDS, *(const uint64_t *)p->arg);
+	(void)load(base + LOST_PAGES * PAGE_WORDS);
 }
 
 static void read_of_home_1(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0), 2 * PAGE);
+	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
-	NEED(p, load(page) == *(const uint64_t *)p->arg, "%lu", load(page));
+	for (unsigned i = 0; i < LOST_PAGES; i++)
+		NEED(p, load(base + i * PAGE_WORDS) == *(const uint64_t *)p->arg, "page %u: %lu", i,
+		     load(base + i * PAGE_WORDS));
 }
 
+static void expect_lost_page(struct program *p, uint64_t *base, unsigned i)
+{
+	NEED(p, fails(p, base + i * PAGE_WORDS, false), "node %u read %lu from page %u", p->node,
+	     load(base + i * PAGE_WORDS), i);
+	NEED(p, fails(p, base + i * PAGE_WORDS, true), "node %u wrote page %u", p->node, i);
+}
+
+/* Page i is first asked for by program i: the home, another node, the dead one's next life. */
 static void expect_lost(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0), 2 * PAGE);
+	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
 	catch_bus();
-	NEED(p, fails(p, page, false), "node %u read %lu", p->node, load(page));
-	NEED(p, fails(p, page, true), "node %u wrote", p->node);
+	expect_lost_page(p, base, p->index);
+	program_meet(p);
+	for (unsigned i = 0; i < LOST_PAGES; i++)
+		expect_lost_page(p, base, i);
 	/* What was only shared is not lost. */
-	NEED(p, load(page + PAGE_WORDS) == 0, "%lu", load(page + PAGE_WORDS));
+	NEED(p, load(base + LOST_PAGES * PAGE_WORDS) == 0, "the shared page");
 }
 
 START_TEST(a_page_whose_only_copy_died_with_its_owner_is_an_error_and_never_an_old_copy)
@@ -514,8 +530,8 @@ START_TEST(a_page_whose_only_copy_died_with_its_owner_is_an_error_and_never_an_o
 	cluster_node_end(&cluster, 0, SIGKILL);
 	cluster_node_start(&cluster, 0, (const char *const[]){"--fresh", NULL});
 	cluster_node_await(&cluster, 0);
-	programs_run(&cluster, a, (const unsigned[]){2, 1, 0}, 3, expect_lost, NULL);
-	ck_assert_uint_eq(cluster_stat(&cluster, 1, "core", "home_lost"), 1);
+	programs_run(&cluster, a, (const unsigned[]){1, 2, 0}, LOST_PAGES, expect_lost, NULL);
+	ck_assert_uint_eq(cluster_stat(&cluster, 1, "core", "home_lost"), LOST_PAGES);
 	cluster_stop(&cluster);
 }
 END_TEST
