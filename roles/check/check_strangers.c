@@ -162,10 +162,12 @@ static void at_work(void (*storm)(void))
 	a->word[STOP] = 1;
 	programs_await(list, NODES);
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, NODES, verify, NULL);
-	for (unsigned i = 0; i < NODES; i++)
-		ck_assert_str_eq(json_string_value(json_object_get(
-					 cluster_json(&cluster, i, "status"), "state")),
-				 "serving");
+	for (unsigned i = 0; i < NODES; i++) {
+		json_t *o = cluster_json(&cluster, i, "status");
+
+		ck_assert_str_eq(json_string_value(json_object_get(o, "state")), "serving");
+		json_decref(o);
+	}
 	arena_free(a);
 }
 

@@ -25,6 +25,18 @@
 #define CLUSTER_VM        1u
 #define CLUSTER_OUT_BYTES 65536u
 
+/* A sanitizer's build: its own allocator, its own memory. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CLUSTER_SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CLUSTER_SANITIZED true
+#endif
+#endif
+#ifndef CLUSTER_SANITIZED
+#define CLUSTER_SANITIZED false
+#endif
+
 enum cluster_net {
 	CLUSTER_LOOPBACK, /* 127.0.77.1 and so on */
 	CLUSTER_VETH,     /* namespaces joined by veth and a bridge, MTU 1500 */
@@ -42,7 +54,7 @@ struct cluster_opts {
 
 struct cluster_node {
 	pid_t pid; /* 0: does not run */
-	char ip[16];
+	char ip[24];
 	uint16_t port, ctrl_port;
 	char ring[160], shm[160], state[160], log[160];
 	char netns[160]; /* empty: the test's own */
