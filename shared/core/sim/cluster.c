@@ -554,10 +554,11 @@ uint64_t sim_run(struct sim *s, uint64_t accesses)
 {
 	uint64_t until = s->report.accesses + accesses;
 
-	s->quiet = false;
-	for (uint32_t i = 0; i < s->thread_count; i++)
+	/* Those that are under way have their next event already. */
+	for (uint32_t i = 0; s->quiet && i < s->thread_count; i++)
 		if (s->threads[i].state == TH_THINK)
 			think(s, i);
+	s->quiet = false;
 	while (s->events && s->report.accesses < until && !s->report.failure)
 		step(s);
 	return s->report.steps;
@@ -638,6 +639,7 @@ struct sim *sim_create(const struct sim_config *config)
 	struct sim *s = zeroed(sizeof(*s));
 
 	s->config = *config;
+	s->quiet = true;
 	s->random = config->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	for (uint32_t i = 0; i < config->nodes; i++)
 		s->members[i] = (struct wvm_member){.first_vnode = i, .vnodes = 1};
