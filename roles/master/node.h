@@ -34,7 +34,7 @@ struct wvm_node_shard {
 	void *core_memory;
 	uint8_t *outbox;
 	unsigned index;
-	char name[16]; /* of the thread */
+	char name[24]; /* of the thread; the kernel takes 15 bytes */
 	struct wvm_hook hook;
 	struct wvm_timer timer; /* the core's next deadline */
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
