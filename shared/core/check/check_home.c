@@ -33,6 +33,8 @@
 	IN(WRITE_BACK, from, .request = OWN(1), .grant = id, .version = v, __VA_ARGS__)
 #define STORED_ACK(to, id, v) SENT(WRITE_BACK_ACK, to, .request = OWN(1), .grant = id, .version = v)
 
+#define LOST_TO(to, id) SENT(MEM_ACK, to, .request = id, .flags = WVM_MSG_ERROR)
+
 #define ENTRY(state_, n, v, ...) \
 	DO(HOME, .state = WVM_HOME_##state_, .holders = n, .version = v, __VA_ARGS__)
 #define BUSY    .slot = 1 /* of an entry: a transaction is in flight */
@@ -90,6 +92,11 @@ static const struct rig_case shared[] = {
 	     GRANT(A, ID(1), V(1), .flags = ZERO), ENTRY(SHARED, 1, V(1), .grant = ID(1))),
 	CASE("a newer read of a sharer replaces its grant", A_SHARED, READ(A, ID(4)),
 	     GRANT(A, ID(4), V(1), .flags = ZERO), ENTRY(SHARED, 1, V(1), .grant = ID(4))),
+	CASE("a sharer's next life reads the stored copy", A_WROTE, READ(A, ID(2)),
+	     GRANT(A, ID(2), V(2), STORE), READ(A, LATER(1)), GRANT(A, LATER(1), V(2), STORE),
+	     ENTRY(SHARED, 1, V(2), WRITTEN, .grant = LATER(1))),
+	CASE("an owner's next life after its write-back", A_KEPT, ACQUIRE(A, LATER(1)),
+	     GRANT(A, LATER(1), V(3), STORE)),
 	CASE("an older read of a sharer is late", READ(A, ID(3)),
 	     GRANT(A, ID(3), V(1), .flags = ZERO), READ(A, ID(1), STALE),
 	     ENTRY(SHARED, 1, V(1), .grant = ID(3))),
@@ -146,6 +153,12 @@ static const struct rig_case modified[] = {
 	CASE("a newer acquire of the owner gets a new version", A_MODIFIED, ACQUIRE(A, ID(2)),
 	     GRANT(A, ID(2), V(3), .flags = ZERO), ENTRY(MODIFIED, 1, V(1), .grant = ID(2)),
 	     COUNTED(home_not_held, 1)),
+	CASE("a read of the owner's next life: its bytes are gone, and the page with them",
+	     A_MODIFIED, READ(A, LATER(1)), LOST_TO(A, LATER(1)),
+	     ENTRY(HOME, 0, V(1), .flags = WVM_HOME_LOST), COUNTED(home_lost, 1),
+	     COUNTED(home_not_held, 0), READ(B, ID(1)), LOST_TO(B, ID(1))),
+	CASE("an acquire of the owner's next life", A_MODIFIED, ACQUIRE(A, LATER(1)),
+	     LOST_TO(A, LATER(1)), ENTRY(HOME, 0, V(1), .flags = WVM_HOME_LOST)),
 	CASE("the owner may write back unasked, keeping a copy", A_KEPT,
 	     ENTRY(SHARED, 1, V(2), WRITTEN)),
 	CASE("the owner may write back unasked, keeping none", A_WROTE,
@@ -234,8 +247,8 @@ static const struct rig_case downgrading[] = {
 	     NOT_HELD(A, ID(1), V(2)), GRANT(B, ID(5), V(1), .flags = ZERO),
 	     ENTRY(SHARED, 1, V(1), .grant = ID(5)), COUNTED(home_not_held, 1)),
 	CASE("an owner that lost the page makes it an error", DOWNGRADING, IS_LOST(A, ID(1), V(2)),
-	     SENT(MEM_ACK, B, .request = ID(5), .flags = WVM_MSG_ERROR),
-	     ENTRY(HOME, 0, V(1), .flags = WVM_HOME_LOST), COUNTED(home_lost, 1)),
+	     LOST_TO(B, ID(5)), ENTRY(HOME, 0, V(1), .flags = WVM_HOME_LOST),
+	     COUNTED(home_lost, 1)),
 	CASE("a refusal names the grant and the version", DOWNGRADING,
 	     NOT_HELD(A, ID(2), V(2), STALE), NOT_HELD(A, ID(1), V(1), STALE),
 	     NOT_HELD(B, ID(1), V(2), STALE), IS_LOST(A, ID(2), V(2), STALE),
@@ -275,11 +288,8 @@ static const struct rig_case fetching[] = {
 	     NOT_HELD(A, ID(1), V(2)), GRANT(B, ID(5), V(3), .flags = ZERO),
 	     ENTRY(MODIFIED, 1, V(1), .grant = ID(5))),
 	CASE("an owner that lost the page makes it an error, for all from then on", FETCHING,
-	     READ(C, ID(1)), IS_LOST(A, ID(1), V(2)),
-	     SENT(MEM_ACK, B, .request = ID(5), .flags = WVM_MSG_ERROR),
-	     SENT(MEM_ACK, C, .request = ID(1), .flags = WVM_MSG_ERROR), READ(A, ID(9)),
-	     SENT(MEM_ACK, A, .request = ID(9), .flags = WVM_MSG_ERROR), ACQUIRE(D, ID(9)),
-	     SENT(MEM_ACK, D, .request = ID(9), .flags = WVM_MSG_ERROR),
+	     READ(C, ID(1)), IS_LOST(A, ID(1), V(2)), LOST_TO(B, ID(5)), LOST_TO(C, ID(1)),
+	     READ(A, ID(9)), LOST_TO(A, ID(9)), ACQUIRE(D, ID(9)), LOST_TO(D, ID(9)),
 	     WRITE_BACK(A, ID(1), V(2), .fill = 1), STORED_ACK(A, ID(1), V(2)),
 	     ENTRY(HOME, 0, V(1), .flags = WVM_HOME_LOST)),
 	CASE("a second taker follows the first", FETCHING, ACQUIRE(C, ID(1)),
@@ -310,6 +320,8 @@ static const struct rig_case queued[] = {
 	     GRANT(B, ID(5), V(3), .flags = ZERO), FETCH(B, 2, ID(5), V(3)),
 	     NOT_HELD(B, ID(5), V(3)), GRANT(C, ID(4), V(4), .flags = ZERO),
 	     DOWNGRADE(C, 3, ID(4), V(4))),
+	CASE("the owner's next life waits, and finds the page lost", FETCHING, READ(A, LATER(1)),
+	     IS_LOST(A, ID(1), V(2)), LOST_TO(B, ID(5)), LOST_TO(A, LATER(1)), DO(IDLE)),
 	CASE("a queued request that is late by now is left out", A_MODIFIED, READ(B, ID(5)),
 	     DOWNGRADE(A, 1, ID(1), V(2)), ACQUIRE(A, ID(1)), READ(C, ID(1)),
 	     WRITE_BACK(A, ID(1), V(2), .flags = ZERO | KEEP), STORED_ACK(A, ID(1), V(2)),
