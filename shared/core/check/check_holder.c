@@ -172,6 +172,10 @@ static const struct rig_case demands[] = {
 	CASE("a saved copy is written back until it is acknowledged", SAVED, RETRY,
 	     BACK_SAVED(1, 1, V(5)), DO(CALL, .call = to_the_deadline), DO(TICK),
 	     BACK_SAVED(1, 1, V(5)), STORED(1, V(5)), DO(IDLE)),
+	CASE("write-backs back off", SAVED, DO(PASS, .ns = 4 * MS), DO(TICK, .ns = 4 * MS),
+	     BACK_SAVED(1, 1, V(5)), DO(PASS, .ns = 8 * MS), DO(TICK, .ns = 8 * MS),
+	     BACK_SAVED(1, 1, V(5)), DO(PASS, .ns = 16 * MS), DO(TICK, .ns = 16 * MS),
+	     BACK_SAVED(1, 1, V(5))),
 	CASE("a downgrade that is repeated is answered with the same bytes", KEPT,
 	     DOWNGRADE(2, 1, V(5)), BACK_KEPT(2, 1, V(5)), RETRY, BACK_KEPT(2, 1, V(5))),
 	CASE("a fetch that is repeated is answered with the same bytes", SAVED, FETCH(2, 1, V(5)),
@@ -224,6 +228,8 @@ static const struct rig_case others[] = {
 	     INVALIDATED(2, 9, V(4)), MODIFIED(1, V(5))),
 	CASE("the held grant under an older version is over", HAS_M, FETCH(1, 1, V(4)),
 	     NOT_HELD(1, 1, V(4)), MODIFIED(1, V(5))),
+	CASE("another grant under the held version is over", HAS_M, FETCH(1, 9, V(5)),
+	     NOT_HELD(1, 9, V(5)), MODIFIED(1, V(5))),
 	CASE("no home grants past an owner", HAS_M, FETCH(1, 9, V(6), STALE),
 	     INVALIDATE(1, 9, V(6), STALE), FETCH(1, 1, V(6), STALE), MODIFIED(1, V(5))),
 	CASE("an older grant of a Shared page is over, and the page stays", HAS_S,
@@ -560,6 +566,61 @@ START_TEST(a_request_in_the_window_queue_fails_at_its_deadline)
 }
 END_TEST
 
+/* Takes all actions of one tick. True when it ended the request for `page`. */
+static bool tick_fails(struct rig *r, uint64_t page)
+{
+	const struct wvm_action *a;
+	bool failed = false;
+
+	r->now_ns = wvm_core_deadline(r->core);
+	wvm_core_tick(r->core, r->now_ns);
+	while ((a = wvm_core_action(r->core)))
+		failed |= a->kind == WVM_ACT_FAIL && a->page == page;
+	return failed;
+}
+
+/*
+ * A request that was blocked is older than those before it in the queue, so it
+ * fails first, from its middle (0) or its end (1). The others keep their order.
+ */
+START_TEST(a_request_may_fail_within_the_window_queue)
+{
+	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE };
+	const struct wvm_action *a;
+	uint32_t queued = WINDOW + 1;
+	struct rig r;
+
+	rig_open(&r, H, NULL);
+	rig_run(&r, &(struct rig_case)CASE("within the queue", SAVED, LOAD(0)));
+	r.now_ns += MS;
+	for (uint32_t i = 1; i <= WINDOW; i++) {
+		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
+		rig_do(&r, (struct rig_step)READ(i + 1, .page = i));
+	}
+	/* One answer was had before, so the window is a little larger. */
+	rig_do(&r, (struct rig_step)LOAD(0, .page = WINDOW + 1));
+	rig_do(&r, (struct rig_step)READ(WINDOW + 2, .page = WINDOW + 1));
+	rig_do(&r, (struct rig_step)LOAD(0, .page = WINDOW + 2));
+	rig_do(&r, (struct rig_step)STORED(1, V(5)));
+	if (!_i)
+		rig_do(&r, (struct rig_step)LOAD(0, .page = WINDOW + 3));
+	while (!tick_fails(&r, 0))
+		ck_assert_uint_lt(r.now_ns, 7000 * MS);
+	if (_i)
+		rig_do(&r, (struct rig_step)LOAD(0, .page = WINDOW + 3));
+	for (uint32_t i = 1; i <= WINDOW + 1; i++) {
+		rig_do(&r, (struct rig_step)GRANT(i + 1, V(5), .flags = ZERO, .page = i));
+		rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = i));
+		while ((a = wvm_core_action(r.core))) {
+			ck_assert_int_eq(a->msg.type, WVM_MSG_MEM_READ);
+			ck_assert_uint_eq(a->page, ++queued);
+		}
+	}
+	ck_assert_uint_eq(queued, WINDOW + 3);
+	rig_close(&r);
+}
+END_TEST
+
 /* What this node's own page costs: no window, since no network lies between. */
 START_TEST(requests_to_the_own_home_need_no_window)
 {
@@ -727,6 +788,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_page_has_65535_pins_at_most);
 	tcase_add_test(tc, requests_beyond_the_window_wait_in_order);
 	tcase_add_test(tc, a_request_in_the_window_queue_fails_at_its_deadline);
+	tcase_add_loop_test(tc, a_request_may_fail_within_the_window_queue, 0, 2);
 	tcase_add_test(tc, requests_to_the_own_home_need_no_window);
 	tcase_add_test(tc, the_hold_doubles_while_a_page_is_fought_over);
 	tcase_add_test(tc, an_old_request_is_renewed);
