@@ -53,7 +53,7 @@ static bool limits_valid(const struct wvm_core_params *p)
 	       l->waiting <= most && l->demands && l->demands <= most && l->partials &&
 	       l->partials <= most && !(l->partials & (l->partials - 1)) && l->holder_blocks &&
 	       l->holder_blocks <= 1u << 28 && l->peer_shards && l->peer_shards <= 256 &&
-	       p->members->count && p->self < p->members->count && p->boot;
+	       p->members->count && p->self < p->members->count && p->boot && p->times.hold_min_ns;
 }
 
 static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)

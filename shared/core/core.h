@@ -252,7 +252,8 @@ struct wvm_core;
 void wvm_core_default_limits(struct wvm_core_limits *limits);
 void wvm_core_default_times(struct wvm_core_times *times);
 
-/* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit is out of its range. */
+/* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit or hold_min_ns is out of its range.
+ */
 size_t wvm_core_bytes(const struct wvm_core_params *params);
 
 /* Makes a core in memory of at least wvm_core_bytes(). Never fails after that. */

@@ -37,14 +37,17 @@ struct wvm_request {
 	uint32_t home_vnode;
 	uint32_t next; /* window queue or free list; slot + 1 */
 	uint16_t tries;
+	uint8_t refusals;
 	uint8_t state; /* enum wvm_request_state */
 	uint8_t type;  /* WVM_MSG_MEM_READ or WVM_MSG_MEM_ACQUIRE */
 	bool pin;      /* somebody waits for WVM_ACT_PINNED */
 	/*
 	 * What the home asked of the grant before it came: small messages overtake
-	 * pages. It waits for the grant, once; asked again, the grant is refused.
+	 * pages. It waits for the grant; asked again after the time of a retry,
+	 * doubled with the first refusals, the grant is refused.
 	 */
-	struct wvm_msg early; /* type 0 (PING): none */
+	struct wvm_msg early;    /* type 0 (PING): none */
+	uint64_t early_until_ns; /* so long the grant may take after it */
 };
 
 enum wvm_demand_state {
@@ -181,6 +184,7 @@ enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
 void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state);
 void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_holder_superseded(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* home.c */
 enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,

@@ -126,9 +126,32 @@ void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
 	WVM_ASSERT(h->state != WVM_HELD_INVALID);
+	/* Asked for before it came: what waits for the hold time is answered now. */
+	if (h->demand) {
+		struct wvm_demand *d = &core->demands[h->demand - 1];
+
+		WVM_ASSERT(d->state == WVM_DEMAND_HELD);
+		answer(core, d,
+		       d->type == WVM_MSG_INVALIDATE ? WVM_MSG_INVALIDATE_ACK : WVM_MSG_NOT_HELD);
+		finish(core, d);
+	}
 	wvm_holder_set(core, h, WVM_HELD_INVALID);
 	h->pins = 0;
 	core->stats.grants_undone++;
+}
+
+/*
+ * A Modified grant ends what was asked of the Shared copy before it: the home
+ * has given that up (a transaction at its deadline), or it would not have granted.
+ */
+void wvm_holder_superseded(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, vm, page);
+
+	if (!h->demand)
+		return;
+	WVM_ASSERT(core->demands[h->demand - 1].state == WVM_DEMAND_HELD);
+	finish(core, &core->demands[h->demand - 1]);
 }
 
 static void write_back(struct wvm_core *core, struct wvm_demand *d)
@@ -202,8 +225,11 @@ void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 
 	core->now_ns = now_ns;
 	WVM_ASSERT(h->pins > 0);
-	if (!--h->pins && h->demand && core->demands[h->demand - 1].state == WVM_DEMAND_HELD)
-		obey_when_due(core, &core->demands[h->demand - 1]);
+	if (--h->pins || !h->demand || core->demands[h->demand - 1].state != WVM_DEMAND_HELD)
+		return;
+	/* By the timer: many pages may be unpinned at once, and the room for actions is bounded. */
+	wvm_core_timer_arm(&core->timers, &core->demands[h->demand - 1].timer,
+			   now_ns > h->hold_until_ns ? now_ns : h->hold_until_ns);
 }
 
 /* ---- the home's messages --------------------------------------------------------------- */

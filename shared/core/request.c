@@ -188,16 +188,28 @@ void wvm_request_unblock(struct wvm_core *core, uint32_t slot)
 		submit(core, r);
 }
 
+#define REFUSALS_MAX 4u /* that double the wait; rto_max_ns bounds it, too */
+
 /*
  * The home asks for a grant that has not come yet. True: it is kept until the
- * grant comes. False: this is the second time, the grant is taken for lost.
+ * grant comes. False: it asks again, and the grant has had the time of a retry;
+ * it is taken for lost. The home's second message alone says nothing: it may be
+ * a copy, and pages may be slower than retries for as long as a lane is full.
  */
 bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg)
 {
-	if (r->early.type && r->early.version >= msg->version)
+	bool again = r->early.type && r->early.version >= msg->version;
+
+	if (again && core->now_ns >= r->early_until_ns) {
+		r->refusals += r->refusals < REFUSALS_MAX;
 		return false;
-	r->early = *msg;
-	core->stats.demands_early++;
+	}
+	if (!again) {
+		r->early_until_ns = core->now_ns + wvm_core_backoff(core, r->member, r->refusals);
+		core->stats.demands_early++;
+	}
+	if (!again || r->early.version == msg->version)
+		r->early = *msg;
 	return true;
 }
 
@@ -336,6 +348,7 @@ static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct
 	struct wvm_action *a;
 
 	core->stats.grants_modified++;
+	wvm_holder_superseded(core, r->vm, r->page);
 	if (msg->flags & WVM_MSG_HELD) {
 		core->stats.grants_upgrade++;
 		a = wvm_core_emit(core, WVM_ACT_LIFT, r->vm, r->page);

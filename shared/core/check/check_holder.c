@@ -53,10 +53,18 @@ static void let_hold_end(struct rig *r)
 	r->now_ns += r->params.times.hold_max_ns;
 }
 
+static void pass_a_retry(struct rig *r)
+{
+	r->now_ns += 26 * MS;
+}
+
 static void to_the_deadline(struct rig *r)
 {
 	r->now_ns += r->params.times.deadline_ns;
 }
+
+/* The longest that the first retry may take goes by. */
+#define PAST_RETRY DO(CALL, .call = pass_a_retry), DO(TICK)
 
 /* How page 0 gets into a state. Request 1, granted V(5). */
 #define ASKED_S LOAD(0), READ(1)
@@ -143,6 +151,10 @@ static const struct rig_case grants[] = {
 	CASE("a read may bring back what was given up for nothing", HAS_S, AFTER_HOLD,
 	     INVALIDATE(1, 1, V(5)), PROTECT_PUNCH, INVALIDATED(1, 1, V(5)), LOAD(0), READ(2),
 	     GRANT(2, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1), SHARED(2, V(5))),
+	CASE("a Modified grant ends what was asked of the Shared copy before it", UPGRADING,
+	     INVALIDATE(1, 1, V(5)), DO(TIMED), GRANT(2, V(6), .flags = HELD), ACT(LIFT, BY(2)),
+	     DO(IDLE), MODIFIED(2, V(6)), DOWNGRADE(2, 2, V(6)), DO(TICK, .ns = 100 * US),
+	     ACT(PROTECT), BACK_KEPT(2, 2, V(6))),
 	CASE("an error is the page's loss", ASKED_S, LOAD(1), GRANT(1, 0, .flags = FAULTY),
 	     ACT(FAIL, BY(3), .state = WVM_FAIL_LOST), INVALID_, DO(IDLE),
 	     COUNTED(faults_failed, 1), LOAD(0), READ(2)),
@@ -262,17 +274,23 @@ static const struct rig_case early[] = {
 	     INVALIDATE(1, 1, V(5)), GRANT(1, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1),
 	     UPGRADE(2, V(5)), DO(TICK, .ns = 100 * US), PROTECT_PUNCH, INVALIDATED(1, 1, V(5)),
 	     GRANT(2, V(7), .fill = 2), ACT(INSTALL, BY(2), .fill = 2, .writable = true)),
-	CASE("asked twice, the owner-to-be refuses, and asks under a new id", ASKED_M,
-	     FETCH(1, 1, V(5)), FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), ACQUIRE(2),
-	     GRANT(1, V(5), .fill = 1, STALE), INVALID_, GRANT(2, V(6), .fill = 2),
-	     ACT(INSTALL, BY(1), .fill = 2, .writable = true), MODIFIED(2, V(6)), DO(IDLE)),
-	CASE("asked twice, the sharer-to-be acknowledges, and asks under a new id", ASKED_S,
-	     INVALIDATE(1, 1, V(5)), INVALIDATE(1, 1, V(5)), INVALIDATED(1, 1, V(5)), READ(2),
-	     GRANT(1, V(5), .fill = 1, STALE), GRANT(2, V(6), .fill = 2),
-	     ACT(INSTALL, BY(1), .fill = 2), SHARED(2, V(6))),
+	CASE("asked twice, it waits on: the page may be slower than the home's retries", ASKED_M,
+	     DOWNGRADE(1, 1, V(5)), DOWNGRADE(1, 1, V(5)), FETCH(2, 1, V(5)), FETCH(2, 1, V(5)),
+	     COUNTED(demands_early, 1), GRANT(1, V(5), .fill = 1),
+	     ACT(INSTALL, BY(1), .fill = 1, .writable = true), DO(TICK, .ns = 100 * US),
+	     PROTECT_SAVE_PUNCH, BACK_SAVED(2, 1, V(5))),
+	CASE("asked again after the time of a retry, the owner-to-be refuses, and asks anew",
+	     ASKED_M, FETCH(1, 1, V(5)), PAST_RETRY, ACQUIRE(1), FETCH(1, 1, V(5)),
+	     NOT_HELD(1, 1, V(5)), ACQUIRE(2), GRANT(1, V(5), .fill = 1, STALE), INVALID_,
+	     GRANT(2, V(6), .fill = 2), ACT(INSTALL, BY(1), .fill = 2, .writable = true),
+	     MODIFIED(2, V(6)), DO(IDLE)),
+	CASE("asked again after the time of a retry, the sharer-to-be acknowledges, and asks anew",
+	     ASKED_S, INVALIDATE(1, 1, V(5)), PAST_RETRY, READ(1), INVALIDATE(1, 1, V(5)),
+	     INVALIDATED(1, 1, V(5)), READ(2), GRANT(1, V(5), .fill = 1, STALE),
+	     GRANT(2, V(6), .fill = 2), ACT(INSTALL, BY(1), .fill = 2), SHARED(2, V(6))),
 	CASE("what was asked of the old id does not bind the new one", ASKED_M, FETCH(1, 1, V(5)),
-	     FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), ACQUIRE(2), GRANT(2, V(5), .fill = 2, STALE),
-	     ACQUIRE(3), GRANT(3, V(6), .fill = 2),
+	     PAST_RETRY, ACQUIRE(1), FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), ACQUIRE(2),
+	     GRANT(2, V(5), .fill = 2, STALE), ACQUIRE(3), GRANT(3, V(6), .fill = 2),
 	     ACT(INSTALL, BY(1), .fill = 2, .writable = true), DO(IDLE)),
 	CASE("a demand of a newer version takes the place of an older one", ASKED_S,
 	     INVALIDATE(1, 1, V(4)), INVALIDATE(2, 1, V(5)), GRANT(1, V(5), .fill = 1),
@@ -285,8 +303,8 @@ static const struct rig_case early[] = {
 	     INVALIDATE(1, 1, V(5)), GRANT(1, V(5), .fill = 1),
 	     ACT(INSTALL, BY(1), .fill = 1, .writable = true), DO(IDLE), MODIFIED(1, V(5))),
 	CASE("an upgrade's grant that was asked back twice takes the Shared copy along", UPGRADING,
-	     DOWNGRADE(1, 2, V(6)), DOWNGRADE(2, 2, V(6)), PROTECT_PUNCH, NOT_HELD(2, 2, V(6)),
-	     ACQUIRE(3), INVALID_),
+	     DOWNGRADE(1, 2, V(6)), PAST_RETRY, UPGRADE(2, V(5)), DOWNGRADE(2, 2, V(6)),
+	     PROTECT_PUNCH, NOT_HELD(2, 2, V(6)), ACQUIRE(3), INVALID_),
 	CASE("a demand for another id is answered at once", ASKED_M, FETCH(1, 9, V(4)),
 	     NOT_HELD(1, 9, V(4)), DO(TIMED), GRANT(1, V(5), .fill = 1),
 	     ACT(INSTALL, BY(1), .fill = 1, .writable = true)),
@@ -308,17 +326,18 @@ static const struct rig_case holds[] = {
 	CASE("a page that is pinned is not given up until it is unpinned", HAS_M,
 	     DO(PIN, .drop = WVM_PIN_HELD), DO(PIN, .drop = WVM_PIN_HELD), AFTER_HOLD,
 	     FETCH(1, 1, V(5)), DO(IDLE), DO(UNPIN), FETCH(2, 1, V(5)), MODIFIED(1, V(5)),
-	     DO(UNPIN), PROTECT_SAVE_PUNCH, BACK_SAVED(2, 1, V(5))),
+	     DO(UNPIN), DO(TICK, .ns = 1), PROTECT_SAVE_PUNCH, BACK_SAVED(2, 1, V(5))),
 	CASE("a page that is unpinned within the hold time waits for its end", HAS_M,
 	     DO(PIN, .drop = WVM_PIN_HELD), DOWNGRADE(1, 1, V(5)), DO(IDLE), DO(UNPIN),
 	     DO(PASS, .ns = 99 * US), DO(TICK, .ns = US), ACT(PROTECT), BACK_KEPT(1, 1, V(5))),
 	CASE("a pin that comes while the hold time runs defers what was asked", HAS_M,
 	     FETCH(1, 1, V(5)), DO(PIN, .drop = WVM_PIN_HELD), DO(TICK, .ns = 100 * US), DO(IDLE),
-	     MODIFIED(1, V(5)), DO(UNPIN), PROTECT_SAVE_PUNCH, BACK_SAVED(1, 1, V(5))),
+	     MODIFIED(1, V(5)), DO(UNPIN), DO(TICK, .ns = 1), PROTECT_SAVE_PUNCH,
+	     BACK_SAVED(1, 1, V(5))),
 	CASE("a page that is not there is asked for, pinned", DO(PIN, .drop = WVM_PIN_ASKED),
 	     ACQUIRE(1), GRANT(1, V(5), .fill = 1), ACT(INSTALL, .fill = 1, .writable = true),
 	     ACT(PINNED), AFTER_HOLD, FETCH(1, 1, V(5)), MODIFIED(1, V(5)), DO(UNPIN),
-	     PROTECT_SAVE_PUNCH, BACK_SAVED(1, 1, V(5))),
+	     DO(TICK, .ns = 1), PROTECT_SAVE_PUNCH, BACK_SAVED(1, 1, V(5))),
 	CASE("a pin during a read upgrades after it", ASKED_S, DO(PIN, .drop = WVM_PIN_ASKED),
 	     GRANT(1, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1), UPGRADE(2, V(5)),
 	     GRANT(2, V(6), .flags = HELD), ACT(LIFT), ACT(PINNED)),
@@ -329,7 +348,7 @@ static const struct rig_case holds[] = {
 	     UPGRADE(2, V(5)), AFTER_HOLD, INVALIDATE(1, 1, V(5)), PROTECT_PUNCH,
 	     INVALIDATED(1, 1, V(5)), GRANT(2, V(7), .fill = 7),
 	     ACT(INSTALL, .fill = 7, .writable = true), ACT(PINNED), AFTER_HOLD, FETCH(3, 2, V(7)),
-	     DO(UNPIN), PROTECT_SAVE_PUNCH, BACK_SAVED(3, 2, V(7))),
+	     DO(UNPIN), DO(TICK, .ns = 1), PROTECT_SAVE_PUNCH, BACK_SAVED(3, 2, V(7))),
 	CASE("a pin that failed is none", DO(PIN, .drop = WVM_PIN_ASKED), ACQUIRE(1),
 	     GRANT(1, 0, .flags = FAULTY), ACT(FAIL, .state = WVM_FAIL_LOST), STORE(0), ACQUIRE(2),
 	     GRANT(2, V(6), .fill = 1), ACT(INSTALL, BY(1), .fill = 1, .writable = true),
@@ -399,6 +418,13 @@ static const struct rig_case retried[] = {
 	     ACT(INSTALL, BY(1), .fill = 1), DO(FAILED), INVALID_, COUNTED(grants_undone, 1),
 	     INVALIDATE(1, 1, V(5)), INVALIDATED(1, 1, V(5)), LOAD(0), READ(2),
 	     GRANT(2, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1), SHARED(2, V(5))),
+	CASE("asked for early and not installed: the owner says so at once", ASKED_M,
+	     FETCH(1, 1, V(5)), GRANT(1, V(5), .fill = 1),
+	     ACT(INSTALL, BY(1), .fill = 1, .writable = true), DO(FAILED), NOT_HELD(1, 1, V(5)),
+	     DO(IDLE), INVALID_),
+	CASE("asked for early and not installed: the sharer acknowledges at once", ASKED_S,
+	     INVALIDATE(1, 1, V(5)), GRANT(1, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1),
+	     DO(FAILED), INVALIDATED(1, 1, V(5)), DO(IDLE), INVALID_),
 	CASE("an owner that could not install its page says so", ASKED_M, GRANT(1, V(5), .fill = 1),
 	     ACT(INSTALL, BY(1), .fill = 1, .writable = true), DO(FAILED), INVALID_,
 	     FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), STORE(0), ACQUIRE(2)),
@@ -494,6 +520,38 @@ START_TEST(a_page_has_65535_pins_at_most)
 	ck_assert_int_eq(wvm_core_pin(r.core, r.now_ns, 0, 0), WVM_PIN_MANY);
 	wvm_core_unpin(r.core, r.now_ns, 0, 0);
 	ck_assert_int_eq(wvm_core_pin(r.core, r.now_ns, 0, 0), WVM_PIN_HELD);
+	rig_close(&r);
+}
+END_TEST
+
+/* As many as the demands' pool has, all asked for: more actions than one input has room for. */
+START_TEST(many_pages_may_be_unpinned_at_once)
+{
+	enum { MANY = 512 };
+	struct rig r;
+	uint32_t saved = 0;
+
+	rig_open(&r, H, NULL);
+	r.name = "unpin many";
+	for (uint32_t i = 0; i < MANY; i++) {
+		rig_do(&r, (struct rig_step)DO(PIN, .page = i, .drop = WVM_PIN_ASKED));
+		rig_do(&r, (struct rig_step)ACQUIRE(i + 1, .page = i));
+		rig_do(&r, (struct rig_step)GRANT(i + 1, V(5 + i), .flags = ZERO, .page = i));
+		rig_do(&r, (struct rig_step)ACT(INSTALL, .writable = true, .page = i));
+		rig_do(&r, (struct rig_step)ACT(PINNED, .page = i));
+		rig_do(&r, (struct rig_step)FETCH(1, i + 1, V(5 + i), .page = i));
+	}
+	let_hold_end(&r);
+	for (uint32_t i = 0; i < MANY; i++)
+		wvm_core_unpin(r.core, r.now_ns, 0, i);
+	while (wvm_core_deadline(r.core) <= r.now_ns) {
+		const struct wvm_action *a;
+
+		wvm_core_tick(r.core, r.now_ns);
+		while ((a = wvm_core_action(r.core)))
+			saved += a->kind == WVM_ACT_SAVE;
+	}
+	ck_assert_uint_eq(saved, MANY);
 	rig_close(&r);
 }
 END_TEST
@@ -791,6 +849,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, every_transition_does_what_its_case_says, 0, CASES(groups));
 	tcase_add_loop_test(tc, a_full_pool_drops_and_recovers, 0, CASES(without_room));
 	tcase_add_test(tc, a_page_has_65535_pins_at_most);
+	tcase_add_test(tc, many_pages_may_be_unpinned_at_once);
 	tcase_add_test(tc, requests_beyond_the_window_wait_in_order);
 	tcase_add_test(tc, a_request_in_the_window_queue_fails_at_its_deadline);
 	tcase_add_loop_test(tc, a_request_may_fail_within_the_window_queue, 0, 2);
