@@ -53,7 +53,16 @@ static bool limits_valid(const struct wvm_core_params *p)
 	       l->waiting <= most && l->demands && l->demands <= most && l->partials &&
 	       l->partials <= most && !(l->partials & (l->partials - 1)) && l->holder_blocks &&
 	       l->holder_blocks <= 1u << 28 && l->peer_shards && l->peer_shards <= 256 &&
-	       p->members->count && p->self < p->members->count && p->boot && p->times.hold_min_ns;
+	       p->members->count && p->self < p->members->count && p->boot &&
+	       p->boot_first <= p->boot && p->times.hold_min_ns;
+}
+
+static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, struct wvm_core *to)
+{
+	to->durable = carve(c, sizeof(*to->durable), 1);
+	to->taken = carve(c, sizeof(*to->taken), p->members->count);
+	to->kept = carve(c, sizeof(*to->kept), p->limits.demands);
+	to->blocks = carve(c, sizeof(*to->blocks), p->limits.holder_blocks);
 }
 
 static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)
@@ -70,12 +79,15 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 		__builtin_memset(core, 0, sizeof(*core));
 	to->peers = carve(c, sizeof(*to->peers), p->members->count);
 	to->seen = carve(c, sizeof(*to->seen), (size_t)p->members->count * l->peer_shards);
-	to->taken = carve(c, sizeof(*to->taken), p->members->count);
 	to->requests = carve(c, sizeof(*to->requests), l->requests);
 	to->demands = carve(c, sizeof(*to->demands), l->demands);
 	to->txns = carve(c, sizeof(*to->txns), l->txns);
 	to->waiting = carve(c, sizeof(*to->waiting), l->waiting);
-	to->blocks = carve(c, sizeof(*to->blocks), l->holder_blocks);
+	to->block_used = carve(c, sizeof(*to->block_used), (l->holder_blocks + 63) / 64);
+	if (p->durable)
+		lay_out_durable(&(struct carver){p->durable, 0}, p, to);
+	else
+		lay_out_durable(c, p, to);
 	to->actions = carve(c, sizeof(*to->actions), WVM_ACTIONS);
 	to->timers.heap = carve(c, sizeof(*to->timers.heap), slots);
 	partials = carve(c, sizeof(*partials), l->partials);
@@ -98,6 +110,17 @@ size_t wvm_core_bytes(const struct wvm_core_params *params)
 	return c.used;
 }
 
+size_t wvm_core_durable_bytes(const struct wvm_core_params *params)
+{
+	struct carver c = {NULL, 0};
+	struct wvm_core scratch;
+
+	if (!limits_valid(params))
+		return 0;
+	lay_out_durable(&c, params, &scratch);
+	return c.used;
+}
+
 /* Threads a pool's slots into its free list. */
 #define FREE_LIST(core, pool, head, n)                                     \
 	do {                                                               \
@@ -115,12 +138,19 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	WVM_ASSERT(limits_valid(params));
 	core = lay_out(&c, params);
 	core->params = *params;
+	core->adopting = params->adopt;
+	if (!params->boot_first)
+		core->params.boot_first = params->boot;
 	core->random = params->seed ? params->seed : UINT64_C(0x9e3779b97f4a7c15);
 	for (uint32_t i = 0; i < params->members->count; i++)
 		wvm_peer_init(&core->peers[i]);
 	__builtin_memset(core->seen, 0,
 			 sizeof(*core->seen) * params->members->count * l->peer_shards);
-	__builtin_memset(core->taken, 0, sizeof(*core->taken) * params->members->count);
+	if (!params->adopt) {
+		core->durable->undos = 0;
+		__builtin_memset(core->taken, 0, sizeof(*core->taken) * params->members->count);
+		__builtin_memset(core->kept, 0, sizeof(*core->kept) * l->demands);
+	}
 	__builtin_memset(core->requests, 0, sizeof(*core->requests) * l->requests);
 	__builtin_memset(core->demands, 0, sizeof(*core->demands) * l->demands);
 	__builtin_memset(core->txns, 0, sizeof(*core->txns) * l->txns);
@@ -128,7 +158,8 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	FREE_LIST(core, demands, free_demand, l->demands);
 	FREE_LIST(core, txns, free_txn, l->txns);
 	FREE_LIST(core, waiting, free_waiting, l->waiting);
-	FREE_LIST(core, blocks, free_block, l->holder_blocks);
+	if (!params->adopt)
+		FREE_LIST(core, blocks, free_block, l->holder_blocks);
 	return core;
 }
 
@@ -254,9 +285,16 @@ struct wvm_action *wvm_core_send(struct wvm_core *core, uint8_t type, uint32_t v
 
 const struct wvm_action *wvm_core_action(struct wvm_core *core)
 {
+	const struct wvm_action *a;
+
 	if (core->action_head == core->action_tail)
 		return NULL;
-	return &core->actions[core->action_head++ % WVM_ACTIONS];
+	wvm_undo_commit(core);
+	a = &core->actions[core->action_head++ % WVM_ACTIONS];
+	/* All before it are done, removing an older copy of the page among them. */
+	if (a->kind == WVM_ACT_INSTALL)
+		wvm_held_of(core, a->vm, a->page)->coming = 0;
+	return a;
 }
 
 uint64_t wvm_core_deadline(const struct wvm_core *core)
@@ -270,6 +308,7 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 
 	WVM_ASSERT(core->action_head == core->action_tail);
 	core->now_ns = now_ns;
+	wvm_undo_commit(core);
 	t = wvm_core_timer_expired(&core->timers, now_ns);
 	if (!t)
 		return;
@@ -354,6 +393,8 @@ static enum wvm_drop to_holder(struct wvm_core *core, const struct place *at,
 {
 	if (wvm_core_home_of(core, at->vm, at->page, NULL) != at->member)
 		return WVM_DROP_NODE;
+	if (core->adopting)
+		return WVM_DROP_ROOM;
 	switch (msg->type) {
 	case WVM_MSG_MEM_ACK:
 		return wvm_request_grant(core, at->vm, at->page, at->member, msg, data);
@@ -462,6 +503,7 @@ enum wvm_drop wvm_core_message(struct wvm_core *core, uint64_t now_ns, const str
 	enum wvm_drop drop;
 
 	core->now_ns = now_ns;
+	wvm_undo_commit(core);
 	drop = receive(core, msg, payload);
 	if (drop)
 		core->stats.drops[drop]++;

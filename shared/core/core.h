@@ -24,6 +24,7 @@
 #ifndef WVM_CORE_H
 #define WVM_CORE_H
 
+#include "shared/core/durable.h"
 #include "shared/core/msg.h"
 #include "shared/core/slices.h"
 #include "shared/core/timers.h"
@@ -99,7 +100,9 @@ struct wvm_held_page {
 	uint16_t pins;
 	uint8_t state; /* enum wvm_held_state */
 	uint8_t hold_shift;
-	uint32_t reserved[3];
+	uint8_t coming; /* granted, and WVM_ACT_INSTALL not taken yet: what the RAM file has is
+			   older */
+	uint8_t reserved[11];
 };
 _Static_assert(sizeof(struct wvm_held_page) == 64, "one cache line");
 
@@ -197,7 +200,11 @@ struct wvm_action {
 	X(pages_shared, "pages held Shared now")                                               \
 	X(pages_modified, "pages held Modified now")                                           \
 	X(pages_homed, "pages that this home has been asked for")                              \
-	X(partials_evicted, "half-received pages dropped for lack of room")
+	X(partials_evicted, "half-received pages dropped for lack of room")                    \
+	X(adopted_homed, "directory entries taken over from a former life")                    \
+	X(adopted_held, "held pages taken over from a former life")                            \
+	X(adopted_written_back, "write-backs taken over from a former life")                   \
+	X(adopted_dropped, "pages of a former life that were granted, but never came")
 
 #define WVM_LATENCY_BUCKETS 26u /* the last: 2^24 µs and more; the deadline is below that */
 
@@ -245,6 +252,18 @@ struct wvm_core_params {
 	struct wvm_core_limits limits;
 	struct wvm_core_times times;
 	uint8_t *outbox; /* limits.demands × 4096 bytes, the driver's; written by WVM_ACT_SAVE */
+	/*
+	 * wvm_core_durable_bytes(), 64-aligned, the driver's, zero at first. It, the
+	 * outbox and the VMs' arrays outlive the process where a later one is to go on
+	 * with them. NULL: the core keeps it in its own memory, and nothing outlives it.
+	 */
+	void *durable;
+	/*
+	 * They are those of a life that ended without warning: wvm_core_adopt() and so on
+	 * follow. Members, limits, shard and VMs are what they were.
+	 */
+	bool adopt;
+	uint16_t boot_first; /* of the lives that adopted each other down to this one; 0: `boot` */
 };
 
 struct wvm_core;
@@ -255,6 +274,9 @@ void wvm_core_default_times(struct wvm_core_times *times);
 /* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit or hold_min_ns is out of its range.
  */
 size_t wvm_core_bytes(const struct wvm_core_params *params);
+
+/* Bytes of wvm_core_params.durable; 0 as above. The same for the same members and limits. */
+size_t wvm_core_durable_bytes(const struct wvm_core_params *params);
 
 /* Makes a core in memory of at least wvm_core_bytes(). Never fails after that. */
 struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *params);
@@ -293,7 +315,8 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns);
 uint64_t wvm_core_deadline(const struct wvm_core *core);
 
 /*
- * Takes the next action, or returns NULL. All are taken before the next tick
+ * Takes the next action, or returns NULL; the one before has been carried out.
+ * What the input changed is final from its first action on. All are taken before the next tick
  * or message from outside; messages that this node sent to itself may be put
  * in while actions are left.
  */
@@ -325,7 +348,31 @@ const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);
  */
 void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page);
 
-/* Grants that this shard took from member `home` in this life. Any thread. */
+/*
+ * Taking a former life over, in this order, after wvm_core_add_vm(): the home
+ * serves as soon as its part is done; the holder must wait until every program
+ * of the former life is known, since it acts on their memory. Until its part
+ * is done messages to it are dropped as ROOM, and no fault or pin may be put in.
+ */
+
+/* What was cut short is undone. */
+void wvm_core_adopt(struct wvm_core *core);
+/* Every page of this shard's slices whose entry is not all zeros; others do no harm. */
+void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_core_adopt_home_end(struct wvm_core *core);
+/*
+ * Every page of this shard's ranges whose entry is not all zeros or that is
+ * present in the RAM file. Actions follow, to be taken before the next page.
+ */
+void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page,
+			 bool present);
+/* A page pinned in the former life by a program that is still there. After wvm_core_adopt_held().
+ * False: it is not Modified here. */
+bool wvm_core_adopt_pin(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns);
+
+/* Grants that this shard took from member `home`, in the lives that were adopted too. Any thread.
+ */
 uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home);
 
 /* The home's member index and vnode of a page. Any thread. */

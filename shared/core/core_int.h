@@ -115,6 +115,7 @@ struct wvm_core {
 	struct wvm_core_vm vms[WVM_CORE_VMS_MAX];
 	uint32_t vm_count;
 	bool serving;
+	bool adopting;    /* the holder's part of a former life is not taken over yet */
 	uint64_t counter; /* of the last id given out */
 	uint64_t random;  /* xorshift64* */
 	uint64_t now_ns;  /* of the present input */
@@ -122,12 +123,15 @@ struct wvm_core {
 	struct wvm_partials partials;
 	struct wvm_peer *peers; /* members */
 	struct wvm_seen *seen;  /* members × peer_shards */
-	uint64_t *taken;        /* members: grants taken from each home */
+	struct wvm_durable *durable;
+	uint64_t *taken;       /* durable: members; grants taken from each home */
+	struct wvm_kept *kept; /* durable: what demands[i] has written back */
 	struct wvm_request *requests;
 	struct wvm_demand *demands;
 	struct wvm_txn *txns;
 	struct wvm_asked *waiting;
-	struct wvm_holder_block *blocks;
+	struct wvm_holder_block *blocks; /* durable */
+	uint64_t *block_used;            /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
@@ -164,6 +168,16 @@ static inline struct wvm_held_page *wvm_held_of(struct wvm_core *core, uint32_t 
 static inline uint16_t wvm_holder_steer(uint64_t page)
 {
 	return (uint16_t)(page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT));
+}
+
+static inline void wvm_note_home(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	wvm_undo_note(core, WVM_UNDO_HOME, vm, page);
+}
+
+static inline void wvm_note_held(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	wvm_undo_note(core, WVM_UNDO_HELD, vm, page);
 }
 
 /* request.c */
@@ -207,6 +221,8 @@ struct wvm_holder {
 struct wvm_holder wvm_holders_at(struct wvm_core *core, struct wvm_home_page *e, uint32_t index);
 uint32_t wvm_holders_find(struct wvm_core *core, struct wvm_home_page *e, uint32_t member);
 bool wvm_holders_add(struct wvm_core *core, struct wvm_home_page *e, uint32_t member,
+		     uint64_t grant);
+void wvm_holders_set(struct wvm_core *core, struct wvm_home_page *e, uint32_t index,
 		     uint64_t grant);
 void wvm_holders_remove(struct wvm_core *core, struct wvm_home_page *e, uint32_t index);
 void wvm_holders_clear(struct wvm_core *core, struct wvm_home_page *e);

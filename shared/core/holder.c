@@ -44,12 +44,29 @@ static struct wvm_demand *begin(struct wvm_core *core, uint32_t vm, uint64_t pag
 	return d;
 }
 
+static void set_kept(struct wvm_core *core, const struct wvm_demand *d, bool used)
+{
+	uint32_t index = slot_of(core, d) - 1;
+
+	wvm_undo_note(core, WVM_UNDO_KEPT, 0, index);
+	core->kept[index] = (struct wvm_kept){.page = d->page,
+					      .grant = d->grant,
+					      .version = d->version,
+					      .txn = d->txn,
+					      .vm_id = core->vms[d->vm].id,
+					      .steer = d->steer,
+					      .used = used,
+					      .keep = d->keep};
+}
+
 /* Done with it. A request of this node for the page may go out now. */
 static void finish(struct wvm_core *core, struct wvm_demand *d)
 {
 	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
 
 	WVM_ASSERT(h->demand == slot_of(core, d));
+	if (d->state == WVM_DEMAND_WRITE_BACK)
+		set_kept(core, d, false);
 	h->demand = 0;
 	wvm_core_timer_cancel(&core->timers, &d->timer);
 	d->next = core->free_demand;
@@ -79,6 +96,7 @@ static void answer(struct wvm_core *core, const struct wvm_demand *d, uint8_t ty
 
 static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, struct wvm_held_page *h)
 {
+	wvm_note_held(core, vm, page);
 	wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
 	if (h->invalidated < h->version)
 		h->invalidated = h->version;
@@ -98,6 +116,7 @@ static void save_and_drop(struct wvm_core *core, struct wvm_demand *d, struct wv
 	wvm_core_emit(core, WVM_ACT_SAVE, d->vm, d->page)->slot = slot_of(core, d) - 1;
 	give_up(core, d->vm, d->page, h);
 	d->keep = false;
+	set_kept(core, d, true);
 }
 
 /*
@@ -126,6 +145,8 @@ void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
 	WVM_ASSERT(h->state != WVM_HELD_INVALID);
+	wvm_undo_commit(core);
+	wvm_note_held(core, vm, page);
 	/* Asked for before it came: what waits for the hold time is answered now. */
 	if (h->demand) {
 		struct wvm_demand *d = &core->demands[h->demand - 1];
@@ -176,14 +197,16 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	}
 	WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
 	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);
+	d->state = WVM_DEMAND_WRITE_BACK;
+	d->tries = 0;
 	if (d->type == WVM_MSG_DOWNGRADE) {
+		wvm_note_held(core, d->vm, d->page);
 		wvm_holder_set(core, h, WVM_HELD_SHARED);
 		d->keep = true;
+		set_kept(core, d, true);
 	} else {
 		save_and_drop(core, d, h);
 	}
-	d->state = WVM_DEMAND_WRITE_BACK;
-	d->tries = 0;
 	core->stats.write_backs++;
 	write_back(core, d);
 }
@@ -224,6 +247,7 @@ void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
 	core->now_ns = now_ns;
+	wvm_undo_commit(core);
 	WVM_ASSERT(h->pins > 0);
 	if (--h->pins || !h->demand || core->demands[h->demand - 1].state != WVM_DEMAND_HELD)
 		return;
@@ -310,9 +334,10 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 			finish(core, &core->demands[h->demand - 1]);
 	}
 	if (msg->type != WVM_MSG_INVALIDATE)
-		type = boot == core->params.boot ? WVM_MSG_NOT_HELD : WVM_MSG_LOST;
+		type = boot >= core->params.boot_first ? WVM_MSG_NOT_HELD : WVM_MSG_LOST;
 	answer(core, &d, type);
 	if (r && r->id && r->id == msg->grant) {
+		wvm_note_held(core, vm, page);
 		if (h->invalidated < msg->version)
 			h->invalidated = msg->version;
 		wvm_request_renew(core, r);

@@ -1,6 +1,8 @@
 /*
  * Who holds a page: three records in the entry, further ones in blocks from a
- * pool. Records have no order; a removed one is replaced by the last.
+ * pool. Records have no order; a removed one is replaced by the last. The
+ * caller has noted the entry for undoing; blocks are noted here, those that
+ * were free need not be.
  */
 #include "shared/core/core_int.h"
 
@@ -53,6 +55,30 @@ static uint32_t *last_link(struct wvm_core *core, struct wvm_home_page *e, bool 
 	return link;
 }
 
+static void note_block(struct wvm_core *core, uint32_t slot)
+{
+	if (slot)
+		wvm_undo_note(core, WVM_UNDO_BLOCK, 0, slot - 1);
+}
+
+/* The block of record `index`, slot + 1; 0: it is in the entry. */
+static uint32_t block_of(const struct wvm_core *core, const struct wvm_home_page *e, uint32_t index)
+{
+	uint32_t slot = e->more;
+
+	if (index < WVM_HOLDERS_INLINE)
+		return 0;
+	for (index -= WVM_HOLDERS_INLINE; index >= WVM_BLOCK_HOLDERS; index -= WVM_BLOCK_HOLDERS)
+		slot = core->blocks[slot - 1].next;
+	return slot;
+}
+
+void wvm_holders_set(struct wvm_core *core, struct wvm_home_page *e, uint32_t index, uint64_t grant)
+{
+	note_block(core, block_of(core, e, index));
+	*wvm_holders_at(core, e, index).grant = grant;
+}
+
 bool wvm_holders_add(struct wvm_core *core, struct wvm_home_page *e, uint32_t member,
 		     uint64_t grant)
 {
@@ -60,6 +86,8 @@ bool wvm_holders_add(struct wvm_core *core, struct wvm_home_page *e, uint32_t me
 
 	if (e->holders == UINT16_MAX)
 		return false;
+	if (e->holders)
+		note_block(core, block_of(core, e, e->holders - 1u));
 	if (at_block_start(e->holders)) {
 		uint32_t slot = core->free_block;
 
@@ -81,20 +109,34 @@ void wvm_holders_remove(struct wvm_core *core, struct wvm_home_page *e, uint32_t
 	struct wvm_holder gone = wvm_holders_at(core, e, index);
 	struct wvm_holder last = wvm_holders_at(core, e, e->holders - 1u);
 
+	note_block(core, block_of(core, e, index));
+	note_block(core, block_of(core, e, e->holders - 1u));
 	*gone.grant = *last.grant;
 	*gone.member = *last.member;
 	e->holders--;
 	if (at_block_start(e->holders)) {
 		uint32_t *link = last_link(core, e, true), slot = *link;
 
+		if (e->holders > WVM_HOLDERS_INLINE)
+			note_block(core, block_of(core, e, e->holders - 1u));
 		*link = 0;
 		core->blocks[slot - 1].next = core->free_block;
 		core->free_block = slot;
 	}
 }
 
+/* The chain goes to the free list as it is: one block is changed, however long it is. */
 void wvm_holders_clear(struct wvm_core *core, struct wvm_home_page *e)
 {
-	while (e->holders)
-		wvm_holders_remove(core, e, e->holders - 1u);
+	uint32_t last = e->more;
+
+	while (last && core->blocks[last - 1].next)
+		last = core->blocks[last - 1].next;
+	if (last) {
+		note_block(core, last);
+		core->blocks[last - 1].next = core->free_block;
+		core->free_block = e->more;
+	}
+	e->more = 0;
+	e->holders = 0;
 }

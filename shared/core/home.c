@@ -302,7 +302,7 @@ static enum wvm_drop start_read(struct wvm_core *core, uint32_t vm, uint64_t pag
 	if (e->state == WVM_HOME_MODIFIED)
 		return begin(core, vm, page, q, WVM_TXN_DOWNGRADE);
 	if (record != WVM_NIL) {
-		*wvm_holders_at(core, e, record).grant = q->id;
+		wvm_holders_set(core, e, record, q->id);
 	} else if (!wvm_holders_add(core, e, q->member, q->id)) {
 		/* No room for one more sharer: all others give way. */
 		core->stats.home_evicted++;
@@ -340,7 +340,8 @@ static void lose(struct wvm_core *core, struct wvm_home_page *e)
  * newer id from the owner says that the owner never took its grant, since it
  * asks for nothing while it is Modified or its write-back is on the way. From
  * a later life of the owner it says nothing of the kind: the former one may
- * have stored, and its bytes are gone.
+ * have stored, and only the owner knows whether its bytes were taken over. It is
+ * asked, like any owner.
  */
 static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t page,
 				  const struct wvm_asked *q, bool *done)
@@ -359,13 +360,10 @@ static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t p
 			grant(core, vm, page, q, e->granted);
 			return WVM_DROP_NONE;
 		}
+		if (wvm_request_boot(q->id) != wvm_request_boot(known))
+			return begin(core, vm, page, q, WVM_TXN_FETCH);
 		wvm_holders_clear(core, e);
 		e->state = WVM_HOME_HOME;
-		if (wvm_request_boot(q->id) != wvm_request_boot(known)) {
-			lose(core, e);
-			reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
-			return WVM_DROP_NONE;
-		}
 		core->stats.home_not_held++;
 	} else if (record != WVM_NIL && q->id == known && q->type == WVM_MSG_MEM_ACQUIRE) {
 		return WVM_DROP_STALE;
@@ -382,6 +380,7 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 	bool done;
 
 	WVM_ASSERT(!e->txn);
+	wvm_note_home(core, vm, page);
 	if (e->flags & WVM_HOME_LOST) {
 		reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
 		return WVM_DROP_NONE;
@@ -427,6 +426,7 @@ enum wvm_drop wvm_home_invalidated(struct wvm_core *core, uint32_t vm, uint64_t 
 	if (!t || t->state != WVM_TXN_INVALIDATE || record == WVM_NIL ||
 	    *wvm_holders_at(core, e, record).grant != msg->grant || e->version != msg->version)
 		return WVM_DROP_STALE;
+	wvm_note_home(core, vm, page);
 	wvm_holders_remove(core, e, record);
 	t->cursor = 0; /* records have moved; a holder asked twice answers twice */
 	if (!e->holders)
@@ -457,6 +457,7 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (!t || (t->state != WVM_TXN_DOWNGRADE && t->state != WVM_TXN_FETCH) ||
 	    !is_owner(core, e, member, msg))
 		return WVM_DROP_STALE;
+	wvm_note_home(core, vm, page);
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_HOME;
 	if (msg->type == WVM_MSG_LOST)
@@ -492,6 +493,7 @@ static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const s
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
+	wvm_note_home(core, vm, page);
 	if (msg->flags & WVM_MSG_ZERO) {
 		e->flags &= ~WVM_HOME_WRITTEN;
 	} else {

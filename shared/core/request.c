@@ -263,8 +263,9 @@ bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 	const struct wvm_held_page *h = wvm_held_of(core, vm, page);
 	uint64_t bit = UINT64_C(1) << client;
 
-	WVM_ASSERT(client < WVM_CLIENTS_MAX && page < core->vms[vm].pages);
+	WVM_ASSERT(client < WVM_CLIENTS_MAX && page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
+	wvm_undo_commit(core);
 	(*(write ? &core->stats.faults_write : &core->stats.faults_read))++;
 	if (h->state == WVM_HELD_MODIFIED || (h->state == WVM_HELD_SHARED && !write)) {
 		core->stats.faults_local++;
@@ -283,8 +284,9 @@ enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_
 {
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
-	WVM_ASSERT(page < core->vms[vm].pages);
+	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
+	wvm_undo_commit(core);
 	if (h->pins == UINT16_MAX)
 		return WVM_PIN_MANY;
 	if (h->state == WVM_HELD_MODIFIED) {
@@ -338,6 +340,7 @@ static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct w
 	a->data = data;
 	a->waiters = r->waiters_read;
 	r->waiters_read = 0;
+	h->coming = 1;
 	core->stats.grants_shared++;
 	wvm_holder_set(core, h, WVM_HELD_SHARED);
 }
@@ -361,6 +364,7 @@ static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct
 		a = wvm_core_emit(core, WVM_ACT_INSTALL, r->vm, r->page);
 		a->data = data;
 		a->writable = 1;
+		h->coming = 1;
 	}
 	a->waiters = r->waiters_read | r->waiters_write;
 	if (r->pin)
@@ -412,6 +416,7 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		wvm_peer_answered(&core->peers[member]);
 	}
 	core->stats.grants_zero += !!(msg->flags & WVM_MSG_ZERO);
+	wvm_note_held(core, vm, page);
 	if (r->type == WVM_MSG_MEM_READ)
 		take_shared(core, h, r, data);
 	else

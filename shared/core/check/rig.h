@@ -56,6 +56,9 @@ enum rig_op {
 	RIG_FILL,    /* */
 	RIG_COUNTER, /* of the statistics: byte offset `offset` has value `version` */
 	RIG_CALL,    /* a function of the test */
+	RIG_KILL,    /* the process ends, whatever actions are left; the next one begins to adopt */
+	RIG_ADOPT,   /* the page's entries are taken over; `flags`: it is in the RAM file */
+	RIG_ADOPTED, /* the holder's part is done: home and holder serve */
 };
 
 struct rig;
@@ -92,7 +95,7 @@ struct rig {
 	struct wvm_slices slices;
 	struct wvm_core_params params;
 	struct wvm_core *core;
-	void *memory;
+	void *memory, *durable;
 	struct wvm_home_page *home;
 	struct wvm_home_unit units[RIG_PAGES / WVM_UNIT_PAGES];
 	struct wvm_held_page *held;
@@ -157,6 +160,7 @@ static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_
 		r->params.limits = *limits;
 	r->outbox = r->params.outbox =
 		rig_memory((size_t)r->params.limits.demands * WVM_PAGE_BYTES);
+	r->durable = r->params.durable = rig_memory(wvm_core_durable_bytes(&r->params));
 	r->memory = rig_memory(wvm_core_bytes(&r->params));
 	r->core = wvm_core_init(r->memory, &r->params);
 	vm.home = r->home = rig_memory(sizeof(*vm.home) * RIG_PAGES);
@@ -171,6 +175,7 @@ static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_
 static inline void rig_close(struct rig *r)
 {
 	free(r->memory);
+	free(r->durable);
 	free(r->outbox);
 	free(r->home);
 	free(r->store);
@@ -317,6 +322,25 @@ static inline void rig_time(struct rig *r, const struct rig_step *s)
 	wvm_core_tick(r->core, r->now_ns);
 }
 
+/* kill -9, and the next process of this node: a new boot, the same files. */
+static inline void rig_kill(struct rig *r)
+{
+	struct wvm_core_vm vm = *wvm_core_vm_at(r->core, 0);
+
+	if (!r->params.boot_first)
+		r->params.boot_first = r->params.boot;
+	r->params.boot++;
+	r->params.adopt = true;
+	memset(r->memory, 0xee, wvm_core_bytes(&r->params));
+	r->core = wvm_core_init(r->memory, &r->params);
+	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
+	wvm_core_adopt(r->core);
+	for (uint64_t page = 0; page < RIG_PAGES; page++)
+		wvm_core_adopt_home(r->core, 0, page);
+	wvm_core_adopt_home_end(r->core);
+	wvm_core_serve(r->core, true);
+}
+
 static inline void rig_input(struct rig *r, const struct rig_step *s)
 {
 	uint64_t counter;
@@ -358,6 +382,9 @@ static inline void rig_input(struct rig *r, const struct rig_step *s)
 		rig_assert(r, counter == s->version, "the counter is %lu", counter);
 		return;
 	case RIG_CALL: s->call(r); return;
+	case RIG_KILL: rig_kill(r); return;
+	case RIG_ADOPT: wvm_core_adopt_held(r->core, r->now_ns, 0, s->page, s->flags); return;
+	case RIG_ADOPTED: wvm_core_adopt_held_end(r->core, r->now_ns); return;
 	case RIG_OUT:
 	case RIG_END: break;
 	}
@@ -377,7 +404,7 @@ static inline void rig_do(struct rig *r, struct rig_step step)
 	if (step.op == RIG_OUT) {
 		rig_out(r, &step);
 	} else {
-		if (step.op != RIG_FAILED)
+		if (step.op != RIG_FAILED && step.op != RIG_KILL)
 			rig_quiet(r);
 		rig_input(r, &step);
 	}

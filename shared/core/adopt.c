@@ -1,0 +1,160 @@
+/*
+ * Taking a former life over. The entries say what was decided, the RAM file
+ * what had been carried out of it when the process ended:
+ *
+ *	entry          RAM file   what it means
+ *	Invalid        nothing    agreed
+ *	Invalid        page       its removal was not carried out: it is now. A FETCH before that
+ *	                          saves the bytes again: what programs stored since is in them
+ *	Shared, Mod.   page       agreed; where a DOWNGRADE is not acknowledged the protection
+ *	                          may be missing, and is made up for
+ *	Shared, Mod.   nothing    granted, never installed: no program saw it, it was never taken
+ *	... and coming page       the same, and the page is an older copy whose removal was to come
+ */
+#include "shared/core/core_int.h"
+
+static struct wvm_demand *written_back(struct wvm_core *core, uint32_t slot)
+{
+	struct wvm_demand *d = slot ? &core->demands[slot - 1] : NULL;
+
+	return d && d->state == WVM_DEMAND_WRITE_BACK ? d : NULL;
+}
+
+static void take_over(struct wvm_core *core, uint32_t index)
+{
+	const struct wvm_kept *k = &core->kept[index];
+	struct wvm_demand *d = &core->demands[index];
+	uint32_t vm = 0;
+
+	while (vm < core->vm_count && core->vms[vm].id != k->vm_id)
+		vm++;
+	WVM_ASSERT(vm < core->vm_count && k->page < core->vms[vm].pages);
+	*d = (struct wvm_demand){
+		.timer.kind = WVM_TIMER_DEMAND,
+		.page = k->page,
+		.txn = k->txn,
+		.grant = k->grant,
+		.version = k->version,
+		.vm = vm,
+		.steer = k->steer,
+		.type = k->keep ? WVM_MSG_DOWNGRADE : WVM_MSG_FETCH_AND_INVALIDATE,
+		.state = WVM_DEMAND_WRITE_BACK,
+		.keep = k->keep,
+	};
+	d->member = wvm_core_home_of(core, vm, k->page, &d->home_vnode);
+	wvm_held_of(core, vm, k->page)->demand = index + 1;
+	core->stats.adopted_written_back++;
+}
+
+void wvm_core_adopt(struct wvm_core *core)
+{
+	WVM_ASSERT(core->adopting && !core->serving);
+	wvm_undo_roll_back(core);
+	core->free_demand = 0;
+	for (uint32_t i = core->params.limits.demands; i-- > 0;) {
+		if (core->kept[i].used) {
+			take_over(core, i);
+			continue;
+		}
+		core->demands[i].next = core->free_demand;
+		core->free_demand = i + 1;
+	}
+	__builtin_memset(core->block_used, 0,
+			 (core->params.limits.holder_blocks + 63) / 64 * sizeof(*core->block_used));
+}
+
+void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	WVM_ASSERT(core->adopting && !core->serving && page < core->vms[vm].pages);
+	e->txn = 0;
+	if (!e->version)
+		return;
+	core->stats.pages_homed++;
+	core->stats.adopted_homed++;
+	for (uint32_t slot = e->more; slot; slot = core->blocks[slot - 1].next) {
+		uint64_t *word = &core->block_used[(slot - 1) / 64];
+		uint64_t bit = UINT64_C(1) << (slot - 1) % 64;
+
+		WVM_ASSERT(slot <= core->params.limits.holder_blocks && !(*word & bit));
+		*word |= bit;
+	}
+}
+
+void wvm_core_adopt_home_end(struct wvm_core *core)
+{
+	WVM_ASSERT(core->adopting && !core->free_block);
+	for (uint32_t i = core->params.limits.holder_blocks; i-- > 0;) {
+		if (core->block_used[i / 64] >> i % 64 & 1)
+			continue;
+		core->blocks[i].next = core->free_block;
+		core->free_block = i + 1;
+	}
+}
+
+/* It was granted and never came. */
+static void forget(struct wvm_core *core, struct wvm_held_page *h)
+{
+	h->state = WVM_HELD_INVALID;
+	h->coming = 0;
+	core->stats.adopted_dropped++;
+}
+
+void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page,
+			 bool present)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_demand *d = written_back(core, h->demand);
+
+	WVM_ASSERT(core->adopting && page < core->vms[vm].pages);
+	core->now_ns = now_ns;
+	if (d && (d->vm != vm || d->page != page))
+		d = NULL;
+	h->demand = d ? h->demand : 0;
+	h->request = 0;
+	h->hold_until_ns = h->lost_ns = 0;
+	h->pins = 0;
+	h->hold_shift = 0;
+	if (h->state != WVM_HELD_INVALID && (h->coming || !present)) {
+		WVM_ASSERT(!d);
+		forget(core, h);
+	}
+	if (h->state == WVM_HELD_INVALID) {
+		WVM_ASSERT(!d || !d->keep);
+		if (!present)
+			return;
+		wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+		if (d)
+			wvm_core_emit(core, WVM_ACT_SAVE, vm, page)->slot = h->demand - 1;
+		wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
+		return;
+	}
+	WVM_ASSERT(!d || (d->keep && h->state == WVM_HELD_SHARED));
+	if (d)
+		wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+	core->stats.adopted_held++;
+	(*(h->state == WVM_HELD_SHARED ? &core->stats.pages_shared
+				       : &core->stats.pages_modified))++;
+}
+
+bool wvm_core_adopt_pin(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+
+	WVM_ASSERT(core->adopting && page < core->vms[vm].pages);
+	if (h->state != WVM_HELD_MODIFIED || h->pins == UINT16_MAX)
+		return false;
+	h->pins++;
+	return true;
+}
+
+/* Every page has its actions carried out, so the bytes of write-backs can be sent again. */
+void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns)
+{
+	WVM_ASSERT(core->adopting && core->action_head == core->action_tail);
+	core->adopting = false;
+	for (uint32_t i = 0; i < core->params.limits.demands; i++)
+		if (written_back(core, i + 1))
+			wvm_core_timer_arm(&core->timers, &core->demands[i].timer, now_ns);
+}
