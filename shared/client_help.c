@@ -14,6 +14,9 @@
 #define HELPER_STACK      (256u * 1024)
 /* Messages per wakeup before the other descriptors are looked at again. */
 #define MESSAGES_PER_TURN 64u
+/* How long the master's next life may leave our ring full; its shard may be taking pages over. */
+#define RETURN_TRIES      10000u
+#define RETURN_PAUSE_US   1000u
 
 static void ring_bell(struct wvm *w)
 {
@@ -136,7 +139,8 @@ static void take_reply(struct wvm *w, const uint8_t *body, size_t len)
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (!r.token && r.result < 0)
-		report(w, NULL, "the new master did not take a mapping over; its accesses wait");
+		report(w, NULL,
+		       "the new master did not take a mapping or a pin over; its accesses wait");
 }
 
 static const char *reason_text(int reason)
@@ -197,6 +201,7 @@ static void lose_master(struct wvm *w)
 {
 	pthread_mutex_lock(&w->lock);
 	w->gone = true;
+	w->lives++;
 	pthread_cond_broadcast(&w->answered);
 	pthread_mutex_unlock(&w->lock);
 	report(w, NULL,
@@ -219,11 +224,23 @@ static int watch_file(struct wvm *w)
 	return fd;
 }
 
-/* The ranges as they are: this mm's page tables still say what the adopted holder knows. */
-static void remap_ranges(struct wvm *w)
+/* Nobody else sends before we are back, so the ring empties as the master reads it. */
+static void say(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req)
 {
+	for (unsigned i = 0; wvm_send(w, type, req) == -EBUSY && i < RETURN_TRIES; i++)
+		usleep(RETURN_PAUSE_US);
+}
+
+/*
+ * The ranges as they are: this mm's page tables still say what the adopted
+ * holder knows. Then the pins, and that this is all. The lock is held, since a
+ * request in between would be about what the master does not know yet.
+ */
+static void come_back(struct wvm *w)
+{
+	struct wvm_ring_req all_said = {0};
+
 	pthread_mutex_lock(&w->lock);
-	w->gone = false;
 	for (unsigned i = 0; i < WVM_RING_MAPS_MAX; i++) {
 		struct range *r = &w->ranges[i];
 		struct wvm_ring_req req = {.vm_id = r->vm_id,
@@ -233,8 +250,17 @@ static void remap_ranges(struct wvm *w)
 					   .addr = (uint64_t)(uintptr_t)r->addr};
 
 		if (r->state == RANGE_LIVE)
-			(void)wvm_send(w, WVM_RING_MAP, &req);
+			say(w, WVM_RING_MAP, &req);
 	}
+	for (unsigned i = 0; i < WVM_RING_PINS_MAX; i++) {
+		struct pinned *p = &w->pins[i];
+		struct wvm_ring_req req = {.vm_id = p->vm_id, .gpa = p->gpa, .len = p->len};
+
+		for (uint32_t n = 0; n < p->times; n++)
+			say(w, WVM_RING_PIN, &req);
+	}
+	say(w, WVM_RING_BACK, &all_said);
+	w->gone = false;
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -264,7 +290,7 @@ static bool rejoin(struct wvm *w)
 		w->boot_id = known; /* one that came to nothing changed no page either */
 		return false;
 	}
-	remap_ranges(w);
+	come_back(w);
 	return true;
 }
 

@@ -87,12 +87,13 @@ static int protect_present(struct wvm *w, int fd, const struct range *r)
 }
 
 /* Takes a place in the table for the range, or says why not. */
-static int reserve(struct wvm *w, const struct range *want, struct range **out)
+static int reserve(struct wvm *w, const struct range *want, struct range **out, unsigned *lives)
 {
 	struct range *free_one = NULL;
 	int ret = 0;
 
 	pthread_mutex_lock(&w->lock);
+	*lives = w->lives;
 	for (unsigned i = 0; i < WVM_RING_MAPS_MAX; i++) {
 		struct range *r = &w->ranges[i];
 
@@ -120,6 +121,19 @@ static void set_state(struct wvm *w, struct range *r, enum range_state state)
 	pthread_mutex_lock(&w->lock);
 	r->state = state;
 	pthread_mutex_unlock(&w->lock);
+}
+
+/* False: the master that was told of it is gone, and the next one does not know of it. */
+static bool go_live(struct wvm *w, struct range *r, unsigned lives)
+{
+	bool same;
+
+	pthread_mutex_lock(&w->lock);
+	same = w->lives == lives;
+	if (same)
+		r->state = RANGE_LIVE;
+	pthread_mutex_unlock(&w->lock);
+	return same;
 }
 
 static int find_vm(struct wvm *w, const struct range *r, struct wvm_ring_vm *vm)
@@ -233,6 +247,7 @@ err_unmap:
 void *wvm_map(struct wvm *w, uint16_t vm_id, uint64_t gpa, size_t len, unsigned mode)
 {
 	struct range want = {.vm_id = vm_id, .mode = mode, .gpa = gpa, .len = len};
+	unsigned lives;
 	struct range *r;
 	int ret;
 
@@ -244,15 +259,19 @@ void *wvm_map(struct wvm *w, uint16_t vm_id, uint64_t gpa, size_t len, unsigned 
 		errno = EINVAL;
 		return NULL;
 	}
-	ret = w->owner == getpid() ? reserve(w, &want, &r) : -ECONNREFUSED;
+	ret = w->owner == getpid() ? reserve(w, &want, &r, &lives) : -ECONNREFUSED;
 	if (ret) {
 		wvm_client_fail(ret, "cannot map: %s", strerror(-ret));
 		errno = -ret;
 		return NULL;
 	}
 	ret = map_range(w, r);
-	set_state(w, r, ret ? RANGE_FREE : RANGE_LIVE);
+	if (!ret && !go_live(w, r, lives)) {
+		ret = wvm_client_fail(-ECONNREFUSED, "the master is gone: try again");
+		munmap(r->addr, r->len);
+	}
 	if (ret) {
+		set_state(w, r, RANGE_FREE);
 		errno = -ret;
 		return NULL;
 	}
@@ -372,21 +391,88 @@ static int pin_request(struct wvm *w, void *addr, size_t len, struct wvm_ring_re
 	return ret;
 }
 
+/* The entry of a range, or a free one for it; NULL: all are taken. w->lock held. */
+static struct pinned *pin_entry(struct wvm *w, const struct wvm_ring_req *req)
+{
+	struct pinned *found = NULL;
+
+	for (unsigned i = 0; i < WVM_RING_PINS_MAX; i++) {
+		struct pinned *p = &w->pins[i];
+
+		if (!p->times)
+			found = found ? found : p;
+		else if (p->vm_id == req->vm_id && p->gpa == req->gpa && p->len == req->len)
+			return p;
+	}
+	return found;
+}
+
+/* Held by the life `lives`, or by none: then a pin that was answered is worth nothing. */
+static int note_pin(struct wvm *w, const struct wvm_ring_req *req, unsigned lives)
+{
+	struct pinned *p;
+	int ret = 0;
+
+	pthread_mutex_lock(&w->lock);
+	p = pin_entry(w, req);
+	if (w->lives != lives)
+		ret = -ECONNREFUSED;
+	else if (!p)
+		ret = -EOVERFLOW;
+	else
+		*p = (struct pinned){.vm_id = req->vm_id,
+				     .times = p->times + 1,
+				     .gpa = req->gpa,
+				     .len = req->len};
+	pthread_mutex_unlock(&w->lock);
+	return ret;
+}
+
+/* Before the master is asked: what is not noted ends with this life of it at the latest. */
+static void forget_pin(struct wvm *w, const struct wvm_ring_req *req)
+{
+	struct pinned *p;
+
+	pthread_mutex_lock(&w->lock);
+	p = pin_entry(w, req);
+	if (p && p->times)
+		p->times--;
+	pthread_mutex_unlock(&w->lock);
+}
+
+static unsigned lives_of(struct wvm *w)
+{
+	unsigned lives;
+
+	pthread_mutex_lock(&w->lock);
+	lives = w->lives;
+	pthread_mutex_unlock(&w->lock);
+	return lives;
+}
+
+/* Should it still be granted, nobody would end it. */
+static void cancel_pin(struct wvm *w, struct wvm_ring_req *req)
+{
+	pthread_mutex_lock(&w->lock);
+	req->token = 0;
+	(void)wvm_send(w, WVM_RING_UNPIN, req);
+	pthread_mutex_unlock(&w->lock);
+}
+
 int wvm_pin(struct wvm *w, void *addr, size_t len)
 {
 	struct wvm_ring_req req;
+	unsigned lives;
 	int ret = pin_request(w, addr, len, &req);
 
 	if (ret)
 		return ret;
+	lives = lives_of(w);
 	ret = (int)wvm_call(w, WVM_RING_PIN, &req, NULL, WVM_PIN_MS);
-	if (ret == -ETIMEDOUT) {
-		/* Should it still be granted, nobody would end it. */
-		pthread_mutex_lock(&w->lock);
-		req.token = 0;
-		(void)wvm_send(w, WVM_RING_UNPIN, &req);
-		pthread_mutex_unlock(&w->lock);
-	}
+	if (!ret)
+		ret = note_pin(w, &req, lives);
+	if (ret == -ETIMEDOUT || ret == -EOVERFLOW)
+		cancel_pin(w, &req);
 	return ret;
 }
 
@@ -395,5 +481,8 @@ int wvm_unpin(struct wvm *w, void *addr, size_t len)
 	struct wvm_ring_req req;
 	int ret = pin_request(w, addr, len, &req);
 
-	return ret ? ret : (int)wvm_call(w, WVM_RING_UNPIN, &req, NULL, WVM_CALL_MS);
+	if (ret)
+		return ret;
+	forget_pin(w, &req);
+	return (int)wvm_call(w, WVM_RING_UNPIN, &req, NULL, WVM_CALL_MS);
 }

@@ -39,6 +39,13 @@ struct range {
 	uint64_t gpa, len;
 };
 
+/* A range that wvm_pin() holds, so that it can be said to the master's next life. */
+struct pinned {
+	uint16_t vm_id;
+	uint32_t times; /* 0: free */
+	uint64_t gpa, len;
+};
+
 /* A request that waits for its answer. */
 struct call {
 	uint64_t token; /* 0: not in use */
@@ -70,10 +77,12 @@ struct wvm {
 	pthread_mutex_t lock; /* guards what follows; never held in a blocking call */
 	pthread_cond_t answered;
 	struct wvm_spsc_tx tx;
-	bool gone; /* no master: nothing will be answered */
+	bool gone;      /* no master: nothing will be answered */
+	unsigned lives; /* masters lost so far */
 	uint64_t next_token;
 	struct call calls[WVM_RING_CALLS_MAX];
 	struct range ranges[WVM_RING_MAPS_MAX];
+	struct pinned pins[WVM_RING_PINS_MAX];
 	wvm_error_fn *error_fn;
 	void *error_opaque;
 	struct wvm_stats last_stats;

@@ -38,13 +38,14 @@
 #include "shared/wavevm.h"
 
 #define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
-#define WVM_RING_LAYOUT 1u                    /* changes with any change of this file */
+#define WVM_RING_LAYOUT 2u                    /* changes with any change of this file */
 
 #define WVM_CLIENTS_MAX     64u
 #define WVM_RING_SHARDS_MAX 64u
 #define WVM_RING_VMS_MAX    8u
-#define WVM_RING_MAPS_MAX   16u /* ranges that one client may map */
-#define WVM_RING_CALLS_MAX  32u /* requests of one client without an answer */
+#define WVM_RING_MAPS_MAX   16u  /* ranges that one client may map */
+#define WVM_RING_PINS_MAX   256u /* different ranges that one client may hold pinned */
+#define WVM_RING_CALLS_MAX  32u  /* requests of one client without an answer */
 #define WVM_RING_ADOPTS_MAX 8u
 #define WVM_RING_RAM_PATH   232u
 
@@ -138,6 +139,11 @@ enum wvm_ring_msg {
 	WVM_RING_STATS = 5, /* reply data: struct wvm_stats */
 	WVM_RING_WHERE = 6, /* reply result: node id */
 	WVM_RING_DETACH = 7,
+	/*
+	 * To a master that took a former life over: every MAP and PIN that held
+	 * then has been said again. Not answered.
+	 */
+	WVM_RING_BACK = 8,
 	/* master to client */
 	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
 	WVM_RING_ERROR = 65, /* struct wvm_ring_error */

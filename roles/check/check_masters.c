@@ -28,7 +28,8 @@ static const char *const fresh[] = {"--fresh", NULL};
 /* Lines of a start that are no errors. */
 static bool tells(const char *line)
 {
-	return strstr(line, "shard 0: cpu ") || strstr(line, "_master: io_uring and");
+	return (strstr(line, "_master: shard ") && strstr(line, ", NUMA node ")) ||
+	       strstr(line, "_master: io_uring and");
 }
 
 /* Exit status 1, nothing on stdout, and one line of error with `text` in it. */
@@ -370,21 +371,66 @@ static void expect_all_zero(struct program *p)
 		     load(base + i * PAGE_WORDS));
 }
 
-START_TEST(what_a_killed_cluster_left_is_refused_without_fresh_and_discarded_with_it)
+static void expect_some(struct program *p)
+{
+	uint64_t *base = program_map(p, GPA, 64 * PAGE);
+
+	for (unsigned i = 0; i < 64; i++)
+		NEED(p, load(base + i * PAGE_WORDS) == i + 1, "page %u: %lu", i,
+		     load(base + i * PAGE_WORDS));
+}
+
+static void start_three(const char *const more[])
+{
+	for (unsigned i = 0; i < 3; i++)
+		cluster_node_start(&cluster, i, more);
+	for (unsigned i = 0; i < 3; i++)
+		cluster_node_await(&cluster, i);
+}
+
+START_TEST(what_a_killed_cluster_left_is_taken_over_also_when_its_programs_are_gone)
 {
 	struct arena *a = arena_new(0);
 
 	cluster_start(&cluster, NULL);
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, use_some, NULL);
 	cluster_kill(&cluster);
-	for (unsigned i = 0; i < 3; i++) {
-		refused(i, NULL, NULL, "--fresh");
-		refused(i, NULL, NULL, "--fresh"); /* the refusal has not cleaned up */
-	}
-	for (unsigned i = 0; i < 3; i++)
-		cluster_node_start(&cluster, i, fresh);
-	for (unsigned i = 0; i < 3; i++)
-		cluster_node_await(&cluster, i);
+	start_three(NULL);
+	programs_run(&cluster, a, (const unsigned[]){2, 0, 1}, 3, expect_some, NULL);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* A start that is refused says in what it differs, and leaves all as it is. */
+START_TEST(what_a_killed_master_left_is_refused_to_one_of_another_shape)
+{
+	static const char *const two_shards[] = {"--shards", "2", NULL};
+	static const char *const another_vm[] = {"--vm", "2:1G", NULL};
+	struct arena *a = arena_new(0);
+	unsigned files;
+
+	cluster_start(&cluster, NULL);
+	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, use_some, NULL);
+	cluster_node_end(&cluster, 0, SIGKILL);
+	files = cluster_node_files(&cluster, 0);
+	refused(0, two_shards, NULL, "--shards");
+	refused(0, another_vm, NULL, "--vm");
+	ck_assert_uint_eq(cluster_node_files(&cluster, 0), files);
+	cluster_node_start(&cluster, 0, NULL);
+	cluster_node_await(&cluster, 0);
+	programs_run(&cluster, a, (const unsigned[]){2, 0, 1}, 3, expect_some, NULL);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+START_TEST(what_a_killed_cluster_left_is_discarded_by_fresh)
+{
+	struct arena *a = arena_new(0);
+
+	cluster_start(&cluster, NULL);
+	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, use_some, NULL);
+	cluster_kill(&cluster);
+	start_three(fresh);
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, expect_all_zero, NULL);
 	cluster_stop(&cluster);
 	for (unsigned i = 0; i < 3; i++)
@@ -642,8 +688,9 @@ static Suite *masters_suite(void)
 	tcase_add_test(t,
 		       a_master_that_ends_under_a_program_leaves_nothing_and_the_program_is_told);
 	tcase_add_test(t, a_master_that_waits_for_the_others_ends_cleanly_too);
-	tcase_add_test(t,
-		       what_a_killed_cluster_left_is_refused_without_fresh_and_discarded_with_it);
+	tcase_add_test(t, what_a_killed_cluster_left_is_taken_over_also_when_its_programs_are_gone);
+	tcase_add_test(t, what_a_killed_master_left_is_refused_to_one_of_another_shape);
+	tcase_add_test(t, what_a_killed_cluster_left_is_discarded_by_fresh);
 	t = cluster_tcase(s, "operator", 60);
 	tcase_add_test(t, help_and_version_are_on_stdout_with_status_0);
 	tcase_add_test(t, systemd_is_told_when_it_serves_and_when_it_stops);

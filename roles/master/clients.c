@@ -227,6 +227,8 @@ static void attach(struct client *cl, const struct wvm_ring_claim *claim)
 	pid_t pid = wvm_slot_owner(all, cl->index);
 	int ret;
 
+	if (all->adopting && pid && pid != cl->awaited)
+		return; /* wvm_clients_adopted() scans again */
 	cl->claim = claim->claim;
 	if (!pid)
 		return; /* nobody holds the slot: what a dead client left */
@@ -542,6 +544,9 @@ int wvm_clients_start(struct wvm_clients *all)
 
 	if (ret)
 		return ret;
+	all->adopting = all->conf.adopts[0];
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
+		all->client[i].awaited = wvm_slot_owner(all, i);
 	all->header.boot_id = all->conf.boot_id;
 	ret = write_header(all);
 	if (!ret)
@@ -558,13 +563,50 @@ unsigned wvm_clients_count(const struct wvm_clients *all)
 	return n;
 }
 
-unsigned wvm_clients_awaited(struct wvm_clients *all)
+unsigned wvm_clients_awaited(struct wvm_clients *all, int *pid)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
-		n += all->client[i].state == CLIENT_FREE && wvm_slot_owner(all, i);
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++) {
+		struct client *cl = &all->client[i];
+
+		if (!cl->awaited || cl->back)
+			continue;
+		if (cl->state == CLIENT_FREE && wvm_slot_owner(all, i) != cl->awaited) {
+			cl->awaited = 0; /* it died, or detached */
+			continue;
+		}
+		if (pid)
+			*pid = (int)cl->awaited;
+		n++;
+	}
 	return n;
+}
+
+void wvm_clients_each_pin(struct wvm_clients *all, wvm_clients_pin_fn *fn, void *ctx)
+{
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
+		for (unsigned k = 0; k < PINS_MAX; k++) {
+			const struct pin *p = &all->client[i].pins[k];
+
+			if (p->state == PIN_HELD)
+				fn(ctx, wvm_memory_vm_at(all->conf.memory, p->vm_index), p->first,
+				   p->count);
+		}
+}
+
+void wvm_clients_adopted(struct wvm_clients *all)
+{
+	all->adopting = false;
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++) {
+		struct client *cl = &all->client[i];
+
+		cl->awaited = 0;
+		cl->back = false;
+		if (cl->state == CLIENT_LIVE)
+			wvm_client_serve_later(cl);
+	}
+	scan_later(all);
 }
 
 int wvm_clients_pid(const struct wvm_clients *all, unsigned client)

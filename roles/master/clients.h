@@ -102,11 +102,22 @@ void wvm_clients_reply(struct wvm_clients *c, unsigned shard, unsigned client, u
 unsigned wvm_clients_count(const struct wvm_clients *c);
 
 /*
- * Processes that hold a slot of a former life and have not come back. A master
- * that has adopted pages serves none of them until this is 0, or it gives up on
- * whoever does not come within a bound of its own. On shard 0; 64 system calls.
+ * Processes that live, hold a slot of a former life, and have not come back with
+ * all that they had mapped and pinned. A master that has adopted pages acts on
+ * none of them until this is 0: it would miss an address space. *pid (may be
+ * NULL) is one of them. On shard 0; 64 system calls.
  */
-unsigned wvm_clients_awaited(struct wvm_clients *c);
+unsigned wvm_clients_awaited(struct wvm_clients *c, int *pid);
+
+/*
+ * Ranges pinned by those who came back, for whoever takes pages over; while
+ * nothing else changes them: after awaited is 0, before wvm_clients_adopted().
+ */
+typedef void wvm_clients_pin_fn(void *ctx, struct wvm_mem *vm, uint64_t first, uint64_t count);
+void wvm_clients_each_pin(struct wvm_clients *c, wvm_clients_pin_fn *fn, void *ctx);
+
+/* The pages are taken over: requests are served, and other programs may attach. On shard 0. */
+void wvm_clients_adopted(struct wvm_clients *c);
 
 /* The process of a client index, 0 when nobody has it. On shard 0. */
 int wvm_clients_pid(const struct wvm_clients *c, unsigned client);

@@ -20,7 +20,7 @@
 #include "shared/client_ring.h"
 #include "shared/spsc.h"
 
-#define PINS_MAX 256u /* ranges that one client holds or asks for */
+#define PINS_MAX WVM_RING_PINS_MAX /* ranges that one client holds or asks for */
 
 /* Notes of a shard that wait for room in shard 0's inbox. */
 #define OUTBOX_MAX        4096u
@@ -88,6 +88,8 @@ struct client {
 	enum client_state state;
 	uint64_t claim; /* the last claim of this slot that was looked at */
 	pid_t pid;
+	pid_t awaited; /* the process that had the slot when we began, until it is back or gone */
+	bool back;     /* it has said all that it had mapped and pinned */
 	bool attached, want_leave, muted;
 	struct wvm_pidwatch watch;
 	struct wvm_doorbell in, out;
@@ -135,6 +137,7 @@ struct wvm_clients {
 	struct wvm_task task; /* work that is to be looked at again */
 	uint64_t retry_orders, retry_serve;
 	bool retry_scan;
+	bool adopting; /* only clients of former lives are heard, until all of them are back */
 	uint64_t serial;
 	uint8_t body[WVM_CHANNEL_CAPACITY / 2];      /* a message being taken */
 	struct wvm_ring_slot slots[WVM_CLIENTS_MAX]; /* a copy, while scanning */

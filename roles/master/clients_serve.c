@@ -14,7 +14,7 @@ void wvm_client_reply(struct client *cl, uint64_t token, int64_t result, const v
 {
 	struct wvm_ring_reply r = {.token = token, .result = result};
 
-	if (!cl->out_open || !cl->channel || cl->state == CLIENT_MUTE)
+	if (!cl->out_open || !cl->channel || cl->state == CLIENT_MUTE || (!token && result >= 0))
 		return;
 	/* At most WVM_RING_CALLS_MAX answers are under way: a full ring is the client's fault. */
 	if (wvm_spsc_push2(&cl->tx, WVM_RING_REPLY, &r, sizeof(r), data, len)) {
@@ -136,6 +136,21 @@ static int pin_range(struct client *cl, const struct wvm_ring_req *r, struct wvm
 	return 0;
 }
 
+/* Pinned in the former life: the shards are told before any page is acted on. */
+static int64_t say_pinned(struct client *cl, const struct pin *want)
+{
+	struct pin *p = find_pin(cl, PIN_HELD, want);
+
+	if (p)
+		return p->nested == UINT16_MAX - 1 ? -EOVERFLOW : (p->nested++, 0);
+	p = find_pin(cl, PIN_FREE, NULL);
+	if (!p)
+		return -EOVERFLOW;
+	*p = *want;
+	p->state = PIN_HELD;
+	return 0;
+}
+
 static int64_t do_pin(struct client *cl, const struct wvm_ring_req *r, bool *later)
 {
 	struct wvm_clients *all = cl->all;
@@ -149,6 +164,8 @@ static int64_t do_pin(struct client *cl, const struct wvm_ring_req *r, bool *lat
 		return ret;
 	if (!all->conf.ops->pin || !all->conf.ops->unpin)
 		return -ENOTSUP;
+	if (all->adopting)
+		return say_pinned(cl, &want);
 	p = find_pin(cl, PIN_HELD, &want);
 	if (p)
 		return p->nested == UINT16_MAX - 1 ? -EOVERFLOW : (p->nested++, 0);
@@ -245,6 +262,7 @@ static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_re
 	case WVM_RING_UNMAP: do_map(cl, ORDER_UNMAP, r); return;
 	case WVM_RING_DETACH: wvm_client_order(cl, ORDER_LEAVE, NULL, r->token); return;
 	case WVM_RING_STATS: do_stats(cl, r->token); return;
+	case WVM_RING_BACK: cl->back = cl->all->adopting; return;
 	case WVM_RING_PIN: result = do_pin(cl, r, &later); break;
 	case WVM_RING_UNPIN: result = do_unpin(cl, r, &later); break;
 	case WVM_RING_WHERE: result = do_where(cl, r); break;
@@ -263,7 +281,7 @@ void wvm_client_serve(struct client *cl)
 		int len;
 
 		if (cl->state != CLIENT_LIVE || cl->run.order.kind != ORDER_NONE ||
-		    cl->owed_count == WVM_RING_CALLS_MAX)
+		    cl->owed_count == WVM_RING_CALLS_MAX || cl->back)
 			return;
 		len = wvm_spsc_pop(&cl->rx, &type, cl->all->body, sizeof(cl->all->body));
 		if (len == -EAGAIN)

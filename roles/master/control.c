@@ -92,7 +92,9 @@ static json_t *status_json(const struct wvm_node *n)
 	set(o, "node", n->options->phys_id);
 	json_object_set_new(o, "version", json_string(WVM_VERSION));
 	set(o, "protocol", WVM_PROTOCOL_VERSION);
-	json_object_set_new(o, "state", json_string(states[n->join.state]));
+	json_object_set_new(
+		o, "state",
+		json_string(n->adoption.active ? "taking over" : states[n->join.state]));
 	set(o, "epoch", WVM_STATIC_EPOCH);
 	set(o, "boot", n->boot);
 	set(o, "uptime_s", (wvm_now_ns() - n->started_ns) / 1000000000);

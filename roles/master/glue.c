@@ -75,6 +75,11 @@ static void send_page(struct wvm_node_shard *s, uint32_t member, struct wvm_msg 
 	}
 }
 
+unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page)
+{
+	return (unsigned)((page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT)) % node->shard_count);
+}
+
 /* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
 static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 {
@@ -85,7 +90,7 @@ static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 	case WVM_MSG_WRITE_BACK:
 	case WVM_MSG_NOT_HELD:
 	case WVM_MSG_LOST: return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
-	default: return (msg->gpa >> WVM_RANGE_SHIFT) % node->shard_count;
+	default: return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
 	}
 }
 
@@ -224,10 +229,21 @@ static void drop(struct wvm_node_shard *s, enum wvm_drop reason)
 	s->drops[reason]++;
 }
 
-static void became_ready(struct wvm_node *node)
+/* The home may answer: no earlier than the next life can know that this one did. */
+static void serve(struct wvm_node *node)
 {
+	node->serving = true;
+	__atomic_store_n(&node->state.life->served, 1, __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < node->shard_count; i++)
 		wvm_core_serve(node->shards[i].core, true);
+	wvm_node_ready(node);
+}
+
+void wvm_node_ready(struct wvm_node *node)
+{
+	if (node->ready || node->adoption.active || !node->serving)
+		return;
+	node->ready = true;
 	printf("wavevm_node_master: ready, node %u with %u of %u vnodes, ring %s\n",
 	       node->options->phys_id, node->members.list[node->self].vnodes,
 	       node->topology.vnode_count, node->options->ring_path);
@@ -238,7 +254,7 @@ static void became_ready(struct wvm_node *node)
 static void join_changed(struct wvm_node *node)
 {
 	if (node->join.state == WVM_JOIN_SERVING) {
-		became_ready(node);
+		serve(node);
 	} else if (node->join.state == WVM_JOIN_REFUSED) {
 		wvm_log("node %u used memory of an earlier life of this node, which is gone (%llu "
 			"grants); stop all nodes and start the cluster anew",
@@ -280,8 +296,8 @@ void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns)
 		send_segment(s, member, &msg, NULL);
 	if (wvm_join_deadline(&node->join) != UINT64_MAX)
 		wvm_shard_arm_at(s->shard, timer, wvm_join_deadline(&node->join));
-	else if (node->members.count == 1)
-		became_ready(node);
+	else if (node->join.state == WVM_JOIN_SERVING && !node->serving)
+		serve(node); /* nobody was to be asked */
 }
 
 /* A PING comes back to its sender; nothing else happens. */
@@ -392,8 +408,11 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 {
 	struct wvm_node_shard *s =
 		(struct wvm_node_shard *)((char *)hook - offsetof(struct wvm_node_shard, hook));
-	uint64_t due = wvm_core_deadline(s->core);
 	bool more = wvm_pins_turn(s);
+	uint64_t due;
+
+	wvm_adopt_turn(s);
+	due = wvm_core_deadline(s->core);
 
 	if (due == s->armed_ns)
 		return more;
@@ -414,6 +433,8 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 	struct wvm_node_shard *s = &node->shards[shard];
 	uint32_t index = wvm_node_vm_index(node, vm);
 
+	if (s->adopting)
+		return; /* wvm_adopt_turn() wakes all who wait, and the fault comes again */
 	/* No room for one more request: the thread tries its access again. */
 	if (!wvm_core_fault(s->core, s->shard->now_ns, index, page, write, client))
 		wvm_mem_wake(vm, page, UINT64_C(1) << client);

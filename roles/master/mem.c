@@ -355,6 +355,22 @@ uint64_t wvm_mem_mappers(struct wvm_mem *vm, uint64_t page)
 	return mask;
 }
 
+void wvm_mem_wake_all(struct wvm_memory *node, unsigned shard)
+{
+	struct mem_shard *sh = &node->shard[shard];
+	unsigned c;
+
+	for_each_client(c, sh->known) for (unsigned i = 0; i < sh->client[c].maps; i++)
+		wake_range(sh, c, sh->client[c].map[i].base, sh->client[c].map[i].len);
+}
+
+uint64_t wvm_mem_next_present(struct wvm_mem *vm, uint64_t page)
+{
+	off_t at = lseek(vm->fd, (off_t)(page * WVM_PAGE_SIZE), SEEK_DATA);
+
+	return at < 0 ? UINT64_MAX : (uint64_t)at / WVM_PAGE_SIZE;
+}
+
 bool wvm_mem_present(struct wvm_mem *vm, uint64_t page)
 {
 	off_t at = (off_t)(page * WVM_PAGE_SIZE);

@@ -137,6 +137,10 @@ int wvm_mem_map_del(struct wvm_memory *node, unsigned shard, unsigned client, ui
 /* What a fault address of a client means. 0, -ENOENT (not in a range of this client). */
 int wvm_mem_find(struct wvm_memory *node, unsigned shard, unsigned client, uint64_t addr,
 		 struct wvm_mem **vm, uint64_t *page);
+/* Wakes every thread that waits anywhere in this shard's ranges: its fault comes again. */
+void wvm_mem_wake_all(struct wvm_memory *node, unsigned shard);
+/* The first page from `page` on that the RAM file has, UINT64_MAX: none. */
+uint64_t wvm_mem_next_present(struct wvm_mem *vm, uint64_t page);
 /* Clients that map the page. */
 uint64_t wvm_mem_mappers(struct wvm_mem *vm, uint64_t page);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ring/post.h"
+#include "shared/crc32c.h"
 #include "shared/wire.h"
 
 #define IP_UDP_HEADERS 28u
@@ -147,7 +148,7 @@ static int open_vms(struct wvm_node *n, char *err, size_t err_len)
 
 		snprintf(path, sizeof(path), "%s.%u", o->shm_file, o->vms[i].id);
 		r = wvm_mem_open(n->memory, &n->vms[i], o->vms[i].id, path, vm_size(n, &o->vms[i]),
-				 WVM_MEM_EMPTY, err, err_len);
+				 n->state.adopting ? WVM_MEM_ADOPT : WVM_MEM_EMPTY, err, err_len);
 		if (r)
 			return r;
 		n->vm_count++;
@@ -169,24 +170,102 @@ static int map_vm_state(struct wvm_node *n, struct wvm_core_vm *vms, char *err, 
 	return 0;
 }
 
+/* ---- the former life ------------------------------------------------------------------- */
+
+static struct wvm_core_params core_params(const struct wvm_node *n, unsigned index)
+{
+	struct wvm_core_params p = {.members = &n->members,
+				    .slices = &n->slices,
+				    .self = n->self,
+				    .epoch = WVM_STATIC_EPOCH,
+				    .boot = n->boot ? n->boot : 1, /* not known yet: no matter */
+				    .shard = (uint8_t)index};
+
+	wvm_core_default_limits(&p.limits);
+	wvm_core_default_times(&p.times);
+	return p;
+}
+
+/* Who the members are decides which pages have their home here, and what an index means. */
+static uint64_t members_hash(const struct wvm_node *n)
+{
+	size_t bytes = n->members.count * sizeof(*n->member_list);
+	uint32_t list = wvm_crc32c(0, n->member_list, bytes);
+
+	return (uint64_t)list << 32 | n->self << 16 | (n->members.count & 0xffff);
+}
+
+static struct wvm_life_shape life_shape(const struct wvm_node *n)
+{
+	const struct wvm_master_options *o = n->options;
+	struct wvm_core_params p = core_params(n, 0);
+	struct wvm_life_shape shape = {.layout = WVM_LIFE_LAYOUT,
+				       .shards = n->shard_count,
+				       .members = members_hash(n),
+				       .durable_bytes = wvm_core_durable_bytes(&p),
+				       .vm_count = o->vm_count};
+
+	for (unsigned i = 0; i < o->vm_count; i++) {
+		shape.vms[i].id = o->vms[i].id;
+		shape.vms[i].size = vm_size(n, &o->vms[i]);
+	}
+	return shape;
+}
+
+/* Files first, then the boot: a number is not used up by a start that is refused. */
+static int open_state(struct wvm_node *n, const struct wvm_life_shape *shape, char *err,
+		      size_t err_len)
+{
+	const struct wvm_master_options *o = n->options;
+	int r = wvm_state_open(&n->state, o->shm_file, o->fresh, shape, err, err_len);
+
+	if (r)
+		return r;
+	n->keep_files = n->state.adopting;
+	r = wvm_state_boot(o->state_dir, o->phys_id, &n->boot, err, err_len);
+	if (r)
+		return r;
+	if (n->state.adopting && n->boot <= n->state.life->boot_first) {
+		snprintf(err, err_len,
+			 "%s/boot.%u: %u is not above %u, the boot whose pages are to be taken "
+			 "over: put the former number back, or stop all nodes and start each with "
+			 "--fresh",
+			 o->state_dir, o->phys_id, n->boot, n->state.life->boot_first);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Every file is there. Those of a former life are taken over as far as they can be by now. */
+static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, char *err,
+		      size_t err_len)
+{
+	int r;
+
+	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot);
+	if (!n->state.adopting) {
+		wvm_state_publish(&n->state, shape, n->boot);
+		return 0;
+	}
+	r = wvm_adopt_home(n, err, err_len);
+	if (!r && n->state.life->served)
+		wvm_join_resume(&n->join);
+	return r;
+}
+
 /* ---- shards ---------------------------------------------------------------------------- */
 
 static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_vm *vms, char *err,
 		     size_t err_len)
 {
 	struct wvm_node_shard *s = &n->shards[index];
-	struct wvm_core_params p = {.members = &n->members,
-				    .slices = &n->slices,
-				    .self = n->self,
-				    .epoch = WVM_STATIC_EPOCH,
-				    .boot = n->boot,
-				    .shard = (uint8_t)index};
+	struct wvm_core_params p = core_params(n, index);
 	char name[32];
 	void *outbox;
 	int r;
 
-	wvm_core_default_limits(&p.limits);
-	wvm_core_default_times(&p.times);
+	p.adopt = n->state.adopting;
+	p.boot_first = p.adopt ? n->state.life->boot_first : n->boot;
 	if (getrandom(&p.seed, sizeof(p.seed), 0) != sizeof(p.seed))
 		p.seed = wvm_now_ns();
 	snprintf(name, sizeof(name), "%u.outbox", index);
@@ -196,6 +275,10 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 		return r;
 	s->outbox = outbox;
 	p.outbox = outbox;
+	snprintf(name, sizeof(name), "%u.durable", index);
+	r = wvm_state_map(&n->state, name, wvm_core_durable_bytes(&p), &p.durable, err, err_len);
+	if (r)
+		return r;
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
 	if (!s->core_memory) {
 		snprintf(err, err_len, "no memory for shard %u", index);
@@ -319,6 +402,8 @@ static void on_started(struct wvm_shard *self, void *ctx, const void *data, size
 		kill(getpid(), SIGTERM);
 		return;
 	}
+	if (n->adoption.active)
+		wvm_adopt_begin(n, self->now_ns);
 	n->join_timer.fire = wvm_node_join_timer;
 	wvm_node_join_timer(&n->join_timer, self->now_ns);
 }
@@ -336,7 +421,12 @@ static int open_clients(struct wvm_node *n, char *err, size_t err_len)
 	for (unsigned i = 0; i < n->shard_count; i++)
 		shards[i] = n->shards[i].shard;
 	/* Differs from every former life's, also when the state directory was lost. */
-	conf.boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
+	n->boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
+	conf.boot_id = n->boot_id;
+	if (n->state.adopting)
+		memcpy(conf.adopts, n->state.life->ids[n->state.life->current & 1],
+		       sizeof(conf.adopts));
+	wvm_life_begin(n->state.life, n->boot_id, n->state.adopting);
 	return wvm_clients_open(&n->clients, &conf, err, err_len);
 }
 
@@ -344,19 +434,22 @@ static int build(struct wvm_node *n, char *err, size_t err_len)
 {
 	const struct wvm_master_options *o = n->options;
 	struct wvm_core_vm vms[WVM_MASTER_VMS_MAX];
+	struct wvm_life_shape shape;
 	int r;
 
 	n->shard_count = o->shards;
 	if ((r = load_topology(n, err, err_len)) || (r = make_members(n, err, err_len)) ||
-	    (r = choose_mtu(n, err, err_len)) || (r = make_shards(n, err, err_len)) ||
-	    (r = wvm_state_open(&n->state, o->shm_file, o->fresh, err, err_len)) ||
-	    (r = wvm_state_boot(o->state_dir, o->phys_id, &n->boot, err, err_len)) ||
-	    (r = open_vms(n, err, err_len)) || (r = map_vm_state(n, vms, err, err_len)))
+	    (r = choose_mtu(n, err, err_len)) || (r = make_shards(n, err, err_len)))
+		return r;
+	shape = life_shape(n);
+	if ((r = open_state(n, &shape, err, err_len)) || (r = open_vms(n, err, err_len)) ||
+	    (r = map_vm_state(n, vms, err, err_len)))
 		return r;
 	for (unsigned i = 0; i < n->shard_count; i++)
 		if ((r = make_core(n, i, vms, err, err_len)))
 			return r;
-	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot);
+	if ((r = begin_life(n, &shape, err, err_len)))
+		return r;
 	if ((r = wvm_control_open(&n->control, n, err, err_len)))
 		return r;
 	return open_clients(n, err, err_len);
@@ -364,8 +457,10 @@ static int build(struct wvm_node *n, char *err, size_t err_len)
 
 static void unbuild(struct wvm_node *n)
 {
+	bool remove = !n->keep_files;
+
 	if (n->clients)
-		wvm_clients_close(n->clients, true);
+		wvm_clients_close(n->clients, remove);
 	wvm_control_close(n->control);
 	for (unsigned i = 0; i < n->shard_count; i++) {
 		struct wvm_node_shard *s = &n->shards[i];
@@ -375,11 +470,12 @@ static void unbuild(struct wvm_node *n)
 		free(s->core_memory);
 		wvm_pins_free(s);
 	}
-	for (unsigned i = 0; i < n->vm_count; i++)
+	for (unsigned i = 0; remove && i < n->vm_count; i++)
 		wvm_mem_unlink(n->vms[i]);
 	if (n->memory)
 		wvm_memory_free(n->memory);
-	wvm_state_close(&n->state, true);
+	wvm_state_close(&n->state, remove);
+	wvm_adopt_free(n);
 	free(n->member_list);
 	free(n->addresses);
 	free(n->join_answered);

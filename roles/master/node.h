@@ -10,6 +10,7 @@
 
 #include "ring/shard.h"
 #include "ring/udp.h"
+#include "roles/master/adopt.h"
 #include "roles/master/clients.h"
 #include "roles/master/mem.h"
 #include "roles/master/options.h"
@@ -34,6 +35,7 @@ struct wvm_node_shard {
 	void *core_memory;
 	uint8_t *outbox;
 	unsigned index;
+	bool adopting; /* atomic; the former life's pages are not taken over yet: see adopt.h */
 	char name[24]; /* of the thread; the kernel takes 15 bytes */
 	struct wvm_hook hook;
 	struct wvm_timer timer; /* the core's next deadline */
@@ -56,6 +58,7 @@ struct wvm_node {
 	struct wvm_slices slices;
 	uint32_t self;
 	uint16_t boot;
+	uint64_t boot_id; /* of the ring file */
 	unsigned mtu;
 	unsigned segment; /* page bytes per datagram */
 	struct wvm_kernel kernel;
@@ -70,6 +73,10 @@ struct wvm_node {
 	struct wvm_join join; /* shard 0 */
 	uint8_t *join_answered;
 	struct wvm_timer join_timer;
+	struct wvm_adoption adoption;
+	bool serving;    /* as home */
+	bool ready;      /* announced: holder and home serve */
+	bool keep_files; /* they are a former life's, and not taken over yet */
 	struct wvm_control *control;
 	uint64_t started_ns;
 	int exit_status;
@@ -82,7 +89,10 @@ struct wvm_node {
 int wvm_node_start(struct wvm_node *node, const struct wvm_master_options *options, char *err,
 		   size_t err_len);
 
-/* Stops the shards, says goodbye to the clients, removes the files. */
+/*
+ * Stops the shards, says goodbye to the clients, removes the files; not those of
+ * a former life that it had not taken over yet.
+ */
 void wvm_node_stop(struct wvm_node *node);
 
 /* glue.c */
@@ -93,6 +103,10 @@ void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns);
 void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns);
 /* Takes the core's actions and carries them out. After every input to the core. */
 void wvm_node_drain(struct wvm_node_shard *s);
+/* Says that this node serves, once all of it does. On shard 0. */
+void wvm_node_ready(struct wvm_node *node);
+/* The shard that is the holder of a page. */
+unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page);
 /* The index that the core knows a VM by. */
 uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm);
 

@@ -20,7 +20,7 @@ struct part_message {
 
 static bool mine(const struct wvm_node_shard *s, uint64_t page)
 {
-	return (page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT)) % s->node->shard_count == s->index;
+	return wvm_holder_shard(s->node, page) == s->index;
 }
 
 static void release(struct wvm_node_shard *s, uint32_t vm, uint64_t first, uint64_t end)
@@ -35,6 +35,10 @@ static void on_release(struct wvm_shard *self, void *ctx, const void *data, size
 	struct wvm_node_shard *s = ctx;
 	const struct part_message *m = data;
 
+	/* Of a program that died before its pins were taken over: there is nothing to release. */
+	wvm_adopt_turn(s);
+	if (s->adopting)
+		return;
 	release(s, m->vm, m->first, m->first + m->count);
 	wvm_node_drain(s);
 }

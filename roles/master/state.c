@@ -12,6 +12,8 @@
 
 #define MARK "state" /* <prefix>.state exists as long as the other files mean something */
 
+#define LIFE_BYTES 4096u
+
 static int failed(int error, const char *path, const char *step, char *err, size_t err_len)
 {
 	snprintf(err, err_len, "%s: cannot %s: %s", path, step, strerror(error));
@@ -20,7 +22,7 @@ static int failed(int error, const char *path, const char *step, char *err, size
 
 static void remove_left_over(const char *prefix)
 {
-	static const char *const kinds[] = {"home", "units", "held", "store", "outbox"};
+	static const char *const kinds[] = {"home", "units", "held", "store", "outbox", "durable"};
 	char pattern[256];
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -85,30 +87,107 @@ static int take_mark(const char *path, int *out, bool *stale, char *err, size_t 
 	}
 }
 
-int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh, char *err, size_t err_len)
+static int map_life(struct wvm_state *s, const char *path, char *err, size_t err_len)
 {
+	void *at;
+
+	if (ftruncate(s->lock_fd, LIFE_BYTES))
+		return failed(errno, path, "make it one page long", err, err_len);
+	at = mmap(NULL, LIFE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->lock_fd, 0);
+	if (at == MAP_FAILED)
+		return failed(errno, path, "map it", err, err_len);
+	s->life = at;
+	return 0;
+}
+
+/* What of the command line or the topology is not as it was. */
+static const char *difference(const struct wvm_life_shape *was, const struct wvm_life_shape *is)
+{
+	if (was->layout != is->layout || was->durable_bytes != is->durable_bytes)
+		return "by another version of wavevm_node_master";
+	if (was->shards != is->shards)
+		return "with another number of --shards";
+	if (was->members != is->members)
+		return "as a node of another topology";
+	if (was->vm_count != is->vm_count || memcmp(was->vms, is->vms, sizeof(was->vms)))
+		return "with other VMs (--vm)";
+	return NULL;
+}
+
+int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh,
+		   const struct wvm_life_shape *shape, char *err, size_t err_len)
+{
+	const char *other;
 	char path[256];
 	bool stale;
-	int fd = -1, r;
+	int r;
 
 	memset(s, 0, sizeof(*s));
 	snprintf(path, sizeof(path), "%s." MARK, prefix);
-	r = take_mark(path, &fd, &stale, err, err_len);
+	r = take_mark(path, &s->lock_fd, &stale, err, err_len);
+	if (!r) {
+		r = map_life(s, path, err, err_len);
+		if (r)
+			close(s->lock_fd);
+	}
 	if (r)
 		return r;
-	if (stale && !fresh) {
-		snprintf(err, err_len,
-			 "%s: a master that was killed left its pages here, and other nodes may "
-			 "still use them; stop all nodes, then start each with --fresh",
-			 path);
-		close(fd);
+	s->adopting = stale && !fresh && s->life->magic == WVM_LIFE_MAGIC;
+	other = s->adopting ? difference(&s->life->shape, shape) : NULL;
+	if (other) {
+		snprintf(
+			err, err_len,
+			"%s: a master that was killed left its pages here, and it ran %s: start it "
+			"as it was to go on with them, or stop all nodes and start each with "
+			"--fresh",
+			path, other);
+		munmap(s->life, LIFE_BYTES);
+		close(s->lock_fd);
 		return -EEXIST;
 	}
-	if (stale)
+	if (!s->adopting) {
+		memset(s->life, 0, LIFE_BYTES);
 		remove_left_over(prefix);
+	}
 	snprintf(s->prefix, sizeof(s->prefix), "%s", prefix);
-	s->lock_fd = fd;
 	return 0;
+}
+
+void wvm_state_publish(struct wvm_state *s, const struct wvm_life_shape *shape, uint16_t boot_first)
+{
+	s->life->shape = *shape;
+	s->life->boot_first = boot_first;
+	__atomic_store_n(&s->life->magic, WVM_LIFE_MAGIC, __ATOMIC_RELEASE);
+}
+
+static void set_ids(struct wvm_life *life, const uint64_t *ids)
+{
+	uint64_t other = !life->current;
+
+	memcpy(life->ids[other], ids, sizeof(life->ids[other]));
+	__atomic_store_n(&life->current, other, __ATOMIC_RELEASE);
+}
+
+/* When there are too many the oldest but the first go: their programs had the least time to attach.
+ */
+void wvm_life_begin(struct wvm_life *life, uint64_t boot_id, bool adopting)
+{
+	uint64_t ids[WVM_RING_ADOPTS_MAX] = {0};
+	unsigned n = 0;
+
+	if (adopting)
+		memcpy(ids, life->ids[life->current & 1], sizeof(ids));
+	while (n < WVM_RING_ADOPTS_MAX && ids[n])
+		n++;
+	if (n == WVM_RING_ADOPTS_MAX)
+		memmove(&ids[1], &ids[2], (--n - 1) * sizeof(ids[0]));
+	ids[n] = boot_id;
+	set_ids(life, ids);
+}
+
+void wvm_life_complete(struct wvm_life *life, uint64_t boot_id)
+{
+	set_ids(life, (const uint64_t[WVM_RING_ADOPTS_MAX]){boot_id});
 }
 
 int wvm_state_map(struct wvm_state *s, const char *name, size_t len, void **out, char *err,
@@ -116,21 +195,25 @@ int wvm_state_map(struct wvm_state *s, const char *name, size_t len, void **out,
 {
 	char path[sizeof(s->maps[0].path)];
 	int fd, error;
+	struct stat st;
 	void *at;
 
 	if (s->count == WVM_STATE_MAPS_MAX)
 		return failed(ENOSPC, name, "keep one more state file", err, err_len);
 	snprintf(path, sizeof(path), "%s.%s", s->prefix, name);
-	fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+	fd = open(path, (s->adopting ? 0 : O_CREAT | O_TRUNC) | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return failed(errno, path, "create the file", err, err_len);
+		return failed(errno, path, s->adopting ? "open it" : "create the file", err,
+			      err_len);
 	at = MAP_FAILED;
-	if (!ftruncate(fd, (off_t)len))
+	errno = 0;
+	if (s->adopting ? !fstat(fd, &st) && (size_t)st.st_size == len : !ftruncate(fd, (off_t)len))
 		at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	error = errno;
+	error = errno ? errno : EPROTO;
 	close(fd);
 	if (at == MAP_FAILED) {
-		unlink(path);
+		if (!s->adopting)
+			unlink(path);
 		return failed(error, path, "map it", err, err_len);
 	}
 	madvise(at, len, MADV_NOHUGEPAGE);
@@ -139,6 +222,32 @@ int wvm_state_map(struct wvm_state *s, const char *name, size_t len, void **out,
 	s->maps[s->count].len = len;
 	s->count++;
 	*out = at;
+	return 0;
+}
+
+static const char *path_of(const struct wvm_state *s, const void *at)
+{
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->maps[i].at == at)
+			return s->maps[i].path;
+	return NULL;
+}
+
+int wvm_state_scan(const struct wvm_state *s, const void *at, size_t entry, wvm_state_run_fn *fn,
+		   void *ctx)
+{
+	int fd = open(path_of(s, at), O_RDONLY | O_CLOEXEC);
+	off_t data, hole = 0;
+
+	if (fd < 0)
+		return -errno;
+	while ((data = lseek(fd, hole, SEEK_DATA)) >= 0) {
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0)
+			break;
+		fn(ctx, (uint64_t)data / entry, (uint64_t)hole / entry);
+	}
+	close(fd);
 	return 0;
 }
 
@@ -205,6 +314,7 @@ void wvm_state_close(struct wvm_state *s, bool remove)
 		snprintf(path, sizeof(path), "%s." MARK, s->prefix);
 		unlink(path);
 	}
+	munmap(s->life, LIFE_BYTES);
 	close(s->lock_fd);
 	s->prefix[0] = 0;
 }

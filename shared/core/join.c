@@ -18,6 +18,12 @@ void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_
 	answered[self] = 1;
 }
 
+void wvm_join_resume(struct wvm_join *j)
+{
+	j->state = WVM_JOIN_SERVING;
+	j->missing = 0;
+}
+
 static void address(const struct wvm_join *j, uint32_t member, struct wvm_msg *msg)
 {
 	*msg = (struct wvm_msg){

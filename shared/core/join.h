@@ -39,6 +39,9 @@ struct wvm_join {
 void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_t *answered,
 		   uint32_t self, uint32_t epoch, uint16_t boot);
 
+/* Asks nobody: a former life has, and its directory and stored copies are here. */
+void wvm_join_resume(struct wvm_join *j);
+
 /* The next REPORT to send at now_ns: fills msg and returns its member, or UINT32_MAX for none. */
 uint32_t wvm_join_poll(struct wvm_join *j, uint64_t now_ns, struct wvm_msg *msg);
 
