@@ -41,7 +41,9 @@ static const struct argp_option option_list[] = {
 	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
 	{"state-dir", OPT_STATE, "DIR", 0, "what outlives a reboot (/var/lib/wavevm)", 0},
 	{"fresh", OPT_FRESH, NULL, 0,
-	 "discard what a killed master left behind; only when the whole cluster starts anew", 0},
+	 "discard what a killed master left, instead of going on with it; only when the whole "
+	 "cluster starts anew",
+	 0},
 	{0},
 };
 
