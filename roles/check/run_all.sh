@@ -2,13 +2,15 @@
 # Runs test programs and scripts one after the other and sums up.
 #   roles/check/run_all.sh PROGRAM...       ends with the line "N passed, N failed"
 # A program is a libcheck one, or a script whose last line is "N passed, N failed". What a failing one
-# printed is shown; logs are in $BUILD/check/log. V=1 shows everything.
+# printed is shown; logs are in $BUILD/check/log. V=1 shows everything. What programs print as
+# "proof: NAME: TEXT" comes together in a table at the end.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 log_dir=$BUILD/check/log
 mkdir -p "$log_dir"
 passed=0 failed=0 limit=${TEST_TIMEOUT:-600}
+proofs=()
 
 # Sets count_ok and count_bad from a log.
 count() {
@@ -38,6 +40,7 @@ run() {
 		status=${PIPESTATUS[0]}
 	fi
 	count "$log"
+	mapfile -t -O "${#proofs[@]}" proofs < <(grep -ahE '^proof: [^:]+: ' "$log")
 	# A program that says nothing, or dies after its tests, has failed.
 	if [ "$status" != 0 ] && [ "$count_bad" = 0 ]; then
 		count_bad=1
@@ -58,5 +61,13 @@ run() {
 for program in "$@"; do
 	run "$program"
 done
+if [ "${#proofs[@]}" != 0 ]; then
+	printf '\n%-28s %s\n' 'what was tried' 'figures of this run'
+	for line in "${proofs[@]}"; do
+		line=${line#proof: }
+		printf '%-28s %s\n' "${line%%: *}" "${line#*: }"
+	done
+	printf '\n'
+fi
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
