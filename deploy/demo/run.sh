@@ -4,13 +4,15 @@
 # Three nodes run in three network namespaces of their own, joined by veth (MTU 1500); the guest
 # runs on node 1, programs on nodes 2 and 3 keep taking its pages away. Needs root.
 # Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
-# and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build).
+# and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
+# KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 WVM_BIN=$BUILD/bin
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
+kills=${KILLS:-0}
 export SEED=$seed CHAOS=${CHAOS:-}
 # Which node homes a 2 MiB unit follows from a hash of VM id and address, so a small VM may be dealt
 # unevenly by chance. This id is dealt evenly at every size that the demo is likely to have.
@@ -42,6 +44,14 @@ json() {
 
 remove_shm() { rm -f -- /dev/shm/"$NET_TAG"-*; }
 
+start_master() {
+	net_start "$1" "master.$1" "$WVM_BIN/wavevm_node_master" $((mem * 2)) 9000 \
+		"$NET_DIR/topology" "$1" 9001 9005 --vm "$VM:${mem}M" \
+		--ring-path "$NET_DIR/ring.$1" --shm-file "/dev/shm/$NET_TAG-$1" \
+		--state-dir "$NET_DIR/state.$1"
+	masters[$1]=$NET_PID
+}
+
 start_masters() {
 	local i
 	for i in 1 2 3; do
@@ -49,10 +59,7 @@ start_masters() {
 	done >"$NET_DIR/topology"
 	net_on_exit remove_shm
 	for i in 1 2 3; do
-		net_start "$i" "master.$i" "$WVM_BIN/wavevm_node_master" $((mem * 2)) 9000 \
-			"$NET_DIR/topology" "$i" 9001 9005 --vm "$VM:${mem}M" \
-			--ring-path "$NET_DIR/ring.$i" --shm-file "/dev/shm/$NET_TAG-$i" \
-			--state-dir "$NET_DIR/state.$i"
+		start_master "$i"
 	done
 	for i in 1 2 3; do
 		net_wait_for ': ready,' "$NET_DIR/master.$i.log" 30 ||
@@ -91,6 +98,23 @@ run_guest() {
 	return "$status"
 }
 
+# Kills masters in turn while the guest (a job of this shell) runs; each is started again at once.
+kill_masters() {
+	local guest=$1 k victim
+	for ((k = 0; k < kills; k++)); do
+		sleep "${KILL_PAUSE:-1.5}"
+		kill -0 "$guest" 2>/dev/null || die "the guest ended before $((kills - k)) of the kills"
+		victim=$((k % 3 + 1))
+		net_kill "${masters[victim]}"
+		mv "$NET_DIR/master.$victim.log" "$NET_DIR/master.$victim.killed.$k"
+		start_master "$victim"
+		net_wait_for ': ready,' "$NET_DIR/master.$victim.log" 30 ||
+			die "node $victim does not come back: $(tail -n1 "$NET_DIR/master.$victim.log")"
+		say "  node $victim killed: $(sed -n 's/^wavevm_node_master: took/took/p' \
+			"$NET_DIR/master.$victim.log")"
+	done
+}
+
 print_tables() {
 	local i homed shared modified total=0 values all=()
 	for i in 1 2 3; do
@@ -121,12 +145,15 @@ print_tables() {
 }
 
 main() {
-	local visitors=() status i line mib
+	local visitors=() masters=() status i line mib guest
 	say "three nodes, $mem MiB of guest RAM, $cpus vCPUs${CHAOS:+, wire: $CHAOS (seed $seed)}"
 	net_up 3 || die "no network"
 	start_masters
 	start_visitors
-	run_guest
+	run_guest &
+	guest=$!
+	kill_masters "$guest"
+	wait "$guest"
 	status=$?
 	for i in "${visitors[@]}"; do
 		net_stop "$i"

@@ -4,7 +4,7 @@
 #   net_up 3                      # namespaces 1 2 3, addresses 10.77.0.1 .. 10.77.0.3
 #   net_exec 2 ping -c1 10.77.0.1
 #   net_start 1 logname program   # in the background; $NET_PID is its process id
-#   net_stop "$NET_PID"
+#   net_stop "$NET_PID"           # net_kill: by SIGKILL
 #   net_down                      # also done by a trap when the script ends
 #
 # The namespaces are joined by veth pairs over a bridge (MTU 1500, real segments,
@@ -67,6 +67,13 @@ net_stop() {
 	wait "$pid" 2>/dev/null || status=$?
 	net_forget "$pid"
 	return "$status"
+}
+
+# Kills a process that net_start started, and waits for its end.
+net_kill() {
+	kill -KILL "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+	net_forget "$1"
 }
 
 net_forget() {
