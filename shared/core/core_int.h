@@ -31,6 +31,7 @@ struct wvm_request {
 	uint64_t waiters_read; /* clients */
 	uint64_t waiters_write;
 	uint64_t started_ns; /* the deadline runs from here */
+	uint64_t write_ns;   /* when the first came that waits for Modified */
 	uint64_t sent_ns;
 	uint32_t vm;
 	uint32_t member; /* the home's node; dst is the vnode that the slice names */

@@ -248,6 +248,8 @@ bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool w
 
 	if (!r)
 		return false;
+	if (write && !r->waiters_write && !r->pin)
+		r->write_ns = core->now_ns;
 	*(write ? &r->waiters_write : &r->waiters_read) |= waiters;
 	r->pin |= pin;
 	if (write && !r->id)
@@ -429,11 +431,14 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 	early = r->early;
 	r->early.type = 0;
 	if (r->type == WVM_MSG_MEM_READ && (r->waiters_write || r->pin)) {
-		/* Writers that came while the read was under way: the upgrade has its own id. */
+		/*
+		 * Writers that came while the read was under way: the upgrade has its own
+		 * id, and their deadline is that of the first of them.
+		 */
 		leave_window(core, r);
 		r->type = WVM_MSG_MEM_ACQUIRE;
 		r->id = 0;
-		r->started_ns = core->now_ns;
+		r->started_ns = r->write_ns;
 		submit(core, r);
 	} else {
 		finish(core, r);

@@ -63,6 +63,11 @@ static void to_the_deadline(struct rig *r)
 	r->now_ns += r->params.times.deadline_ns;
 }
 
+static void half_the_deadline(struct rig *r)
+{
+	r->now_ns += r->params.times.deadline_ns / 2;
+}
+
 /* The longest that the first retry may take goes by. */
 #define PAST_RETRY DO(CALL, .call = pass_a_retry), DO(TICK)
 
@@ -410,10 +415,11 @@ static const struct rig_case retried[] = {
 	CASE("an upgrade that fails in the hold time acknowledges what was asked", UPGRADING,
 	     INVALIDATE(1, 1, V(5)), GRANT(2, 0, .flags = FAULTY), PROTECT_PUNCH,
 	     INVALIDATED(1, 1, V(5)), ACT(FAIL, BY(2), .state = WVM_FAIL_LOST), DO(IDLE), INVALID_),
-	CASE("a writer that came during the read has its own deadline", ASKED_S, STORE(1),
-	     DO(CALL, .call = to_the_deadline), GRANT(1, V(5), .fill = 1),
-	     ACT(INSTALL, BY(1), .fill = 1), UPGRADE(2, V(5)), DO(TICK, .ns = 66 * MS),
-	     UPGRADE(2, V(5))),
+	CASE("a writer that came during the read has its own deadline, from when it came", ASKED_S,
+	     DO(CALL, .call = half_the_deadline), STORE(1), DO(CALL, .call = half_the_deadline),
+	     GRANT(1, V(5), .fill = 1), ACT(INSTALL, BY(1), .fill = 1), UPGRADE(2, V(5)),
+	     DO(TICK, .ns = 66 * MS), UPGRADE(2, V(5)), DO(CALL, .call = half_the_deadline),
+	     DO(TICK), PROTECT_PUNCH, ACT(FAIL, BY(2), .state = WVM_FAIL_DEADLINE), DO(IDLE)),
 	CASE("a page that could not be installed is not held", ASKED_S, GRANT(1, V(5), .fill = 1),
 	     ACT(INSTALL, BY(1), .fill = 1), DO(FAILED), INVALID_, COUNTED(grants_undone, 1),
 	     INVALIDATE(1, 1, V(5)), INVALIDATED(1, 1, V(5)), LOAD(0), READ(2),
