@@ -336,12 +336,12 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 	if (msg->type != WVM_MSG_INVALIDATE)
 		type = boot >= core->params.boot_first ? WVM_MSG_NOT_HELD : WVM_MSG_LOST;
 	answer(core, &d, type);
-	if (r && r->id && r->id == msg->grant) {
-		wvm_note_held(core, vm, page);
-		if (h->invalidated < msg->version)
-			h->invalidated = msg->version;
+	/*
+	 * The id alone ends the grant. Its version is not given up: that of a Modified
+	 * grant never was, and the home goes back to the one before.
+	 */
+	if (r && r->id && r->id == msg->grant)
 		wvm_request_renew(core, r);
-	}
 	return WVM_DROP_NONE;
 }
 

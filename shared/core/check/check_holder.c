@@ -295,8 +295,14 @@ static const struct rig_case early[] = {
 	     GRANT(2, V(6), .fill = 2), ACT(INSTALL, BY(1), .fill = 2), SHARED(2, V(6))),
 	CASE("what was asked of the old id does not bind the new one", ASKED_M, FETCH(1, 1, V(5)),
 	     PAST_RETRY, ACQUIRE(1), FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), ACQUIRE(2),
-	     GRANT(2, V(5), .fill = 2, STALE), ACQUIRE(3), GRANT(3, V(6), .fill = 2),
-	     ACT(INSTALL, BY(1), .fill = 2, .writable = true), DO(IDLE)),
+	     GRANT(2, V(6), .fill = 2), ACT(INSTALL, BY(1), .fill = 2, .writable = true), DO(IDLE)),
+	/* The home has gone back to V(4); were that taken for older, the read would go on for ever.
+	 */
+	CASE("a refused grant's version is not one that was given up", ASKED_M, FETCH(1, 1, V(5)),
+	     PAST_RETRY, ACQUIRE(1), FETCH(1, 1, V(5)), NOT_HELD(1, 1, V(5)), ACQUIRE(2),
+	     DO(CALL, .call = to_the_deadline), DO(TICK),
+	     ACT(FAIL, BY(1), .state = WVM_FAIL_DEADLINE), LOAD(0), READ(3),
+	     GRANT(3, V(4), .fill = 2), ACT(INSTALL, BY(1), .fill = 2), SHARED(3, V(4)), DO(IDLE)),
 	CASE("a demand of a newer version takes the place of an older one", ASKED_S,
 	     INVALIDATE(1, 1, V(4)), INVALIDATE(2, 1, V(5)), GRANT(1, V(5), .fill = 1),
 	     ACT(INSTALL, BY(1), .fill = 1), DO(TICK, .ns = 100 * US), PROTECT_PUNCH,
