@@ -1,134 +1,28 @@
 /* What programs see when a master or another program stops or dies: errors, never wrong bytes. */
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "roles/check/program.h"
+#include "roles/check/harm.h"
 
 /* The request deadline is 5 s; these bounds only tell "waited" from "hangs". */
 #define ERROR_MS_MIN 4000u
 #define ERROR_MS_MAX 15000u
-
-#define UNITS 64u /* of 2 MiB from offset 0; each node is home of some */
 
 /* Words of the arena. */
 enum { READY = 10, BROKEN, RESTORED, DONE, COUNTED, CALLED };
 
 static struct cluster cluster;
 
-static bool thread_stands(pid_t pid, const char *thread)
-{
-	char path[300], text[512], *state;
-	FILE *f;
-	size_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", (int)pid, thread);
-	f = fopen(path, "r");
-	if (!f)
-		return true; /* gone */
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = 0;
-	state = strrchr(text, ')');
-	return state && state[1] && state[2] == 'T';
-}
-
-static bool all_stand(pid_t pid)
-{
-	char path[64];
-	struct dirent *e;
-	bool all = true;
-	DIR *tasks;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	tasks = opendir(path);
-	ck_assert_ptr_nonnull(tasks);
-	while ((e = readdir(tasks)))
-		all &= e->d_name[0] == '.' || thread_stands(pid, e->d_name);
-	closedir(tasks);
-	return all;
-}
-
-/* Stops a master and waits until it stands: the signal alone leaves it time to answer. */
-static void freeze_master(unsigned node)
-{
-	pid_t pid = cluster.node[node].pid;
-	int tries = 2000;
-
-	ck_assert_int_eq(kill(pid, SIGSTOP), 0);
-	while (!all_stand(pid) && tries--)
-		cluster_sleep_ms(5);
-	ck_assert_msg(tries >= 0, "master %u does not stop", node);
-}
-
-/* Unit number n of those whose home is `node`, as a gpa. */
-static uint64_t gpa_at(struct program *p, unsigned node, unsigned n)
-{
-	for (unsigned i = 0; i < UNITS; i++)
-		if (wvm_where(p->wvm, CLUSTER_VM, i * 2 * MIB) == (int)node && !n--)
-			return i * 2 * MIB;
-	NEED(p, false, "no such unit of node %u", node);
-	return 0;
-}
-
-static void tell(struct program *p, unsigned word)
-{
-	atomic_fetch_add(&p->arena->word[word], 1);
-}
-
-static void await(struct arena *a, unsigned word, unsigned value)
-{
-	while (a->word[word] < value && !a->failed)
-		cluster_sleep_ms(1);
-}
-
-/* ---- SIGBUS ---------------------------------------------------------------------------- */
-
-static sigjmp_buf escape;
-static void *volatile bus_address;
-
-static void on_bus(int signal, siginfo_t *info, void *context)
-{
-	bus_address = info->si_addr;
-	siglongjmp(escape, 1);
-}
-
-static void catch_bus(void)
-{
-	struct sigaction bus = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
-
-	sigaction(SIGBUS, &bus, NULL);
-}
-
-/* Whether an access gets SIGBUS, at the right address. */
-static bool fails(struct program *p, uint64_t *at, bool write)
-{
-	uint64_t value = 0;
-
-	if (sigsetjmp(escape, 1)) {
-		NEED(p, (uintptr_t)bus_address / PAGE == (uintptr_t)at / PAGE,
-		     "SIGBUS at %p, not %p", bus_address, (void *)at);
-		return true;
-	}
-	if (write)
-		store(at, 1);
-	else
-		value = load(at);
-	(void)value;
-	return false;
-}
-
 static void expect_late_error(struct program *p, uint64_t *at, bool write)
 {
 	uint64_t before = cluster_now_ms(), took;
 
-	NEED(p, fails(p, at, write), "read %lu", load(at));
+	NEED(p, harm_fails(p, at, write), "read %lu", load(at));
 	took = cluster_now_ms() - before;
 	NEED(p, took >= ERROR_MS_MIN && took <= ERROR_MS_MAX, "after %lu ms", took);
 }
@@ -140,22 +34,22 @@ static void expect_late_error(struct program *p, uint64_t *at, bool write)
 /* Program 0 reads, 1 writes, 2 upgrades what it holds Shared; each once the home is dead. */
 static void use_dead_home(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, DEAD, p->index), PAGE);
+	uint64_t *page = program_map(p, harm_gpa(p, DEAD, p->index), PAGE);
 	int fds[2];
 
 	if (p->index == 2)
 		NEED(p, load(page) == 0, "%lu", load(page));
-	catch_bus();
-	tell(p, READY);
+	harm_catch_bus();
+	harm_tell(p, READY);
 	program_await_word(p, BROKEN, 1);
 	if (p->index == 2)
 		NEED(p, load(page) == 0, "what is held stays readable");
 	expect_late_error(p, page, p->index != 0);
-	NEED(p, fails(p, page, true), "the second time");
+	NEED(p, harm_fails(p, page, true), "the second time");
 	NEED(p, !pipe(fds), "pipe");
 	NEED(p, write(fds[1], page, 8) < 0 && errno == EFAULT, "the kernel's read: errno %d",
 	     errno);
-	tell(p, DONE);
+	harm_tell(p, DONE);
 }
 
 /* Counts in pages of the living homes until the others have their errors. */
@@ -164,8 +58,8 @@ static void use_living_homes(struct program *p)
 	uint64_t *page[2], n = 0;
 
 	for (unsigned i = 0; i < 2; i++)
-		page[i] = program_map(p, gpa_at(p, i, 0), PAGE);
-	tell(p, READY);
+		page[i] = program_map(p, harm_gpa(p, i, 0), PAGE);
+	harm_tell(p, READY);
 	program_await_word(p, BROKEN, 1);
 	while (atomic_load(&p->arena->word[DONE]) < 3) {
 		for (unsigned i = 0; i < 2; i++)
@@ -174,7 +68,7 @@ static void use_living_homes(struct program *p)
 		usleep(500);
 	}
 	atomic_fetch_add(&p->arena->word[COUNTED], n);
-	tell(p, DONE);
+	harm_tell(p, DONE);
 	program_await_word(p, DONE, 5);
 	for (unsigned i = 0; i < 2; i++)
 		NEED(p, load(page[i]) == p->arena->word[COUNTED], "page %u: %lu of %llu", i,
@@ -200,7 +94,7 @@ static void *touch(void *opaque)
 	struct program *p = opaque;
 
 	store((uint64_t *)p->arg, 1);
-	tell(p, RESTORED); /* nobody comes here */
+	harm_tell(p, RESTORED); /* nobody comes here */
 	return NULL;
 }
 
@@ -209,10 +103,11 @@ static void park(struct program *p)
 {
 	pthread_t thread;
 
-	p->arg = wvm_map(p->wvm, CLUSTER_VM, gpa_at(p, DEAD, 3), PAGE, WVM_STRICT | WVM_ERROR_PARK);
+	p->arg = wvm_map(p->wvm, CLUSTER_VM, harm_gpa(p, DEAD, 3), PAGE,
+			 WVM_STRICT | WVM_ERROR_PARK);
 	NEED(p, p->arg, "%s", wvm_attach_error());
 	wvm_on_error(p->wvm, on_error, p);
-	tell(p, READY);
+	harm_tell(p, READY);
 	program_await_word(p, BROKEN, 1);
 	NEED(p, !pthread_create(&thread, NULL, touch, p), "thread");
 	program_await_word(p, CALLED, 1);
@@ -236,7 +131,7 @@ START_TEST(a_dead_homes_pages_are_errors_after_a_wait_and_other_pages_go_on_work
 		list[i] = &programs[i];
 		program_start(list[i], i < 5 ? with_dead_home : park);
 	}
-	await(a, READY, 6);
+	harm_await(a, READY, 6);
 	ck_assert(WIFSIGNALED(cluster_node_end(&cluster, DEAD, SIGKILL)));
 	a->word[BROKEN] = 1;
 	programs_await(list, 6);
@@ -252,8 +147,8 @@ static void count_on(struct program *p)
 	uint64_t *page[3], n = 0;
 
 	for (unsigned i = 0; i < 3; i++)
-		page[i] = program_map(p, gpa_at(p, i, 1), PAGE);
-	tell(p, READY);
+		page[i] = program_map(p, harm_gpa(p, i, 1), PAGE);
+	harm_tell(p, READY);
 	while (!atomic_load(&p->arena->word[RESTORED])) {
 		for (unsigned i = 0; i < 3; i++)
 			__atomic_fetch_add(page[i], 1, __ATOMIC_SEQ_CST);
@@ -269,9 +164,9 @@ static void count_on(struct program *p)
 
 static void stop_and_continue(unsigned node, unsigned ms)
 {
-	freeze_master(node);
+	harm_freeze(&cluster, node);
 	cluster_sleep_ms(ms);
-	ck_assert_int_eq(kill(cluster.node[node].pid, SIGCONT), 0);
+	harm_thaw(&cluster, node);
 }
 
 START_TEST(a_master_that_stands_still_for_two_seconds_loses_nothing)
@@ -286,7 +181,7 @@ START_TEST(a_master_that_stands_still_for_two_seconds_loses_nothing)
 		list[i] = &programs[i];
 		program_start(list[i], count_on);
 	}
-	await(a, READY, 6);
+	harm_await(a, READY, 6);
 	cluster_sleep_ms(100);
 	stop_and_continue(1, 2000);
 	cluster_sleep_ms(200);
@@ -298,21 +193,21 @@ END_TEST
 
 static void fill_asleep(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0), PAGE);
+	uint64_t *page = program_map(p, harm_gpa(p, 1, 0), PAGE);
 
 	store(page, 42);
 }
 
 static void read_asleep(struct program *p)
 {
-	uint64_t gpa = gpa_at(p, 1, 0);
+	uint64_t gpa = harm_gpa(p, 1, 0);
 	uint64_t *page = program_map(p, gpa, PAGE);
 
-	catch_bus();
-	tell(p, READY);
+	harm_catch_bus();
+	harm_tell(p, READY);
 	program_await_word(p, BROKEN, 1);
 	expect_late_error(p, page, false);
-	tell(p, DONE);
+	harm_tell(p, DONE);
 	program_await_word(p, RESTORED, 1);
 	NEED(p, !wvm_unmap(p->wvm, page, PAGE), "unmap");
 	page = program_map(p, gpa, PAGE);
@@ -322,7 +217,7 @@ static void read_asleep(struct program *p)
 
 static void read_again(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0), PAGE);
+	uint64_t *page = program_map(p, harm_gpa(p, 1, 0), PAGE);
 
 	NEED(p, load(page) == 43, "%lu", load(page));
 }
@@ -335,11 +230,11 @@ START_TEST(a_home_that_comes_back_after_the_deadline_still_has_every_byte)
 	cluster_start(&cluster, NULL);
 	programs_run(&cluster, a, (const unsigned[]){2}, 1, fill_asleep, NULL);
 	program_start(&reader, read_asleep);
-	await(a, READY, 1);
-	freeze_master(1);
+	harm_await(a, READY, 1);
+	harm_freeze(&cluster, 1);
 	a->word[BROKEN] = 1;
-	await(a, DONE, 1);
-	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
+	harm_await(a, DONE, 1);
+	harm_thaw(&cluster, 1);
 	a->word[RESTORED] = 1;
 	programs_await((struct program *const[]){&reader}, 1);
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, read_again, NULL);
@@ -357,7 +252,7 @@ static void hold_and_sleep(struct program *p)
 
 	for (unsigned i = 0; i < HELD_PAGES; i++)
 		pattern_fill(base + i * PAGE_WORDS, i, p->arg ? 2 : 1);
-	tell(p, READY);
+	harm_tell(p, READY);
 	for (;;)
 		pause();
 }
@@ -380,7 +275,7 @@ START_TEST(what_a_killed_program_had_written_stays_with_its_node)
 
 	cluster_start(&cluster, NULL);
 	program_start(&holder, hold_and_sleep);
-	await(a, READY, 1);
+	harm_await(a, READY, 1);
 	program_kill(&holder);
 	programs_run(&cluster, a, (const unsigned[]){1, 0, 2}, 3, verify_held, NULL);
 	ck_assert_uint_eq(cluster_status(&cluster, 0, "clients"), 0);
@@ -390,9 +285,9 @@ END_TEST
 
 static void fault_asleep(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 1, 0) + p->index * PAGE, PAGE);
+	uint64_t *page = program_map(p, harm_gpa(p, 1, 0) + p->index * PAGE, PAGE);
 
-	tell(p, READY);
+	harm_tell(p, READY);
 	program_await_word(p, BROKEN, 1);
 	store(page, 1);
 	NEED(p, false, "the store went through");
@@ -400,7 +295,7 @@ static void fault_asleep(struct program *p)
 
 static void use_after(struct program *p)
 {
-	uint64_t *base = program_map(p, gpa_at(p, 1, 0), 8 * PAGE);
+	uint64_t *base = program_map(p, harm_gpa(p, 1, 0), 8 * PAGE);
 
 	for (unsigned i = 0; i < 8; i++) {
 		/* The home may have executed a dead program's request, but not its store. */
@@ -420,13 +315,13 @@ START_TEST(programs_that_are_killed_in_a_fault_leave_pages_that_work)
 			.cluster = &cluster, .arena = a, .node = i % 2 * 2, .index = i, .count = 4};
 		program_start(&programs[i], fault_asleep);
 	}
-	await(a, READY, 4);
-	freeze_master(1);
+	harm_await(a, READY, 4);
+	harm_freeze(&cluster, 1);
 	a->word[BROKEN] = 1;
 	cluster_sleep_ms(300);
 	for (unsigned i = 0; i < 4; i++)
 		program_kill(&programs[i]);
-	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
+	harm_thaw(&cluster, 1);
 	ck_assert_int_eq(a->failed, 0);
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, use_after, NULL);
 	cluster_stop(&cluster);
@@ -437,7 +332,7 @@ END_TEST
 
 static void use_home_0(struct program *p)
 {
-	uint64_t *page = program_map(p, gpa_at(p, 0, 0) + p->index * PAGE, PAGE);
+	uint64_t *page = program_map(p, harm_gpa(p, 0, 0) + p->index * PAGE, PAGE);
 
 	store(page, 7);
 }
@@ -445,11 +340,11 @@ static void use_home_0(struct program *p)
 /* The page may have been written back or not: 7 or an error, and nothing else. */
 static void expect_error_of_home_0(struct program *p)
 {
-	uint64_t gpa = gpa_at(p, 0, 0);
+	uint64_t gpa = harm_gpa(p, 0, 0);
 	uint64_t *others = program_map(p, gpa + !p->index * PAGE, PAGE);
 
-	catch_bus();
-	NEED(p, fails(p, others, false), "node %u read %lu", p->node, load(others));
+	harm_catch_bus();
+	NEED(p, harm_fails(p, others, false), "node %u read %lu", p->node, load(others));
 }
 
 START_TEST(a_master_restarted_alone_refuses_to_serve_and_nobody_reads_zeros)
@@ -480,7 +375,7 @@ END_TEST
 
 static void write_of_home_1(struct program *p)
 {
-	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
+	uint64_t *base = program_map(p, harm_gpa(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
 	for (unsigned i = 0; i < LOST_PAGES; i++)
 		store(base + i * PAGE_WORDS, *(const uint64_t *)p->arg);
@@ -489,7 +384,7 @@ static void write_of_home_1(struct program *p)
 
 static void read_of_home_1(struct program *p)
 {
-	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
+	uint64_t *base = program_map(p, harm_gpa(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
 	for (unsigned i = 0; i < LOST_PAGES; i++)
 		NEED(p, load(base + i * PAGE_WORDS) == *(const uint64_t *)p->arg, "page %u: %lu", i,
@@ -498,17 +393,17 @@ static void read_of_home_1(struct program *p)
 
 static void expect_lost_page(struct program *p, uint64_t *base, unsigned i)
 {
-	NEED(p, fails(p, base + i * PAGE_WORDS, false), "node %u read %lu from page %u", p->node,
-	     load(base + i * PAGE_WORDS), i);
-	NEED(p, fails(p, base + i * PAGE_WORDS, true), "node %u wrote page %u", p->node, i);
+	NEED(p, harm_fails(p, base + i * PAGE_WORDS, false), "node %u read %lu from page %u",
+	     p->node, load(base + i * PAGE_WORDS), i);
+	NEED(p, harm_fails(p, base + i * PAGE_WORDS, true), "node %u wrote page %u", p->node, i);
 }
 
 /* Page i is first asked for by program i: the home, another node, the dead one's next life. */
 static void expect_lost(struct program *p)
 {
-	uint64_t *base = program_map(p, gpa_at(p, 1, 0), (LOST_PAGES + 1) * PAGE);
+	uint64_t *base = program_map(p, harm_gpa(p, 1, 0), (LOST_PAGES + 1) * PAGE);
 
-	catch_bus();
+	harm_catch_bus();
 	expect_lost_page(p, base, p->index);
 	program_meet(p);
 	for (unsigned i = 0; i < LOST_PAGES; i++)
@@ -543,7 +438,7 @@ static void on_gone(void *opaque, void *at, const char *text)
 	struct program *p = opaque;
 
 	if (!at && strstr(text, "gone"))
-		tell(p, CALLED);
+		harm_tell(p, CALLED);
 }
 
 static void outlive_master(struct program *p)
@@ -553,7 +448,7 @@ static void outlive_master(struct program *p)
 
 	wvm_on_error(p->wvm, on_gone, p);
 	store(base, 5);
-	tell(p, READY);
+	harm_tell(p, READY);
 	program_await_word(p, CALLED, 1);
 	NEED(p, load(base) == 5, "%lu", load(base));
 	p->arg = base + PAGE_WORDS;
@@ -570,7 +465,7 @@ START_TEST(without_its_master_a_program_waits_and_is_told)
 
 	cluster_start(&cluster, NULL);
 	program_start(&user, outlive_master);
-	await(a, READY, 1);
+	harm_await(a, READY, 1);
 	cluster_node_end(&cluster, 0, SIGKILL);
 	programs_await((struct program *const[]){&user}, 1);
 	cluster_stop(&cluster);
