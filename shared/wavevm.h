@@ -96,8 +96,9 @@ int wvm_unmap(struct wvm *w, void *addr, size_t len);
  * (at most 65,535 times); each wvm_unpin() ends one wvm_pin() of the same
  * pages. A client may hold 256 different ranges.
  * 0, -EINVAL (not inside one mapping, or no such pin), -EIO (a page could not
- * be had; nothing stays pinned), -EOVERFLOW (too many pins), -EAGAIN (too many
- * are being granted right now), -ECONNREFUSED, -ETIMEDOUT.
+ * be had; nothing stays pinned), -ENOSPC or -ENOMEM (this node has no room for
+ * one; nothing stays pinned), -EOVERFLOW (too many pins), -EAGAIN (too many are
+ * being granted right now), -ECONNREFUSED, -ETIMEDOUT.
  */
 int wvm_pin(struct wvm *w, void *addr, size_t len);
 int wvm_unpin(struct wvm *w, void *addr, size_t len);

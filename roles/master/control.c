@@ -183,7 +183,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	json_t *o = json_object(), *g = json_object(), *d = json_object();
 	struct wvm_core_stats core;
 	uint64_t drops[WVM_DROP_REASONS];
-	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0;
+	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0, room = 0;
 
 	sum_core(n, &core);
 	memcpy(drops, core.drops, sizeof(drops));
@@ -198,6 +198,7 @@ static json_t *stats_json(const struct wvm_node *n)
 		no_buffer += s->no_buffer;
 		refused += s->post_refused;
 		failed += s->install_failed;
+		room += s->no_room;
 	}
 	add_core(o, &core);
 	set(g, "pages_sent", sent);
@@ -206,6 +207,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	set(g, "no_transmit_buffer", no_buffer);
 	set(g, "inbox_full", refused);
 	set(g, "install_failed", failed);
+	set(g, "no_room", room);
 	json_object_set_new(o, "node", g);
 	for (unsigned k = 1; k < WVM_DROP_REASONS; k++)
 		set(d, wvm_drop_name(k), drops[k]);
@@ -217,11 +219,13 @@ static json_t *stats_json(const struct wvm_node *n)
 
 /* ---- where ----------------------------------------------------------------------------- */
 
-static json_t *where_json(const struct wvm_node *n, const struct request *q, uint16_t *status)
+static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t *status)
 {
 	static const char *const home_states[] = {"Home", "Shared", "Modified"};
 	static const char *const held_states[] = {"Invalid", "Shared", "Modified"};
 	uint64_t page = q->operand / WVM_PAGE_BYTES;
+	struct wvm_home_page e = {0};
+	struct wvm_held_page h = {0};
 	const struct wvm_core_vm *vm;
 	uint32_t index = 0, member, vnode;
 	json_t *o;
@@ -237,6 +241,11 @@ static json_t *where_json(const struct wvm_node *n, const struct request *q, uin
 		*status = WVM_CONTROL_BAD_GPA;
 		return NULL;
 	}
+	/* What there is no room for was never touched: all zeros. */
+	if (wvm_backing_held(&n->backing[index], page))
+		h = vm->held[page];
+	if (wvm_backing_home(&n->backing[index], page))
+		e = vm->home[page];
 	o = json_object();
 	member = wvm_core_home_of(n->shards[0].core, index, page, &vnode);
 	set(o, "vm", q->vm_id);
@@ -245,17 +254,15 @@ static json_t *where_json(const struct wvm_node *n, const struct request *q, uin
 	set(o, "home_node", n->topology.nodes[member].phys_id);
 	set(o, "home_vnode", vnode);
 	set(o, "node", n->options->phys_id);
-	json_object_set_new(o, "held", json_string(held_states[vm->held[page].state]));
-	set(o, "held_version", vm->held[page].version);
+	json_object_set_new(o, "held", json_string(held_states[h.state]));
+	set(o, "held_version", h.version);
 	if (member == n->self) {
-		const struct wvm_home_page *e = &vm->home[page];
-
-		json_object_set_new(o, "home_state", json_string(home_states[e->state]));
-		set(o, "version", e->version);
-		set(o, "holders", e->holders);
-		json_object_set_new(o, "lost", json_boolean(e->flags & WVM_HOME_LOST));
-		if (e->state == WVM_HOME_MODIFIED)
-			set(o, "owner_node", n->topology.nodes[e->member[0]].phys_id);
+		json_object_set_new(o, "home_state", json_string(home_states[e.state]));
+		set(o, "version", e.version);
+		set(o, "holders", e.holders);
+		json_object_set_new(o, "lost", json_boolean(e.flags & WVM_HOME_LOST));
+		if (e.state == WVM_HOME_MODIFIED)
+			set(o, "owner_node", n->topology.nodes[e.member[0]].phys_id);
 	}
 	return o;
 }

@@ -13,7 +13,8 @@
 #include "shared/core/assert.h"
 #include "shared/wire.h"
 
-#define TICKS_PER_TURN 256u /* due timers handled before sockets get their turn again */
+#define TICKS_PER_TURN  256u /* due timers handled before sockets get their turn again */
+#define NO_ROOM_SAID_NS UINT64_C(10000000000) /* between two lines about it */
 
 void wvm_core_panic(const char *what, const char *file, int line)
 {
@@ -80,8 +81,7 @@ unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page)
 	return (unsigned)((page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT)) % node->shard_count);
 }
 
-/* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
-static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
+static bool is_to_home(const struct wvm_msg *msg)
 {
 	switch (msg->type) {
 	case WVM_MSG_MEM_READ:
@@ -89,9 +89,54 @@ static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 	case WVM_MSG_INVALIDATE_ACK:
 	case WVM_MSG_WRITE_BACK:
 	case WVM_MSG_NOT_HELD:
-	case WVM_MSG_LOST: return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
-	default: return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
+	case WVM_MSG_LOST: return true;
+	default: return false;
 	}
+}
+
+/* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
+static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
+{
+	if (is_to_home(msg))
+		return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
+	return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
+}
+
+/* ---- room on the tmpfs ----------------------------------------------------------------- */
+
+static bool told_no_room(struct wvm_node_shard *s)
+{
+	s->no_room++;
+	if (!s->no_room_said_ns || s->shard->now_ns - s->no_room_said_ns > NO_ROOM_SAID_NS) {
+		s->no_room_said_ns = s->shard->now_ns;
+		wvm_log("no room on the tmpfs of %s.*: pages wait at their owners or become "
+			"errors (%llu so far); free memory or room there",
+			s->node->options->shm_file, (unsigned long long)s->no_room);
+	}
+	return false;
+}
+
+bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
+{
+	return wvm_backing_held(&s->node->backing[vm], page) || told_no_room(s);
+}
+
+/* Whether there is room for what the core touches with this message. What it drops needs none. */
+static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
+{
+	struct wvm_backing *b = s->node->backing;
+	uint64_t page = msg->gpa / WVM_PAGE_BYTES;
+
+	while (b < s->node->backing + s->node->vm_count && b->vm.id != msg->vm_id)
+		b++;
+	if (b == s->node->backing + s->node->vm_count || page >= b->vm.pages)
+		return true;
+	if (!is_to_home(msg))
+		return wvm_backing_held(b, page) || told_no_room(s);
+	if (!wvm_backing_home(b, page) ||
+	    (msg->type == WVM_MSG_WRITE_BACK && msg->payload_len && !wvm_backing_store(b, page)))
+		return told_no_room(s);
+	return true;
 }
 
 static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
@@ -99,6 +144,8 @@ static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, 
 	struct wvm_node_shard *s = ctx;
 	const struct wvm_msg *msg = data;
 
+	if (!has_room(s, msg))
+		return; /* retried like a loss */
 	wvm_core_message(s->core, s->shard->now_ns, msg, (const uint8_t *)data + sizeof(*msg));
 	wvm_node_drain(s);
 }
@@ -111,6 +158,8 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 
 	msg->payload_len = page ? WVM_PAGE_BYTES : 0;
 	msg->seg_total = msg->payload_len;
+	if (to == s->index && !has_room(s, msg))
+		return; /* retried like a loss */
 	if (to == s->index)
 		wvm_core_message(s->core, s->shard->now_ns, msg, page);
 	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
@@ -348,6 +397,8 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		on_ping(s, member, msg);
 	} else if (shard_of(s->node, msg) != s->index) {
 		drop(s, WVM_DROP_GPA); /* its steer does not fit its address */
+	} else if (!has_room(s, msg)) {
+		drop(s, WVM_DROP_ROOM);
 	} else {
 		s->pages_received += msg->payload_len && !msg->seg_offset;
 		wvm_core_message(s->core, s->shard->now_ns, msg, payload);
@@ -435,6 +486,10 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 
 	if (s->adopting)
 		return; /* wvm_adopt_turn() wakes all who wait, and the fault comes again */
+	if (!wvm_node_holder_room(s, index, page)) {
+		wvm_mem_fail(vm, page, UINT64_C(1) << client, ENOSPC);
+		return;
+	}
 	/* No room for one more request: the thread tries its access again. */
 	if (!wvm_core_fault(s->core, s->shard->now_ns, index, page, write, client))
 		wvm_mem_wake(vm, page, UINT64_C(1) << client);

@@ -166,6 +166,11 @@ static int map_vm_state(struct wvm_node *n, struct wvm_core_vm *vms, char *err, 
 		r = wvm_state_vm(&n->state, &vms[i], err, err_len);
 		if (r)
 			return r;
+		r = wvm_backing_open(&n->backing[i], &vms[i]);
+		if (r) {
+			snprintf(err, err_len, "no memory for VM %u", vms[i].id);
+			return r;
+		}
 	}
 	return 0;
 }
@@ -255,12 +260,30 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 
 /* ---- shards ---------------------------------------------------------------------------- */
 
+/* What leaves this node must find its place, and be noted, also when the tmpfs is full by then. */
+static int map_filled(struct wvm_node *n, unsigned index, const char *kind, size_t len, void **out,
+		      char *err, size_t err_len)
+{
+	char name[32];
+	int r;
+
+	snprintf(name, sizeof(name), "%u.%s", index, kind);
+	r = wvm_state_map(&n->state, name, len, out, err, err_len);
+	if (r)
+		return r;
+	r = wvm_backing_fill(*out, len);
+	if (r)
+		snprintf(err, err_len,
+			 "%s.%s: no room for %zu KiB: %s; free memory or room on its tmpfs",
+			 n->options->shm_file, name, len / 1024, strerror(-r));
+	return r;
+}
+
 static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_vm *vms, char *err,
 		     size_t err_len)
 {
 	struct wvm_node_shard *s = &n->shards[index];
 	struct wvm_core_params p = core_params(n, index);
-	char name[32];
 	void *outbox;
 	int r;
 
@@ -268,15 +291,13 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	p.boot_first = p.adopt ? n->state.life->boot_first : n->boot;
 	if (getrandom(&p.seed, sizeof(p.seed), 0) != sizeof(p.seed))
 		p.seed = wvm_now_ns();
-	snprintf(name, sizeof(name), "%u.outbox", index);
-	r = wvm_state_map(&n->state, name, (size_t)p.limits.demands * WVM_PAGE_BYTES, &outbox, err,
-			  err_len);
+	r = map_filled(n, index, "outbox", (size_t)p.limits.demands * WVM_PAGE_BYTES, &outbox, err,
+		       err_len);
 	if (r)
 		return r;
 	s->outbox = outbox;
 	p.outbox = outbox;
-	snprintf(name, sizeof(name), "%u.durable", index);
-	r = wvm_state_map(&n->state, name, wvm_core_durable_bytes(&p), &p.durable, err, err_len);
+	r = map_filled(n, index, "durable", wvm_core_durable_bytes(&p), &p.durable, err, err_len);
 	if (r)
 		return r;
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
@@ -474,6 +495,8 @@ static void unbuild(struct wvm_node *n)
 		wvm_mem_unlink(n->vms[i]);
 	if (n->memory)
 		wvm_memory_free(n->memory);
+	for (unsigned i = 0; i < n->vm_count; i++)
+		wvm_backing_close(&n->backing[i]);
 	wvm_state_close(&n->state, remove);
 	wvm_adopt_free(n);
 	free(n->member_list);

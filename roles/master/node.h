@@ -11,6 +11,7 @@
 #include "ring/shard.h"
 #include "ring/udp.h"
 #include "roles/master/adopt.h"
+#include "roles/master/backing.h"
 #include "roles/master/clients.h"
 #include "roles/master/mem.h"
 #include "roles/master/options.h"
@@ -46,6 +47,8 @@ struct wvm_node_shard {
 	uint64_t no_buffer;    /* segments dropped since the transmit pool was empty */
 	uint64_t post_refused; /* own messages dropped since another shard's inbox was full */
 	uint64_t install_failed;
+	uint64_t no_room; /* inputs dropped since the tmpfs had no room for what they touch */
+	uint64_t no_room_said_ns;
 	_Alignas(64) uint8_t page[WVM_PAGE_BYTES]; /* of the RAM file, on its way out */
 };
 
@@ -68,6 +71,7 @@ struct wvm_node {
 	struct wvm_state state;
 	struct wvm_memory *memory;
 	struct wvm_mem *vms[WVM_MASTER_VMS_MAX]; /* by the core's VM index */
+	struct wvm_backing backing[WVM_MASTER_VMS_MAX];
 	unsigned vm_count;
 	struct wvm_clients *clients;
 	struct wvm_join join; /* shard 0 */
@@ -107,6 +111,11 @@ void wvm_node_drain(struct wvm_node_shard *s);
 void wvm_node_ready(struct wvm_node *node);
 /* The shard that is the holder of a page. */
 unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page);
+/*
+ * Whether the holder's entry of a page may be touched; else the operator is
+ * told, and the fault or pin ends with ENOSPC.
+ */
+bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* The index that the core knows a VM by. */
 uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm);
 

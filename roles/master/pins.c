@@ -181,6 +181,10 @@ static void advance(struct wvm_node_shard *s, struct wvm_pin_part *p)
 			wvm_shard_arm(s->shard, &s->pins.retry, 0);
 			return;
 		}
+		if (!wvm_node_holder_room(s, p->vm, p->next)) {
+			part_done(s, p, -ENOSPC);
+			return;
+		}
 		result = wvm_core_pin(s->core, s->shard->now_ns, p->vm, p->next);
 		if (result == WVM_PIN_HELD)
 			continue;

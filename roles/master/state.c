@@ -90,9 +90,10 @@ static int take_mark(const char *path, int *out, bool *stale, char *err, size_t 
 static int map_life(struct wvm_state *s, const char *path, char *err, size_t err_len)
 {
 	void *at;
+	int error = posix_fallocate(s->lock_fd, 0, LIFE_BYTES);
 
-	if (ftruncate(s->lock_fd, LIFE_BYTES))
-		return failed(errno, path, "make it one page long", err, err_len);
+	if (error)
+		return failed(error, path, "make it one page long", err, err_len);
 	at = mmap(NULL, LIFE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->lock_fd, 0);
 	if (at == MAP_FAILED)
 		return failed(errno, path, "map it", err, err_len);

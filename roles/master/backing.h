@@ -1,0 +1,42 @@
+/*
+ * Room behind the state files. They are sparse, on a tmpfs, and mapped: what
+ * the core touches for the first time takes memory at that moment, and on a
+ * tmpfs that is full the kernel ends the process (SIGBUS). So the driver asks
+ * here before it hands the core an input, and drops the input while there is
+ * no room: for a message that is a loss, and its sender asks again. A write-back
+ * above all stays with its owner until the home has room for the bytes.
+ *
+ * What has room once keeps it: the files do not shrink while the master runs.
+ */
+#ifndef WVM_MASTER_BACKING_H
+#define WVM_MASTER_BACKING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/core/core.h"
+
+/* One VM's arrays, one byte for each 4 KiB of a table: 1 = it has room. Any shard's thread. */
+struct wvm_backing {
+	struct wvm_core_vm vm;
+	uint8_t *home, *units, *held;
+	size_t bytes; /* of the three together */
+};
+
+/* The arrays of vm are mapped, and stay so until close. 0, -ENOMEM. */
+int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm);
+/* A zeroed one is allowed. */
+void wvm_backing_close(struct wvm_backing *b);
+
+/* Whether the core may touch the holder's entry of a page (below vm->pages). */
+bool wvm_backing_held(struct wvm_backing *b, uint64_t page);
+/* Whether it may touch the directory entry and the unit's counter. */
+bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
+/* After wvm_backing_home(), on the home's shard: whether it may write the stored copy. */
+bool wvm_backing_store(struct wvm_backing *b, uint64_t page);
+
+/* Room for all of a mapping, now. 0, -ENOSPC, -ENOMEM, or another errno of madvise(2). */
+int wvm_backing_fill(void *at, size_t len);
+
+#endif
