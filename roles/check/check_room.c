@@ -197,7 +197,8 @@ START_TEST(a_master_without_room_to_start_says_so_and_leaves_nothing)
 }
 END_TEST
 
-/* ---- room that comes and goes under load ------------------------------------------------------ */
+/* ---- room that comes and goes under load ------------------------------------------------------
+ */
 
 #define CHURN_PAGES  192u
 #define CHURN_RANGES 12u /* one in each of these units: a program may map 16 */

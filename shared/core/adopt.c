@@ -43,6 +43,8 @@ static void take_over(struct wvm_core *core, uint32_t index)
 	};
 	d->member = wvm_core_home_of(core, vm, k->page, &d->home_vnode);
 	wvm_held_of(core, vm, k->page)->demand = index + 1;
+	core->demands_free--;
+	core->peers[d->member].demands++;
 	core->stats.adopted_written_back++;
 }
 

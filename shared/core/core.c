@@ -156,6 +156,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	__builtin_memset(core->txns, 0, sizeof(*core->txns) * l->txns);
 	FREE_LIST(core, requests, free_request, l->requests);
 	FREE_LIST(core, demands, free_demand, l->demands);
+	core->demands_free = l->demands;
 	FREE_LIST(core, txns, free_txn, l->txns);
 	FREE_LIST(core, waiting, free_waiting, l->waiting);
 	if (!params->adopt)

@@ -225,8 +225,9 @@ struct wvm_core_limits {
 	uint32_t requests; /* own requests; then faults are sent back to be taken again */
 	uint32_t txns;     /* pages in transaction as home; then requests are dropped (retry) */
 	uint32_t waiting;  /* requests queued behind transactions; then dropped (retry) */
-	uint32_t demands;  /* demands and write-backs as holder, 4 KiB of outbox each; then
-			    * the home's message is dropped (it retries) */
+	uint32_t demands;  /* demands and write-backs as holder, 4 KiB of outbox each; one home has
+			    * at most as many as are left, pinned pages an eighth; then the
+			    * home's message is dropped (it retries) */
 	uint32_t partials; /* half-received pages, 4 KiB each; then the oldest goes (retry) */
 	uint32_t holder_blocks; /* then the page's sharers are invalidated to make room */
 	uint32_t peer_shards;   /* the most shards that any member has: 1 to 256 */

@@ -73,6 +73,7 @@ struct wvm_demand {
 	uint8_t type;  /* the home's message */
 	uint8_t state; /* enum wvm_demand_state */
 	bool keep;     /* written back keeping a Shared copy: the RAM file has the bytes */
+	bool parked;   /* waits for wvm_core_unpin() */
 };
 
 /* A request at its home. 40 bytes. */
@@ -134,6 +135,7 @@ struct wvm_core {
 	struct wvm_holder_block *blocks; /* durable */
 	uint64_t *block_used;            /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
+	uint32_t demands_free, demands_parked;                                  /* how many */
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
 };

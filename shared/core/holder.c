@@ -20,16 +20,30 @@ static uint32_t slot_of(const struct wvm_core *core, const struct wvm_demand *d)
 	return (uint32_t)(d - core->demands) + 1;
 }
 
+/*
+ * The slots are for all homes, and a home that is silent gives none of its own
+ * back. So a home may have as many as are left: one such home leaves half of
+ * them to the others, two leave a third, and there is always one for a home that
+ * has none, unless all homes together want more than there are.
+ */
+static bool may_begin(const struct wvm_core *core, uint32_t member)
+{
+	return core->peers[member].demands < core->demands_free;
+}
+
 static struct wvm_demand *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg)
 {
 	uint32_t slot = core->free_demand;
 	struct wvm_demand *d;
 
-	if (!slot)
+	if (!may_begin(core, member))
 		return NULL;
+	WVM_ASSERT(slot);
 	d = &core->demands[slot - 1];
 	core->free_demand = d->next;
+	core->demands_free--;
+	core->peers[member].demands++;
 	*d = (struct wvm_demand){.timer.kind = WVM_TIMER_DEMAND,
 				 .page = page,
 				 .txn = msg->request,
@@ -65,10 +79,14 @@ static void finish(struct wvm_core *core, struct wvm_demand *d)
 	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
 
 	WVM_ASSERT(h->demand == slot_of(core, d));
+	WVM_ASSERT(core->peers[d->member].demands);
 	if (d->state == WVM_DEMAND_WRITE_BACK)
 		set_kept(core, d, false);
 	h->demand = 0;
 	wvm_core_timer_cancel(&core->timers, &d->timer);
+	core->demands_parked -= d->parked;
+	core->demands_free++;
+	core->peers[d->member].demands--;
 	d->next = core->free_demand;
 	core->free_demand = slot_of(core, d);
 	if (h->request)
@@ -211,8 +229,28 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	write_back(core, d);
 }
 
-/* Obeys now, or when the page may go. */
-static void obey_when_due(struct wvm_core *core, struct wvm_demand *d)
+#define PARKED_PART 8u /* of the slots, for pinned pages: their programs may keep them long */
+
+/*
+ * The page is pinned: wvm_core_unpin() goes on. False: too many wait like this,
+ * and the demand is dropped as if it had been lost; the home asks again.
+ */
+static bool park(struct wvm_core *core, struct wvm_demand *d)
+{
+	uint32_t most = core->params.limits.demands / PARKED_PART;
+
+	if (core->demands_parked >= (most ? most : 1)) {
+		finish(core, d);
+		return false;
+	}
+	wvm_core_timer_cancel(&core->timers, &d->timer);
+	core->demands_parked++;
+	d->parked = true;
+	return true;
+}
+
+/* Obeys now, or when the page may go. False: d is dropped. */
+static bool obey_when_due(struct wvm_core *core, struct wvm_demand *d)
 {
 	const struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
 	bool pinned = h->state == WVM_HELD_MODIFIED && h->pins;
@@ -220,13 +258,13 @@ static void obey_when_due(struct wvm_core *core, struct wvm_demand *d)
 	d->state = WVM_DEMAND_HELD;
 	if (!pinned && core->now_ns >= h->hold_until_ns) {
 		obey(core, d);
-		return;
+		return true;
 	}
 	core->stats.demands_held++;
 	if (pinned)
-		wvm_core_timer_cancel(&core->timers, &d->timer); /* wvm_core_unpin() goes on */
-	else
-		wvm_core_timer_arm(&core->timers, &d->timer, h->hold_until_ns);
+		return park(core, d);
+	wvm_core_timer_arm(&core->timers, &d->timer, h->hold_until_ns);
+	return true;
 }
 
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
@@ -245,14 +283,20 @@ void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
 void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page)
 {
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_demand *d;
 
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
 	WVM_ASSERT(h->pins > 0);
-	if (--h->pins || !h->demand || core->demands[h->demand - 1].state != WVM_DEMAND_HELD)
+	if (--h->pins || !h->demand)
 		return;
+	d = &core->demands[h->demand - 1];
+	if (!d->parked)
+		return; /* written back, or the hold time runs */
+	d->parked = false;
+	core->demands_parked--;
 	/* By the timer: many pages may be unpinned at once, and the room for actions is bounded. */
-	wvm_core_timer_arm(&core->timers, &core->demands[h->demand - 1].timer,
+	wvm_core_timer_arm(&core->timers, &d->timer,
 			   now_ns > h->hold_until_ns ? now_ns : h->hold_until_ns);
 }
 
@@ -297,8 +341,7 @@ static enum wvm_drop named_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 	d = begin(core, vm, page, member, msg);
 	if (!d)
 		return WVM_DROP_ROOM;
-	obey_when_due(core, d);
-	return WVM_DROP_NONE;
+	return obey_when_due(core, d) ? WVM_DROP_NONE : WVM_DROP_ROOM;
 }
 
 /*

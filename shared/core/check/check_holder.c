@@ -536,14 +536,17 @@ START_TEST(a_page_has_65535_pins_at_most)
 }
 END_TEST
 
-/* As many as the demands' pool has, all asked for: more actions than one input has room for. */
+/* As many as may wait for their pins, all asked for: more actions than one input has room for. */
 START_TEST(many_pages_may_be_unpinned_at_once)
 {
 	enum { MANY = 512 };
+	struct wvm_core_limits l;
 	struct rig r;
 	uint32_t saved = 0;
 
-	rig_open(&r, H, NULL);
+	wvm_core_default_limits(&l);
+	l.demands = 8 * MANY;
+	rig_open(&r, H, &l);
 	r.name = "unpin many";
 	for (uint32_t i = 0; i < MANY; i++) {
 		rig_do(&r, (struct rig_step)DO(PIN, .page = i, .drop = WVM_PIN_ASKED));
