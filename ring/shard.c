@@ -344,7 +344,7 @@ static int begin(struct wvm_shard *s)
 	}
 	if (io_uring_register_ring_fd(&s->ring) == 1)
 		s->enter_flags = IORING_ENTER_REGISTERED_RING;
-	s->entered = true;
+	s->entered = s->ran = true;
 	return 0;
 }
 
@@ -379,6 +379,8 @@ static void *thread_main(void *arg)
 	snprintf(name, sizeof(name), "%.11s-%u", s->opts.name, s->index % 1000);
 	pthread_setname_np(pthread_self(), name);
 	s->result = wvm_shard_run(s);
+	if (s->result && s->opts.died)
+		s->opts.died(s, s->opts.died_ctx, s->ran);
 	return NULL;
 }
 

@@ -95,6 +95,13 @@ struct wvm_shard_opts {
 	unsigned timer_batch;            /* timers per turn: 256 */
 	uint64_t poll_ns; /* spin so long before sleeping: 0. See wvm_shard_set_poll() */
 	bool timestamps;  /* keep sent_ns (one more clock read per turn) */
+	/*
+	 * May be NULL. The loop of wvm_shard_start()'s thread ended by itself, the text is in
+	 * s->dead: called last in that thread. ran: it had begun, and what was in flight may be
+	 * lost.
+	 */
+	void (*died)(struct wvm_shard *s, void *ctx, bool ran);
+	void *died_ctx;
 };
 
 /*
@@ -132,6 +139,7 @@ struct wvm_shard {
 	struct wvm_bufring *uffd_bufs; /* for READ_MULTISHOT, all userfaultfds of the shard */
 	unsigned next_group;           /* next free buffer group id */
 	bool entered, ending;          /* the loop runs; it is cancelling what is in flight */
+	bool ran;                      /* the loop was entered at some time */
 	bool threaded;                 /* wvm_shard_start() made a thread */
 	pthread_t thread;
 	int result;     /* of the loop, for wvm_shard_join() */

@@ -297,6 +297,78 @@ START_TEST(a_shard_that_never_ran_can_be_destroyed)
 }
 END_TEST
 
+/* A loop that the kernel ends. */
+
+static struct death {
+	uint32_t count;
+	bool ran;
+	struct wvm_shard *of;
+} death;
+
+static void note_death(struct wvm_shard *s, void *ctx, bool ran)
+{
+	struct death *d = ctx;
+
+	d->of = s;
+	d->ran = ran;
+	__atomic_fetch_add(&d->count, 1, __ATOMIC_RELEASE);
+}
+
+/* The ring's descriptor means another ring, or none, from the next enter on. */
+static bool lose_ring(struct wvm_hook *h, uint64_t now_ns)
+{
+	shard->ring.enter_ring_fd = 1 << 20;
+	shard->enter_flags = 0;
+	return false;
+}
+
+START_TEST(a_loop_that_the_kernel_ends_says_so_at_once)
+{
+	struct wvm_hook hook = {.turn = lose_ring};
+
+	shard = make_with(_i % SETUPS, (struct wvm_shard_opts){.index = 3,
+							       .poll_ns = _i >= SETUPS ? 20000 : 0,
+							       .died = note_death,
+							       .died_ctx = &death});
+	wvm_shard_hook(shard, WVM_HOOK_ROLE, &hook);
+	ck_assert_int_eq(wvm_shard_start(shard), 0);
+	ck_assert(wait_for(&death.count));
+	ck_assert_int_eq(wvm_shard_join(shard), -EBADF);
+	ck_assert_uint_eq(death.count, 1);
+	ck_assert(death.ran && death.of == shard);
+	ck_assert_ptr_nonnull(strstr(shard->dead, "shard 3: io_uring_enter: Bad file descriptor"));
+	wvm_shard_destroy(shard);
+}
+END_TEST
+
+START_TEST(a_loop_that_cannot_begin_says_so_too)
+{
+	struct wvm_shard_opts opts = {.pin = true,
+				      .place = {.pu = 1 << 14, .node = -1, .real = true},
+				      .died = note_death,
+				      .died_ctx = &death};
+
+	shard = make_shard(&opts);
+	ck_assert_int_eq(wvm_shard_start(shard), 0);
+	ck_assert(wait_for(&death.count));
+	ck_assert_int_lt(wvm_shard_join(shard), 0);
+	ck_assert(!death.ran);
+	ck_assert_ptr_nonnull(strstr(shard->dead, "cannot pin"));
+	wvm_shard_destroy(shard);
+}
+END_TEST
+
+START_TEST(a_loop_that_is_stopped_did_not_die)
+{
+	shard = make_shard(&(struct wvm_shard_opts){.died = note_death, .died_ctx = &death});
+	ck_assert_int_eq(wvm_shard_start(shard), 0);
+	wvm_shard_stop(shard);
+	ck_assert_int_eq(wvm_shard_join(shard), 0);
+	ck_assert_uint_eq(death.count, 0);
+	wvm_shard_destroy(shard);
+}
+END_TEST
+
 /* Hooks. */
 
 struct watched_hook {
@@ -473,6 +545,9 @@ int main(void)
 	tcase_add_loop_test(c, full_queues_lose_and_repeat_nothing, 0, 4 * SETUPS);
 	tcase_add_loop_test(c, settled_means_that_the_failure_was_reported, 0, 2 * SETUPS);
 	tcase_add_loop_test(c, stopping_cancels_what_is_in_flight_and_says_so, 0, SETUPS);
+	tcase_add_loop_test(c, a_loop_that_the_kernel_ends_says_so_at_once, 0, 2 * SETUPS);
+	tcase_add_test(c, a_loop_that_cannot_begin_says_so_too);
+	tcase_add_test(c, a_loop_that_is_stopped_did_not_die);
 	tcase_add_test(c, a_shard_that_was_stopped_before_it_started_ends_at_once);
 	tcase_add_test(c, a_shard_that_never_ran_can_be_destroyed);
 	tcase_add_loop_test(c, work_seen_right_before_the_sleep_cancels_it, 0, SETUPS);

@@ -311,6 +311,23 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	return 0;
 }
 
+/*
+ * A shard's loop has ended by itself. Its pages would hang for ever, here and on
+ * other nodes, in a process that looks alive. So the process ends; its files stay,
+ * as those of a killed one do. One that never began has nothing in them.
+ */
+static void on_died(struct wvm_shard *s, void *ctx, bool ran)
+{
+	struct wvm_node *n = ctx;
+
+	if (ran) {
+		wvm_log("stopped: %s", s->dead);
+		_exit(EXIT_FAILURE);
+	}
+	n->exit_status = EXIT_FAILURE;
+	kill(getpid(), SIGTERM); /* wvm_node_stop() says why */
+}
+
 static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_len)
 {
 	struct wvm_node_shard *s = &n->shards[index];
@@ -323,6 +340,8 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 		.files = 32 + WVM_CLIENTS_MAX * 4,
 		.inbox_bytes = sizeof(struct wvm_msg) + WVM_PAGE_BYTES + 64,
 		.poll_ns = n->options->poll ? POLL_NS : 0,
+		.died = on_died,
+		.died_ctx = n,
 	};
 	int r;
 
