@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "roles/check/harm.h"
+#include "roles/check/churn.h"
 
 #define TMPFS_KIB    6144u /* the outbox of 2 MiB, tables, and something for pages */
 #define ERROR_MS_MAX 6000u /* the request deadline is 5 s */
@@ -18,7 +18,7 @@
 #define PAGES 64u
 
 /* Words of the arena. */
-enum { READY = 10, FULL, SEEN, RESTORED, DONE, STOP, ERRORS, STORES };
+enum { READY = 10, FULL, SEEN, RESTORED, DONE };
 
 static struct cluster cluster;
 
@@ -200,116 +200,30 @@ END_TEST
 /* ---- room that comes and goes under load ------------------------------------------------------
  */
 
-#define CHURN_PAGES  192u
-#define CHURN_RANGES 12u /* one in each of these units: a program may map 16 */
-#define RANGE_PAGES  (CHURN_PAGES / CHURN_RANGES)
-#define CHURN_ROUNDS 4u
-
-/* Every program has a word of each page; who cannot reach a page maps it anew until it can. */
-struct churn {
-	uint64_t *range[CHURN_RANGES];
-	uint64_t last[CHURN_PAGES][PROGRAMS_MAX];
-	uint64_t mine[CHURN_PAGES];
-	uint64_t errors;
-};
-
-/* Spread, so that most pages of tables have few of them. */
-static uint64_t churn_gpa(unsigned range)
-{
-	return range * 2 * MIB + range * 64 * PAGE;
-}
-
-static uint64_t *churn_word(struct churn *c, unsigned i, unsigned word)
-{
-	return c->range[i / RANGE_PAGES] + i % RANGE_PAGES * PAGE_WORDS + word;
-}
-
-static void reach(struct program *p, struct churn *c, unsigned i, bool write, unsigned word,
-		  uint64_t *value)
-{
-	unsigned range = i / RANGE_PAGES;
-
-	while (write ? !harm_store(p, churn_word(c, i, word), *value)
-		     : !harm_load(p, churn_word(c, i, word), value)) {
-		c->errors++;
-		c->range[range] = harm_remap(p, c->range[range], churn_gpa(range),
-					     RANGE_PAGES * PAGE);
-		usleep(2000);
-	}
-}
-
-static void look_at_word(struct program *p, struct churn *c, unsigned i, unsigned word)
-{
-	uint64_t value, newest;
-
-	reach(p, c, i, false, word, &value);
-	newest = atomic_load((atomic_ullong *)&p->arena->model[i * p->count + word]);
-	NEED(p, value >= c->last[i][word] && value <= newest,
-	     "page %u word %u: %lu, after %lu, at most %lu was stored", i, word, value,
-	     c->last[i][word], newest);
-	NEED(p, word != p->index || value == c->mine[i], "page %u: own word %lu, not %lu", i, value,
-	     c->mine[i]);
-	c->last[i][word] = value;
-}
-
-static void churn(struct program *p)
-{
-	static struct churn c;
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < CHURN_RANGES; i++)
-		c.range[i] = program_map(p, churn_gpa(i), RANGE_PAGES * PAGE);
-	harm_catch_bus();
-	for (; !atomic_load(&p->arena->word[STOP]); n++) {
-		unsigned i = (unsigned)(program_random(p) % CHURN_PAGES);
-
-		look_at_word(p, &c, i, (unsigned)(program_random(p) % p->count));
-		/* Said before it is done: nobody sees more than was said. */
-		c.mine[i]++;
-		atomic_store((atomic_ullong *)&p->arena->model[i * p->count + p->index], c.mine[i]);
-		reach(p, &c, i, true, p->index, &c.mine[i]);
-		if (n == 100)
-			harm_tell(p, READY);
-	}
-	atomic_fetch_add(&p->arena->word[ERRORS], c.errors);
-	atomic_fetch_add(&p->arena->word[STORES], n);
-	program_meet(p);
-	for (unsigned i = 0; i < CHURN_PAGES; i++)
-		for (unsigned word = 0; word < p->count; word++) {
-			uint64_t value;
-
-			reach(p, &c, i, false, word, &value);
-			NEED(p, value == p->arena->model[i * p->count + word],
-			     "page %u word %u at the end", i, word);
-		}
-}
+#define ROUNDS 4u
 
 START_TEST(room_that_comes_and_goes_under_load_costs_no_byte)
 {
-	struct arena *a = arena_new(CHURN_PAGES * 6);
-	struct program programs[6], *list[6];
+	static const unsigned nodes[] = {0, 1, 2, 0, 1, 2};
+	static const struct churn_plan plan = {.homes = 7, .ranges = 12, .may_fail = true};
+	static struct churn w;
 
 	start_with_small(1, TMPFS_KIB);
-	for (unsigned i = 0; i < 6; i++) {
-		programs[i] = (struct program){
-			.cluster = &cluster, .arena = a, .node = i % 3, .index = i, .count = 6};
-		list[i] = &programs[i];
-		program_start(list[i], churn);
-	}
+	churn_begin(&w, &cluster, &plan, nodes, 6);
 	/* First before anything is stored: each page's first time comes when there is no room. */
-	for (unsigned round = 0; round < CHURN_ROUNDS && !a->failed; round++) {
+	for (unsigned round = 0; round < ROUNDS && !w.arena->failed; round++) {
 		harm_fill(&cluster, 1, round * 64);
 		cluster_sleep_ms(700);
 		harm_empty(&cluster, 1);
 		cluster_sleep_ms(300);
 	}
-	harm_await(a, READY, 6);
-	a->word[STOP] = 1;
-	programs_await(list, 6);
+	ck_assert(churn_goes_on(&w, 100));
+	churn_stop(&w);
+	churn_verify(&w);
 	ck_assert_uint_gt(cluster_stat(&cluster, 1, "node", "no_room"), 0);
-	ck_assert_uint_gt(a->word[ERRORS], 0);
-	printf("room comes and goes: %llu rounds of the programs, %llu accesses failed\n",
-	       a->word[STORES], a->word[ERRORS]);
+	ck_assert_uint_gt(w.arena->word[CHURN_ERRORS], 0);
+	printf("room that comes and goes: %lu rounds, %llu accesses failed\n", churn_rounds(&w),
+	       w.arena->word[CHURN_ERRORS]);
 	cluster_stop(&cluster);
 	harm_rehearsed("room that comes and goes under load");
 }

@@ -14,21 +14,20 @@
 
 #define ARENA_BYTES(words) (sizeof(struct arena) + (words) * sizeof(uint64_t))
 
-static size_t arena_bytes;
-
 struct arena *arena_new(size_t model_words)
 {
+	size_t bytes = ARENA_BYTES(model_words);
 	struct arena *a;
 
-	arena_bytes = ARENA_BYTES(model_words);
-	a = mmap(NULL, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	a = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(a, MAP_FAILED);
+	a->bytes = bytes;
 	return a;
 }
 
 void arena_free(struct arena *a)
 {
-	munmap(a, arena_bytes);
+	munmap(a, a->bytes);
 }
 
 void program_fail(struct program *p, const char *file, int line, const char *cond,

@@ -25,7 +25,8 @@
 /* Shared by a test and its programs. */
 struct arena {
 	atomic_int failed;
-	char text[512];            /* the first failure */
+	char text[512]; /* the first failure */
+	size_t bytes;
 	atomic_uint arrived, left; /* of program_meet() */
 	atomic_ullong word[64];
 	uint64_t model[]; /* as many as arena_new() was asked for */

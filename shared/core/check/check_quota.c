@@ -28,17 +28,16 @@ static uint32_t home_of(uint64_t page)
 	return page < RIG_OTHER ? GONE : ALIVE;
 }
 
-
 /* This node gets the page Modified. */
 static void own(struct rig *r, uint64_t page)
 {
 	uint32_t id = id_of[page] = ++ids;
 
 	rig_do(r, (struct rig_step)DO(FAULT, .flags = 1, .page = page));
-	rig_do(r, (struct rig_step)SENT(MEM_ACQUIRE, home_of(page), .request = OWN(id),
-					.page = page));
-	rig_do(r, (struct rig_step)IN(MEM_ACK, home_of(page), .request = OWN(id),
-				      .version = V(id), .flags = WVM_MSG_ZERO, .page = page));
+	rig_do(r,
+	       (struct rig_step)SENT(MEM_ACQUIRE, home_of(page), .request = OWN(id), .page = page));
+	rig_do(r, (struct rig_step)IN(MEM_ACK, home_of(page), .request = OWN(id), .version = V(id),
+				      .flags = WVM_MSG_ZERO, .page = page));
 	rig_do(r, (struct rig_step)ACT(INSTALL, .waiters = 1, .writable = true, .page = page));
 }
 
