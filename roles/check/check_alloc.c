@@ -20,24 +20,10 @@ static struct cluster cluster;
 static uint64_t *counts[NODES];
 static char library[160];
 
-static void build_library(void)
-{
-	static struct cluster_result r;
-	const char *cc = getenv("CC");
-
-	snprintf(library, sizeof(library), "%s/count.so", cluster_dir());
-	cluster_run(&r,
-		    (const char *const[]){"/usr/bin/env", cc && *cc ? cc : "cc", "-shared", "-fPIC",
-					  "-O2", "-o", library, "roles/check/preload/count.c",
-					  NULL},
-		    NULL, NULL);
-	ck_assert_msg(r.status == 0, "%s", r.err);
-}
-
 /* A file of one counter for each master. */
 static void start(const char *shards)
 {
-	build_library();
+	cluster_preload(library, sizeof(library), "count");
 	cluster_prepare(&cluster, &(struct cluster_opts){.shards = shards, .preload = library});
 	for (unsigned i = 0; i < NODES; i++) {
 		char path[160];

@@ -221,9 +221,9 @@ START_TEST(room_that_comes_and_goes_under_load_costs_no_byte)
 	churn_stop(&w);
 	churn_verify(&w);
 	ck_assert_uint_gt(cluster_stat(&cluster, 1, "node", "no_room"), 0);
-	ck_assert_uint_gt(w.arena->word[CHURN_ERRORS], 0);
-	printf("room that comes and goes: %lu rounds, %llu accesses failed\n", churn_rounds(&w),
-	       w.arena->word[CHURN_ERRORS]);
+	ck_assert_uint_gt(churn_errors(&w), 0);
+	printf("room that comes and goes: %lu rounds, %lu accesses failed\n", churn_rounds(&w),
+	       churn_errors(&w));
 	cluster_stop(&cluster);
 	harm_rehearsed("room that comes and goes under load");
 }

@@ -68,10 +68,10 @@ static void reach(struct user *u, unsigned page, bool write, unsigned word, uint
 		     : !harm_load(p, word_at(u, page, word), value)) {
 		NEED(p, u->plan->may_fail, "SIGBUS for page %u (gpa %lx)", page, u->gpa[k]);
 		NEED(p, cluster_now_ms() - begin < GIVE_UP_MS, "page %u stays an error", page);
-		atomic_fetch_add(&p->arena->word[CHURN_ERRORS], 1);
-		raise_to(p, CHURN_ERROR_MS_MAX, cluster_now_ms() - before);
-		u->range[k] =
-			harm_remap(p, u->range[k], u->gpa[k], CHURN_RANGE_PAGES * PAGE);
+		/* How many, and how long the slowest took. */
+		atomic_fetch_add(&p->arena->word[CHURN_ERRORS + p->node], 1);
+		raise_to(p, CHURN_ERROR_MS + p->node, cluster_now_ms() - before);
+		u->range[k] = harm_remap(p, u->range[k], u->gpa[k], CHURN_RANGE_PAGES * PAGE);
 		usleep(RETRY_US);
 		before = cluster_now_ms();
 	}
@@ -171,6 +171,20 @@ void churn_verify(struct churn *w)
 void churn_free(struct churn *w)
 {
 	arena_free(w->arena);
+}
+
+uint64_t churn_error_ms_max(const struct churn *w, unsigned node)
+{
+	return w->arena->word[CHURN_ERROR_MS + node];
+}
+
+uint64_t churn_errors(const struct churn *w)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < CHURN_NODES_MAX; i++)
+		sum += w->arena->word[CHURN_ERRORS + i];
+	return sum;
 }
 
 uint64_t churn_rounds(const struct churn *w)

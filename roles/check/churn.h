@@ -12,6 +12,7 @@
 
 #define CHURN_RANGES_MAX  12u /* a program may map 16 */
 #define CHURN_RANGE_PAGES 16u
+#define CHURN_NODES_MAX   6u
 #define CHURN_PAGES_MAX   (CHURN_RANGES_MAX * CHURN_RANGE_PAGES)
 
 struct churn_plan {
@@ -23,14 +24,14 @@ struct churn_plan {
 
 /* What the programs tell while they run. */
 enum churn_word {
-	CHURN_READY = 40,   /* programs that have begun */
-	CHURN_STOP,         /* set by the test */
-	CHURN_STOPPED,      /* programs that have seen it */
-	CHURN_VERIFY,       /* set by the test: nothing fails any more */
-	CHURN_ERRORS,       /* accesses that failed */
-	CHURN_ERROR_MS_MAX, /* the longest until one failed */
-	CHURN_PAUSE_MS_MAX, /* the longest that one took that did not fail; the test may clear it */
-	CHURN_DONE = 48,    /* and index of the program: its rounds */
+	CHURN_READY = 30,    /* programs that have begun */
+	CHURN_STOP,          /* set by the test */
+	CHURN_STOPPED,       /* programs that have seen it */
+	CHURN_VERIFY,        /* set by the test: nothing fails any more */
+	CHURN_PAUSE_MS_MAX,  /* the longest access that did not fail; the test may clear it */
+	CHURN_ERRORS = 36,   /* and the node: accesses that failed there */
+	CHURN_ERROR_MS = 42, /* and the node: the longest until one failed */
+	CHURN_DONE = 48,     /* and the program's index: its rounds */
 };
 
 struct churn {
@@ -51,6 +52,9 @@ void churn_stop(struct churn *w);
 void churn_verify(struct churn *w);
 void churn_free(struct churn *w);
 
+/* The longest until an access failed on this node; and how many did, on all. */
+uint64_t churn_error_ms_max(const struct churn *w, unsigned node);
+uint64_t churn_errors(const struct churn *w);
 /* Rounds of all programs so far. */
 uint64_t churn_rounds(const struct churn *w);
 /* Every program does at least so many more rounds; false after 20 s. */

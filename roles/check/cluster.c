@@ -156,6 +156,23 @@ void cluster_read(const char *path, char *out, size_t size)
 		close(fd);
 }
 
+/* ---- libraries to preload -------------------------------------------------------------- */
+
+void cluster_preload(char *path, size_t size, const char *name)
+{
+	static struct cluster_result r;
+	const char *cc = getenv("CC");
+	char source[96];
+
+	snprintf(path, size, "%s/%s.so", base_dir, name);
+	snprintf(source, sizeof(source), "roles/check/preload/%s.c", name);
+	cluster_run(&r,
+		    (const char *const[]){"/usr/bin/env", cc && *cc ? cc : "cc", "-shared", "-fPIC",
+					  "-O2", "-D_GNU_SOURCE", "-o", path, source, NULL},
+		    NULL, NULL);
+	ck_assert_msg(r.status == 0, "%s", r.err);
+}
+
 /* ---- networks -------------------------------------------------------------------------- */
 
 /*

@@ -73,6 +73,9 @@ struct cluster {
 /* Runs the suites of a test program; its exit status. */
 int cluster_main(char **argv, Suite *(*const make[])(void), unsigned count);
 
+/* Builds preload/<name>.c, a library for cluster_opts.preload, and says where it is. */
+void cluster_preload(char *path, size_t size, const char *name);
+
 /* A test case whose tests end with the program, even when it is killed. */
 TCase *cluster_tcase(Suite *s, const char *name, int timeout_s);
 
