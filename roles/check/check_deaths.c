@@ -20,8 +20,10 @@
 #define ERROR_MS_MAX 6000u
 #define PAUSE_MS_MAX 4000u /* of who does not need the dead: less than any deadline */
 
-#define DEAD      2u
-#define UNIT_OTHERS 128u /* units from here on belong to programs that never meet the dead one's */
+#define DEAD 2u
+#define UNIT_OTHERS                                                                  \
+	128u /* units from here on belong to programs that never meet the dead one's \
+	      */
 
 /* Words of the arena. */
 enum { READY = 10, BROKEN, SLOWEST, FASTEST, RESTORED, DONE, GO, STORED };
@@ -39,8 +41,7 @@ static void note_error(struct program *p, uint64_t took)
 	unsigned long long is = atomic_load(&p->arena->word[SLOWEST]);
 
 	NEED(p, took >= ERROR_MS_MIN && took <= ERROR_MS_MAX, "an error after %lu ms", took);
-	while (is < took &&
-	       !atomic_compare_exchange_weak(&p->arena->word[SLOWEST], &is, took))
+	while (is < took && !atomic_compare_exchange_weak(&p->arena->word[SLOWEST], &is, took))
 		;
 }
 
@@ -97,8 +98,7 @@ static void need_the_dead(struct program *p)
 	if (need == PIN_ITS_HOME)
 		r = wvm_pin(p->wvm, page, PAGE);
 	else
-		NEED(p,
-		     harm_fails(p, page, need != READ_ITS_HOME && need != READ_WHAT_IT_OWNS),
+		NEED(p, harm_fails(p, page, need != READ_ITS_HOME && need != READ_WHAT_IT_OWNS),
 		     "need %u: the access got through", need);
 	NEED(p, r == -EIO, "need %u: %d", need, r);
 	note_error(p, cluster_now_ms() - before);
@@ -194,9 +194,9 @@ END_TEST
 
 /* ---- programs that are killed while they store --------------------------------------------- */
 
-#define VICTIMS     3u
+#define VICTIMS      3u
 #define VICTIM_PAGES 96u
-#define KILLS       8u
+#define KILLS        8u
 
 /* Says which store is complete, after each of them. */
 static void store_until_killed(struct program *p)

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -85,6 +86,47 @@ void harm_await_log(const struct cluster *c, unsigned node, const char *text)
 		cluster_sleep_ms(10);
 	} while (cluster_now_ms() < end);
 	ck_abort_msg("node %u does not say '%s': %s", node, text, log);
+}
+
+/* ---- what the kernel dropped --------------------------------------------------------------- */
+
+/* The last column of the lines of this port in the network namespace of the master. */
+static uint64_t kernel_drops(const struct cluster *c, unsigned node, unsigned port)
+{
+	char path[64], line[512];
+	uint64_t sum = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/net/udp", (int)c->node[node].pid);
+	f = fopen(path, "re");
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f)) {
+		unsigned address, at;
+		char *last = line + strlen(line);
+
+		if (sscanf(line, " %*d: %x:%x", &address, &at) != 2 || at != port)
+			continue;
+		if (c->opts.net == CLUSTER_LOOPBACK && port == c->node[node].port &&
+		    (address >> 24) != node + 1)
+			continue; /* another master's, on another address */
+		while (last > line && (last[-1] == '\n' || last[-1] == ' '))
+			*--last = 0;
+		while (last > line && last[-1] != ' ')
+			last--;
+		sum += strtoull(last, NULL, 10);
+	}
+	fclose(f);
+	return sum;
+}
+
+uint64_t harm_kernel_drops(const struct cluster *c, unsigned node)
+{
+	return kernel_drops(c, node, c->node[node].port);
+}
+
+uint64_t harm_kernel_drops_ctrl(const struct cluster *c, unsigned node)
+{
+	return kernel_drops(c, node, c->node[node].ctrl_port);
 }
 
 /* ---- small tmpfs ------------------------------------------------------------------------- */

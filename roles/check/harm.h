@@ -20,6 +20,11 @@ void harm_await(struct arena *a, unsigned word, uint64_t value);
 /* Waits until the node's log has the text. */
 void harm_await_log(const struct cluster *c, unsigned node, const char *text);
 
+/* Datagrams that the kernel dropped since the node's data port was opened: no room in a socket. */
+uint64_t harm_kernel_drops(const struct cluster *c, unsigned node);
+/* The same of its control port. */
+uint64_t harm_kernel_drops_ctrl(const struct cluster *c, unsigned node);
+
 /*
  * A tmpfs of so many KiB that ends with this test, and node i's files in it (after
  * cluster_prepare()): mounted in a mount namespace of the test's own.

@@ -101,7 +101,7 @@ static int open_channel(struct client *cl, int fd)
 		return -EPROTO;
 	at = mmap(NULL, WVM_CHANNEL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
-		return -EPROTO;
+		return errno == ENOMEM ? -ENOMEM : -EPROTO; /* ours, or the client's doing */
 	cl->channel = at;
 	if (wvm_spsc_open_rx(&cl->rx, at, WVM_CHANNEL_CAPACITY) ||
 	    wvm_spsc_open_tx(&cl->tx, at + WVM_CHANNEL_RING_BYTES, WVM_CHANNEL_CAPACITY))
