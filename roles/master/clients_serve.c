@@ -14,7 +14,10 @@ void wvm_client_reply(struct client *cl, uint64_t token, int64_t result, const v
 {
 	struct wvm_ring_reply r = {.token = token, .result = result};
 
-	if (!cl->out_open || !cl->channel || cl->state == CLIENT_MUTE || (!token && result >= 0))
+	if (!cl->out_open || !cl->channel || cl->state == CLIENT_MUTE)
+		return;
+	/* It says again what it had: it has nobody who takes answers yet, and fewer of them fit. */
+	if (cl->all->adopting && !token && !result)
 		return;
 	/* At most WVM_RING_CALLS_MAX answers are under way: a full ring is the client's fault. */
 	if (wvm_spsc_push2(&cl->tx, WVM_RING_REPLY, &r, sizeof(r), data, len)) {
