@@ -1,13 +1,17 @@
 /*
  * A cluster in one thread: N nodes of the real core, virtual time, a network
- * that loses, doubles, reorders and delays, programs that read and write. One
- * seed decides everything, so a failure is replayed by its seed.
+ * that loses, doubles, reorders, delays, corrupts and is cut, nodes that stop
+ * and run slow, programs that come, read, write, pin and go. One seed decides
+ * everything, so a failure is replayed by its seed.
  *
  * The memory of a node is modelled as the kernel keeps it: pages that are in
  * the RAM file, and for each program whether a store to the page traps. There
  * is one true value per word, written by every store at its instant; a load
  * that returns anything else is a failure. That is per-page linearizability,
- * and stronger than what the guest is promised.
+ * and stronger than what the guest is promised. After every input to a core
+ * the invariants are checked for the pages that it touched (invariants.c), now
+ * and then for all; what the programs saw is checked once more at the end, from
+ * their own records alone (history.c).
  */
 #ifndef WVM_SIM_CLUSTER_H
 #define WVM_SIM_CLUSTER_H
@@ -21,6 +25,16 @@
 #define SIM_THREADS_MAX 64u
 #define SIM_PAGES_MAX   1024u
 #define SIM_WORDS       4u /* of a page that programs use, one in each segment of it */
+
+/* What happens to nodes and wires at random times, and is over some time later. */
+enum sim_trouble {
+	SIM_CUT_NODE = 1, /* nothing to or from a node arrives */
+	SIM_CUT_WAY = 2,  /* nothing from one node to one other arrives */
+	SIM_CUT_PAIR = 4, /* nothing between two nodes arrives */
+	SIM_STOP = 8,     /* a master stops, as by SIGSTOP; its programs go on */
+	SIM_SLOW = 16,    /* a master takes a while for every input */
+	SIM_TROUBLES = 31,
+};
 
 struct sim_config {
 	uint64_t seed;
@@ -37,7 +51,21 @@ struct sim_config {
 	uint32_t pages_hot;  /* most accesses go to this many pages; 0: all alike */
 	struct wvm_core_limits limits;
 	struct wvm_core_times times;
-	FILE *trace; /* a line per event, or NULL */
+	FILE *trace; /* a message sequence chart (chart.c), or NULL */
+
+	/* All of these may be 0: none. */
+	uint32_t corrupt_ppm; /* datagrams that arrive with other bytes than were sent */
+	uint32_t ancient_ppm; /* messages that turn up again after up to ancient_ns */
+	uint64_t ancient_ns;
+	uint32_t socket_bytes; /* queued for a busy master; more is lost. 0: no bound */
+	uint32_t troubles;     /* enum sim_trouble, or'ed: those that happen */
+	uint64_t trouble_gap_ns, trouble_ns; /* mean time between two, and of one */
+	uint64_t program_gap_ns;             /* mean time that a program stays */
+	uint64_t program_away_ns;            /* and until it is there again */
+	uint32_t full_ppm;                   /* installs that fail: the RAM file has no room */
+	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
+	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
+	uint32_t trace_page;           /* page + 1: nothing else is traced */
 };
 
 struct sim;
@@ -45,18 +73,32 @@ struct sim;
 /* A configuration that works, with mild disorder. */
 void sim_default(struct sim_config *config, uint64_t seed);
 
+/* A configuration that follows from the seed: any size, any disorder. */
+void sim_random(struct sim_config *config, uint64_t seed);
+
 struct sim *sim_create(const struct sim_config *config);
 void sim_destroy(struct sim *sim);
 
 /* Runs until `accesses` were made or the first failure. Returns the core inputs made. */
 uint64_t sim_run(struct sim *sim, uint64_t accesses);
 
-/* Lets all threads finish what they wait for, without new accesses, for up to ns of virtual time.
+/*
+ * Ends all random troubles and lets all threads finish what they wait for,
+ * without new accesses, for up to ns of virtual time. Then all is checked.
  */
 void sim_settle(struct sim *sim, uint64_t ns);
 
+/* Checks what the programs saw, for linearizability, from their records alone. O(n). */
+void sim_check_history(struct sim *sim);
+
 /* Cuts or restores all traffic of a node. */
 void sim_partition(struct sim *sim, uint32_t node, bool cut);
+
+/* Cuts or restores what one node sends to another. */
+void sim_cut(struct sim *sim, uint32_t from, uint32_t to, bool cut);
+
+/* Stops a node's master, or lets it go on. Datagrams for it queue up as far as there is room. */
+void sim_stop(struct sim *sim, uint32_t node, bool stop);
 
 struct sim_report {
 	const char *failure; /* NULL: none; else one line */
@@ -67,8 +109,25 @@ struct sim_report {
 	uint64_t accesses_min, accesses_max; /* of any one thread */
 	uint64_t wait_ns_max;                /* the longest that a thread waited for a page */
 	uint32_t waiting;                    /* threads that wait now */
+	uint64_t corrupted, corrupted_caught, corrupted_hops; /* hops lie outside the checksum */
+	uint64_t overflowed;                                  /* lost in full socket buffers */
+	uint64_t cuts, stops, slowed;
+	uint64_t left, installs_failed; /* programs that went; pages that had no room */
+	uint64_t sweeps;                /* times that all pages and pools were checked */
+	uint64_t history;               /* accesses that sim_check_history() went through */
 };
 void sim_report(const struct sim *sim, struct sim_report *report);
+
+/*
+ * A whole run: at least `steps` inputs, then everything settles and is checked;
+ * a thread that still waits is a failure, too. The failure is in text.
+ */
+#define SIM_TEXT 240
+void sim_exercise(const struct sim_config *config, uint64_t steps, struct sim_report *report,
+		  char text[SIM_TEXT]);
+
+/* The run that is in progress, for an assertion that fails in a core: seed and step. */
+void sim_where(uint64_t *seed, uint64_t *step);
 
 const struct wvm_core_stats *sim_stats(const struct sim *sim, uint32_t node);
 

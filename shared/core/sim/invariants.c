@@ -1,0 +1,404 @@
+/*
+ * What must hold after every input to a core: shared/PROTOCOL.md, Home and
+ * Holder, looked at from above, where all nodes can be seen at once.
+ *
+ *   one Modified holder and no other copy, or no Modified holder
+ *   every copy has the bytes that were stored last, and the version that its home names
+ *   the home's records cover every holder
+ *   where no copy is Modified or on its way home, the home's stored bytes are the last ones
+ *   what is acknowledged as written back is stored; every repetition has the same bytes
+ *   whoever waits has a request under way, whose timer is armed, and no longer than the deadline
+ *   every slot of a pool is in use or free, and timers are armed for what waits
+ */
+#include <string.h>
+
+#include "shared/core/sim/sim.h"
+
+#define SWEEP 4096u  /* steps between two full checks of all pages */
+#define POOLS 65536u /* and of all pools, where these are large */
+
+static unsigned long long ll(uint64_t v)
+{
+	return v;
+}
+
+static bool is_truth(const struct sim *s, uint64_t page, const uint8_t *bytes)
+{
+	for (uint32_t w = 0; w < SIM_WORDS; w++)
+		if (memcmp(bytes + sim_word_offset(w), &s->truth[page][w], 8))
+			return false;
+	return true;
+}
+
+/* A page of zeros is stored as a flag; its bytes are older ones. */
+static bool stored_is_truth(const struct sim *s, struct sim_node *home, uint64_t page)
+{
+	const struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	static const uint8_t zeros[WVM_PAGE_BYTES];
+
+	return is_truth(s, page,
+			e->flags & WVM_HOME_WRITTEN
+				? home->store + (sim_core_page(page) << WVM_PAGE_SHIFT)
+				: zeros);
+}
+
+/* ---- one holder of a page -------------------------------------------------------------- */
+
+/* How the home knows that node holds the page: the grant on record, or 0. */
+static uint64_t recorded(struct sim_node *home, struct wvm_home_page *e, uint32_t node)
+{
+	uint32_t record = wvm_holders_find(home->core, e, node);
+
+	return record == WVM_NIL ? 0 : *wvm_holders_at(home->core, e, record).grant;
+}
+
+static const struct wvm_demand *demand_of(const struct sim_node *n, const struct wvm_held_page *h)
+{
+	return h->demand ? &n->core->demands[h->demand - 1] : NULL;
+}
+
+static void check_shared(struct sim *s, uint64_t page, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
+	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
+	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	const struct wvm_demand *d = demand_of(n, h);
+	uint64_t grant = recorded(home, e, node);
+
+	/* Written back, and the home has not got it yet. */
+	if (d && d->state == WVM_DEMAND_WRITE_BACK && e->state == WVM_HOME_MODIFIED &&
+	    grant == h->grant && e->granted == h->version)
+		return;
+	/* A newer grant on record: an upgrade that has not arrived, and may never. */
+	if (grant < h->grant)
+		sim_failed(s, "node %u: page %llu Shared, on record %llx and not %llx", node,
+			   ll(page), ll(grant), ll(h->grant));
+	if (e->state == WVM_HOME_SHARED && grant != h->grant)
+		sim_failed(s, "node %u: page %llu Shared by %llx, the home says %llx", node,
+			   ll(page), ll(h->grant), ll(grant));
+	if (e->version != h->version)
+		sim_failed(s, "node %u: page %llu Shared in version %llx, stored %llx", node,
+			   ll(page), ll(h->version), ll(e->version));
+}
+
+static void check_holder(struct sim *s, uint64_t page, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
+	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
+	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+
+	if (n->present[page] != (h->state != WVM_HELD_INVALID))
+		sim_failed(s, "node %u: page %llu in RAM %d, held %d", node, ll(page),
+			   n->present[page], h->state);
+	if (h->state == WVM_HELD_INVALID)
+		return;
+	if (h->state != WVM_HELD_MODIFIED && n->untrapped[page] & n->usable)
+		sim_failed(s, "node %u: page %llu writable, held %d", node, ll(page), h->state);
+	if (!is_truth(s, page, sim_ram(n, page)))
+		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
+	if (h->state == WVM_HELD_SHARED)
+		check_shared(s, page, node);
+	else if (e->state != WVM_HOME_MODIFIED || e->granted != h->version ||
+		 recorded(home, e, node) != h->grant)
+		sim_failed(s, "node %u: page %llu Modified by %llx in version %llx, not on record",
+			   node, ll(page), ll(h->grant), ll(h->version));
+}
+
+/* Slots and pages name each other, and whatever waits has a timer. */
+static void check_slots(struct sim *s, uint64_t page, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
+	const struct wvm_demand *d = demand_of(n, h);
+
+	if (h->request) {
+		const struct wvm_request *r = &n->core->requests[h->request - 1];
+
+		if (r->page != sim_core_page(page) || !r->timer.place ||
+		    r->timer.due_ns > r->started_ns + s->config.times.deadline_ns)
+			sim_failed(s, "node %u: page %llu has a request that nothing will end",
+				   node, ll(page));
+	}
+	if (!d)
+		return;
+	if (d->page != sim_core_page(page) ||
+	    (!d->timer.place && !(d->state == WVM_DEMAND_HELD && h->pins)))
+		sim_failed(s, "node %u: page %llu has a demand that nothing will end", node,
+			   ll(page));
+	if (d->state == WVM_DEMAND_HELD && (h->grant != d->grant || h->version != d->version))
+		sim_failed(s, "node %u: page %llu is asked for and not what is held", node,
+			   ll(page));
+	if (d->state == WVM_DEMAND_WRITE_BACK &&
+	    (d->keep ? h->state != WVM_HELD_SHARED : h->state != WVM_HELD_INVALID))
+		sim_failed(s, "node %u: page %llu written back in state %d", node, ll(page),
+			   h->state);
+}
+
+/* ---- the home -------------------------------------------------------------------------- */
+
+static void check_records(struct sim *s, uint64_t page)
+{
+	struct sim_node *home = &s->nodes[s->homes[page]];
+	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	uint32_t seen = 0;
+
+	for (uint32_t i = 0; i < e->holders; i++) {
+		uint32_t member = *wvm_holders_at(home->core, e, i).member;
+
+		if (member >= s->config.nodes || seen >> member & 1)
+			sim_failed(s, "home of page %llu: node %u is on record twice, or is none",
+				   ll(page), member);
+		seen |= 1u << member;
+	}
+	if (e->state == WVM_HOME_HOME     ? e->holders != 0
+	    : e->state == WVM_HOME_SHARED ? e->holders == 0
+					  : e->holders != 1)
+		sim_failed(s, "home of page %llu: %u holders in state %u", ll(page), e->holders,
+			   e->state);
+	if (e->state == WVM_HOME_MODIFIED && e->granted <= e->version)
+		sim_failed(s, "home of page %llu: granted %llx over %llx", ll(page), ll(e->granted),
+			   ll(e->version));
+	if (e->txn) {
+		const struct wvm_txn *t = &home->core->txns[e->txn - 1];
+
+		if (t->page != sim_core_page(page) || !t->timer.place)
+			sim_failed(s, "home of page %llu: a transaction that nothing will end",
+				   ll(page));
+	}
+}
+
+/* Whether some node has, or keeps until they are acknowledged, the bytes that the home granted. */
+static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_home_page *e)
+{
+	const struct sim_node *owner = &s->nodes[e->member[0]];
+	const struct wvm_held_page *h = &owner->held[sim_core_page(page)];
+	const struct wvm_demand *d = demand_of(owner, h);
+
+	if (h->state == WVM_HELD_MODIFIED)
+		return true;
+	return d && d->state == WVM_DEMAND_WRITE_BACK && d->version == e->granted;
+}
+
+static void check_home(struct sim *s, uint64_t page)
+{
+	struct sim_node *home = &s->nodes[s->homes[page]];
+	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+
+	check_records(s, page);
+	if (e->flags & WVM_HOME_LOST)
+		sim_failed(s, "home of page %llu: lost", ll(page));
+	if (e->state == WVM_HOME_MODIFIED && granted_is_out(s, page, e))
+		return;
+	if (!stored_is_truth(s, home, page))
+		sim_failed(s, "home of page %llu: version %llx stored, and not the last bytes",
+			   ll(page), ll(e->version));
+}
+
+static void check_page(struct sim *s, uint64_t page)
+{
+	uint32_t modified = 0, present = 0;
+
+	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		const struct sim_node *n = &s->nodes[i];
+
+		modified += n->held[sim_core_page(page)].state == WVM_HELD_MODIFIED;
+		present += n->present[page];
+		check_holder(s, page, i);
+	}
+	if (modified > 1 || (modified && present > 1))
+		sim_failed(s, "page %llu: %u owners, %u copies", ll(page), modified, present);
+	check_home(s, page);
+}
+
+/* ---- write-backs ----------------------------------------------------------------------- */
+
+/* A node sends bytes home: now the last ones, and the same in every repetition. */
+void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
+			    const uint8_t *data)
+{
+	struct sim_version *v, *oldest = &s->versions[page][0];
+
+	for (uint32_t i = 0; i < SIM_VERSIONS; i++) {
+		v = &s->versions[page][i];
+		if (v->version < oldest->version)
+			oldest = v;
+		if (v->version != version)
+			continue;
+		for (uint32_t w = 0; w < SIM_WORDS; w++)
+			if (memcmp(data + sim_word_offset(w), &v->words[w], 8))
+				sim_failed(s, "node %u: page %llu version %llx has other bytes now",
+					   node, ll(page), ll(version));
+		return;
+	}
+	if (version < oldest->version)
+		return; /* a repetition of long ago */
+	oldest->version = version;
+	memcpy(oldest->words, s->truth[page], sizeof(oldest->words));
+	if (!is_truth(s, page, data))
+		sim_failed(s, "node %u: page %llu version %llx is not what was stored last", node,
+			   ll(page), ll(version));
+}
+
+/* Before a core hears that its write-back is stored. */
+void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg)
+{
+	uint64_t page = sim_page_of(msg->gpa >> WVM_PAGE_SHIFT);
+	const struct sim_node *n = &s->nodes[node];
+	const struct wvm_demand *d = demand_of(n, &n->held[sim_core_page(page)]);
+	const struct wvm_home_page *e = &s->nodes[s->homes[page]].home[sim_core_page(page)];
+
+	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
+	    d->version == msg->version && e->version < d->version)
+		sim_failed(s, "node %u: page %llu version %llx acknowledged, %llx is stored", node,
+			   ll(page), ll(d->version), ll(e->version));
+}
+
+/* ---- waiting --------------------------------------------------------------------------- */
+
+/* A thread waits, or waited until now: no longer than the deadline, its master's pauses apart. */
+void sim_check_wait(struct sim *s, const struct sim_thread *t)
+{
+	uint64_t excused = sim_stalled(s, &s->nodes[t->node]) - t->stalled_ns;
+	uint64_t most = s->config.times.deadline_ns + SIM_MARGIN_NS;
+
+	if (s->report.now_ns - t->fault_ns > most + excused)
+		sim_failed(s, "node %u: a thread waits for page %llu since %llu us", t->node,
+			   ll(t->page), ll((s->report.now_ns - t->fault_ns) / 1000));
+}
+
+static void check_threads(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	for (uint32_t i = node * s->node_threads; i < (node + 1) * s->node_threads; i++) {
+		const struct sim_thread *t = &s->threads[i];
+		bool waits = t->state == SIM_TH_WAIT, pin = t->state == SIM_TH_WAIT_PIN;
+		const struct wvm_request *r;
+		uint32_t slot;
+
+		if ((!waits && !pin) || t->queued)
+			continue;
+		slot = n->held[sim_core_page(t->page)].request;
+		r = slot ? &n->core->requests[slot - 1] : NULL;
+		if (!r || (pin && !r->pin) ||
+		    (waits && !((t->write ? r->waiters_write : r->waiters_read) >> t->client & 1)))
+			sim_failed(s, "node %u: a thread waits for page %llu and is forgotten",
+				   node, ll(t->page));
+	}
+	if (!n->stops && wvm_core_deadline(n->core) != WVM_CORE_NEVER && !n->tick_ns)
+		sim_failed(s, "node %u: a timer that nobody waits for", node);
+}
+
+/* ---- pools ----------------------------------------------------------------------------- */
+
+/* Length of a free list, or more than `most` when it has a loop. */
+#define FREE_SLOTS(core, pool, head, most)                           \
+	({                                                           \
+		uint32_t n_ = 0;                                     \
+		for (uint32_t i_ = (core)->head; i_ && n_ <= (most); \
+		     i_ = (core)->pool[i_ - 1].next)                 \
+			n_++;                                        \
+		n_;                                                  \
+	})
+
+struct used {
+	uint32_t requests, demands, txns, waiting, blocks;
+};
+
+static void count_home(struct sim_node *n, const struct wvm_home_page *e, struct used *u)
+{
+	const struct wvm_core_limits *l = &n->core->params.limits;
+
+	for (uint32_t b = e->more; b && u->blocks <= l->holder_blocks;
+	     b = n->core->blocks[b - 1].next)
+		u->blocks++;
+	if (!e->txn)
+		return;
+	u->txns++;
+	for (uint32_t w = n->core->txns[e->txn - 1].queue_head; w && u->waiting <= l->waiting;
+	     w = n->core->waiting[w - 1].next)
+		u->waiting++;
+}
+
+static void check_pools(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	const struct wvm_core *c = n->core;
+	const struct wvm_core_limits *l = &c->params.limits;
+	struct used u = {0};
+	uint32_t armed = 0;
+
+	for (uint64_t p = 0; p < s->config.pages; p++) {
+		u.requests += n->held[sim_core_page(p)].request != 0;
+		u.demands += n->held[sim_core_page(p)].demand != 0;
+		count_home(n, &n->home[sim_core_page(p)], &u);
+	}
+	if (u.requests + FREE_SLOTS(c, requests, free_request, l->requests) != l->requests ||
+	    u.demands + FREE_SLOTS(c, demands, free_demand, l->demands) != l->demands ||
+	    u.txns + FREE_SLOTS(c, txns, free_txn, l->txns) != l->txns ||
+	    u.waiting + FREE_SLOTS(c, waiting, free_waiting, l->waiting) != l->waiting ||
+	    u.blocks + FREE_SLOTS(c, blocks, free_block, l->holder_blocks) != l->holder_blocks)
+		sim_failed(s, "node %u: slots are lost, or in use twice", node);
+	for (uint32_t i = 0; i < c->timers.count && i < c->timers.capacity; i++)
+		armed += c->timers.heap[i]->place == i + 1;
+	if (c->timers.count > u.requests + u.demands + u.txns || armed != c->timers.count)
+		sim_failed(s, "node %u: %u timers for %u slots", node, c->timers.count,
+			   u.requests + u.demands + u.txns);
+}
+
+/* Requests that are on their way to a peer are what its window counts. */
+static void check_windows(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	uint32_t flying[SIM_NODES_MAX] = {0};
+
+	for (uint64_t p = 0; p < s->config.pages; p++) {
+		uint32_t slot = n->held[sim_core_page(p)].request;
+		const struct wvm_request *r = slot ? &n->core->requests[slot - 1] : NULL;
+
+		if (r && r->state == WVM_REQUEST_SENT && r->member != node)
+			flying[r->member]++;
+	}
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (n->core->peers[i].in_flight != flying[i])
+			sim_failed(s, "node %u: %u requests to node %u, the window counts %u", node,
+				   flying[i], i, n->core->peers[i].in_flight);
+}
+
+/* ---- when ------------------------------------------------------------------------------ */
+
+void sim_check_all(struct sim *s)
+{
+	bool large = s->config.limits.holder_blocks > 1000 || s->config.limits.requests > 100;
+	bool pools = !large || s->quiet || s->report.steps / POOLS != s->swept / POOLS;
+
+	s->swept = s->report.steps;
+	s->report.sweeps++;
+	for (uint64_t p = 0; p < s->config.pages; p++) {
+		check_page(s, p);
+		for (uint32_t i = 0; i < s->config.nodes; i++)
+			check_slots(s, p, i);
+	}
+	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		check_threads(s, i);
+		check_windows(s, i);
+		if (pools)
+			check_pools(s, i);
+	}
+	for (uint32_t i = 0; i < s->thread_count; i++)
+		if (s->threads[i].state == SIM_TH_WAIT || s->threads[i].state == SIM_TH_WAIT_PIN)
+			sim_check_wait(s, &s->threads[i]);
+}
+
+/* After an input to node's core: the pages that it touched; now and then everything. */
+void sim_check_touched(struct sim *s, uint32_t node)
+{
+	for (uint32_t i = 0; i < s->touched_count; i++) {
+		check_page(s, s->touched[i]);
+		check_slots(s, s->touched[i], node);
+	}
+	s->touched_count = 0;
+	check_threads(s, node);
+	if (s->report.steps - s->swept >= SWEEP)
+		sim_check_all(s);
+}

@@ -1,0 +1,286 @@
+/* What the rooms of the simulator share. */
+#ifndef WVM_SIM_SIM_H
+#define WVM_SIM_SIM_H
+
+#include "shared/core/core_int.h"
+#include "shared/core/sim/cluster.h"
+
+#define SIM_VM_ID   7
+#define SIM_SEGMENT 1408u /* three to a page, as on Ethernet */
+#define SIM_SMALL   WVM_HEADER_BYTES
+#define SIM_LARGE   (WVM_HEADER_BYTES + SIM_SEGMENT)
+
+/* A wait may exceed the deadline by this much: nothing in virtual time is late by itself. */
+#define SIM_MARGIN_NS UINT64_C(1000000)
+
+enum sim_event_kind {
+	SIM_EV_MESSAGE, /* a datagram arrives */
+	SIM_EV_FAULT,   /* a thread's fault, in the inbox of a busy master only */
+	SIM_EV_TICK,
+	SIM_EV_THREAD,
+	SIM_EV_SERVE, /* a busy master takes the next input from its inbox */
+	SIM_EV_PROGRAM,
+	SIM_EV_TROUBLE, /* one begins */
+	SIM_EV_RELIEF,  /* one ends */
+};
+
+/* Kept in pools by size, since there are millions of them. */
+struct sim_event {
+	struct sim_event *next;     /* inbox or free list */
+	uint8_t kind;               /* enum sim_event_kind */
+	bool large;                 /* room for SIM_LARGE bytes, else for SIM_SMALL */
+	uint8_t trouble;            /* SIM_EV_RELIEF: enum sim_trouble */
+	uint32_t node;              /* or the first of a trouble's two */
+	uint32_t index;             /* thread, program, or the second node of a trouble */
+	uint32_t life;              /* of the thread or trouble: a later one ignores the event */
+	bool write;                 /* SIM_EV_FAULT */
+	uint32_t page;              /* SIM_EV_FAULT */
+	uint32_t bytes;             /* SIM_EV_MESSAGE */
+	uint64_t number;            /* of the message, in the chart; or of the thread's fault */
+	struct sim_event *original; /* of a corrupted datagram: as it was sent */
+	uint8_t datagram[];
+};
+
+struct sim_entry {
+	uint64_t at_ns;
+	uint64_t order; /* ties: first made, first run */
+	struct sim_event *event;
+};
+
+struct sim_events {
+	struct sim_entry *heap;
+	size_t count, room;
+	uint64_t order;
+	struct sim_event *free[2]; /* small, large */
+	struct sim_chunk *chunks;
+};
+
+/*
+ * A node in two parts: what outlives its master (files, and what the kernel
+ * and the programs keep), and what the master has in its own memory. A later
+ * life is a new master over the same files: sim_node_start() again.
+ */
+struct sim_node {
+	/* Durable. */
+	uint16_t boot; /* of the present or last master */
+	struct wvm_home_page *home;
+	struct wvm_home_unit *units;
+	struct wvm_held_page *held;
+	uint8_t *store, *ram, *outbox;
+	bool present[SIM_PAGES_MAX];
+	/* Programs for which a store to the page, once it is present, does not trap. */
+	uint8_t untrapped[SIM_PAGES_MAX];
+	uint8_t usable; /* programs that run */
+	/* Of the master. */
+	struct wvm_core *core;
+	void *memory;
+	uint8_t known;                   /* programs that it protects */
+	uint16_t orphans[SIM_PAGES_MAX]; /* pins that were asked for by programs that are gone */
+	uint64_t tick_ns;                /* the next tick event that counts */
+	struct sim_event *inbox, **inbox_end;
+	uint32_t inbox_bytes;
+	uint64_t busy_until_ns;
+	uint64_t service_ns; /* per input */
+	uint32_t stops;      /* reasons for which it is stopped */
+	bool serving;        /* a SIM_EV_SERVE is under way */
+	/* Time that it was stopped or slow: until now, and since when it is. */
+	uint64_t stalled_ns, stalled_since_ns;
+	bool cut; /* by the caller: from all, and towards some */
+	bool cut_to[SIM_NODES_MAX];
+};
+
+enum sim_thread_state {
+	SIM_TH_IDLE, /* has no event: the cluster is quiet, or its program is away */
+	SIM_TH_THINK,
+	SIM_TH_ACCESS,
+	SIM_TH_WAIT,
+	SIM_TH_WAIT_PIN,
+};
+
+struct sim_thread {
+	uint32_t node, client;
+	uint32_t life;
+	uint8_t state; /* enum sim_thread_state */
+	bool write, modify;
+	bool pins, pinned;
+	bool queued; /* its fault has not reached the core */
+	uint32_t word;
+	uint64_t page;
+	uint64_t value;
+	uint64_t since_ns; /* the access was begun */
+	uint64_t fault;    /* number of the present or last wait */
+	uint64_t fault_ns; /* the present wait was */
+	uint64_t stalled_ns;
+	uint64_t accesses;
+};
+
+enum sim_program_state { SIM_PROGRAM_RUNS, SIM_PROGRAM_AWAY, SIM_PROGRAM_MAPS };
+
+struct sim_program {
+	enum sim_program_state state;
+	bool idle; /* stays until the cluster is no longer quiet */
+};
+
+/* One access, as its thread saw it. */
+struct sim_access {
+	uint64_t begun_ns, done_ns;
+	uint64_t read, wrote; /* values; wrote 0: nothing */
+	uint32_t at;          /* page * SIM_WORDS + word */
+	bool reads;
+};
+
+struct sim_history {
+	struct sim_access *list;
+	size_t count, room;
+};
+
+/* The bytes of a version that was written back: every copy of it has to be the same. */
+struct sim_version {
+	uint64_t version;
+	uint64_t words[SIM_WORDS];
+};
+#define SIM_VERSIONS 4u /* the last ones of a page; retries of older ones are late indeed */
+
+struct sim {
+	struct sim_config config;
+	struct wvm_member members[SIM_NODES_MAX];
+	struct wvm_members list;
+	struct wvm_slices slices;
+	struct sim_node nodes[SIM_NODES_MAX];
+	struct sim_thread threads[SIM_THREADS_MAX];
+	struct sim_program programs[SIM_NODES_MAX * SIM_CLIENTS_MAX];
+	uint32_t thread_count, node_threads;
+	uint64_t page_count; /* of the VM: sim_core_page() of the last one + 1 */
+	uint8_t homes[SIM_PAGES_MAX];
+	uint64_t truth[SIM_PAGES_MAX][SIM_WORDS];
+	struct sim_version versions[SIM_PAGES_MAX][SIM_VERSIONS];
+	struct sim_history history;
+	struct sim_events events;
+	uint8_t cuts[SIM_NODES_MAX][SIM_NODES_MAX]; /* reasons, from and to */
+	uint64_t random, value;
+	uint64_t message; /* number of the last one */
+	uint64_t still;   /* events since time moved on */
+	uint64_t swept;   /* step of the last full check */
+	uint32_t trouble_life;
+	bool trouble_idle;
+	bool quiet; /* threads begin nothing new */
+	bool legend;
+	/* Pages that the present input touched. */
+	uint16_t touched[64];
+	uint32_t touched_count;
+	struct sim_report report;
+	char text[SIM_TEXT];
+};
+
+/* cluster.c */
+__attribute__((format(printf, 2, 3))) void sim_failed(struct sim *s, const char *format, ...);
+void *sim_zeroed(size_t size);
+
+static inline uint64_t sim_rnd(struct sim *s)
+{
+	s->random ^= s->random >> 12;
+	s->random ^= s->random << 25;
+	s->random ^= s->random >> 27;
+	return s->random * UINT64_C(0x2545f4914f6cdd1d) >> 11;
+}
+
+static inline bool sim_chance(struct sim *s, uint32_t ppm)
+{
+	return ppm && sim_rnd(s) % 1000000 < ppm;
+}
+
+/* Two pages to a unit: different homes, and versions from a shared counter. */
+static inline uint64_t sim_core_page(uint64_t page)
+{
+	return page / 2 * WVM_UNIT_PAGES + page % 2;
+}
+
+static inline uint64_t sim_page_of(uint64_t core_page)
+{
+	return core_page / WVM_UNIT_PAGES * 2 + core_page % WVM_UNIT_PAGES;
+}
+
+static inline uint32_t sim_word_offset(uint32_t word)
+{
+	return word * 1360 / 8 * 8;
+}
+
+static inline uint8_t *sim_ram(struct sim_node *n, uint64_t page)
+{
+	return n->ram + page * WVM_PAGE_BYTES;
+}
+
+static inline void sim_touch(struct sim *s, uint64_t page)
+{
+	for (uint32_t i = 0; i < s->touched_count; i++)
+		if (s->touched[i] == page)
+			return;
+	if (s->touched_count < 64)
+		s->touched[s->touched_count++] = (uint16_t)page;
+}
+
+/* events.c */
+struct sim_event *sim_event_new(struct sim *s, enum sim_event_kind kind, bool large);
+void sim_event_free(struct sim *s, struct sim_event *e);
+void sim_event_post(struct sim *s, struct sim_event *e, uint64_t at_ns);
+struct sim_event *sim_post(struct sim *s, uint64_t at_ns, enum sim_event_kind kind);
+struct sim_event *sim_event_next(struct sim *s, uint64_t *at_ns);
+void sim_events_free(struct sim *s);
+
+/* network.c: what leaves, what may happen to it, and what a receiver makes of it */
+void sim_send(struct sim *s, uint32_t from, uint32_t to, struct wvm_msg *msg, const uint8_t *page);
+void sim_receive(struct sim *s, uint32_t node, struct sim_event *e);
+
+/* node.c: a master carries out what its core says */
+void sim_node_drain(struct sim *s, uint32_t node);
+void sim_node_start(struct sim *s, uint32_t node);
+void sim_node_free(struct sim_node *n);
+
+/* inbox.c: masters that stop or are slow */
+void sim_arrive(struct sim *s, struct sim_event *e);
+void sim_serve(struct sim *s, uint32_t node);
+void sim_tick(struct sim *s, uint32_t node, uint64_t at_ns);
+void sim_slow(struct sim *s, uint32_t node, uint64_t service_ns);
+void sim_rearm(struct sim *s, uint32_t node);
+uint64_t sim_stalled(const struct sim *s, const struct sim_node *n);
+
+/* programs.c */
+void sim_think(struct sim *s, uint32_t index);
+void sim_thread_run(struct sim *s, uint32_t index);
+void sim_thread_fault(struct sim *s, const struct sim_event *e);
+void sim_wake(struct sim *s, uint32_t node, uint64_t page, uint64_t clients);
+void sim_wake_failed(struct sim *s, uint32_t node, uint64_t page, uint64_t clients);
+void sim_pins_done(struct sim *s, uint32_t node, uint64_t page);
+void sim_program_event(struct sim *s, uint32_t index);
+void sim_programs_start(struct sim *s);
+
+/* trouble.c */
+void sim_trouble_begin(struct sim *s);
+void sim_trouble_end(struct sim *s, const struct sim_event *e);
+void sim_trouble_start(struct sim *s);
+void sim_trouble_heal(struct sim *s);
+
+/* invariants.c */
+void sim_check_touched(struct sim *s, uint32_t node);
+void sim_check_all(struct sim *s);
+void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
+void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
+			    const uint8_t *data);
+void sim_check_wait(struct sim *s, const struct sim_thread *t);
+
+/* history.c */
+void sim_history_add(struct sim *s, const struct sim_thread *t, uint64_t read);
+
+/* chart.c; call through these, which cost nothing without a trace */
+void sim_chart_send(struct sim *s, uint64_t number, uint32_t from, uint32_t to,
+		    const struct wvm_msg *m, const char *fate);
+__attribute__((format(printf, 4, 5))) void sim_chart_local(struct sim *s, uint32_t node,
+							   uint64_t page, const char *format, ...);
+#define SIM_NO_PAGE UINT64_MAX
+#define sim_note(s, ...)                                   \
+	do {                                               \
+		if ((s)->config.trace)                     \
+			sim_chart_local((s), __VA_ARGS__); \
+	} while (0)
+
+#endif
