@@ -73,18 +73,23 @@ static void step(struct sim *s)
 	run_event(s, e, at_ns);
 }
 
-uint64_t sim_run(struct sim *s, uint64_t accesses)
+/* Until that many accesses or inputs were made in all. */
+static void run_to(struct sim *s, uint64_t accesses, uint64_t steps)
 {
-	uint64_t until = s->report.accesses + accesses;
-
 	current = s;
 	if (s->quiet) {
 		s->quiet = false;
 		sim_programs_start(s);
 		sim_trouble_start(s);
 	}
-	while (s->events.count && s->report.accesses < until && !s->report.failure)
+	while (s->events.count && s->report.accesses < accesses && s->report.steps < steps &&
+	       !s->report.failure)
 		step(s);
+}
+
+uint64_t sim_run(struct sim *s, uint64_t accesses)
+{
+	run_to(s, s->report.accesses + accesses, UINT64_MAX);
 	return s->report.steps;
 }
 
@@ -163,34 +168,13 @@ void sim_destroy(struct sim *s)
 	current = NULL;
 }
 
-void sim_report(const struct sim *s, struct sim_report *report)
-{
-	*report = s->report;
-	report->accesses_min = UINT64_MAX;
-	for (uint32_t i = 0; i < s->thread_count; i++) {
-		const struct sim_thread *t = &s->threads[i];
-
-		report->waiting += t->state == SIM_TH_WAIT || t->state == SIM_TH_WAIT_PIN;
-		if (t->accesses < report->accesses_min)
-			report->accesses_min = t->accesses;
-		if (t->accesses > report->accesses_max)
-			report->accesses_max = t->accesses;
-	}
-}
-
-const struct wvm_core_stats *sim_stats(const struct sim *s, uint32_t node)
-{
-	return wvm_core_stats(s->nodes[node].core);
-}
-
 void sim_exercise(const struct sim_config *config, uint64_t steps, struct sim_report *report,
 		  char text[SIM_TEXT])
 {
 	struct sim *s = sim_create(config);
 
 	/* Where pages are seldom fought over, most accesses are no input to a core. */
-	while (s->report.steps < steps && s->report.accesses < 4 * steps && !s->report.failure)
-		sim_run(s, 500);
+	run_to(s, 4 * steps, steps);
 	if (!s->report.failure)
 		sim_settle(s, SETTLE_NS);
 	sim_report(s, report);

@@ -88,7 +88,11 @@ uint64_t sim_run(struct sim *sim, uint64_t accesses);
  */
 void sim_settle(struct sim *sim, uint64_t ns);
 
-/* Checks what the programs saw, for linearizability, from their records alone. O(n). */
+/*
+ * Checks what the programs saw, for linearizability, from their records alone.
+ * O(n); the first SIM_HISTORY_MAX accesses are recorded, 40 bytes each.
+ */
+#define SIM_HISTORY_MAX (1u << 21)
 void sim_check_history(struct sim *sim);
 
 /* Cuts or restores all traffic of a node. */
@@ -122,9 +126,16 @@ void sim_report(const struct sim *sim, struct sim_report *report);
  * A whole run: at least `steps` inputs, then everything settles and is checked;
  * a thread that still waits is a failure, too. The failure is in text.
  */
-#define SIM_TEXT 240
+#define SIM_TEXT       240
+#define SIM_SEED_STEPS 400000u /* of a seed, if nothing else is said */
 void sim_exercise(const struct sim_config *config, uint64_t steps, struct sim_report *report,
 		  char text[SIM_TEXT]);
+
+/* Adds the figures of another run, failure and waiting apart. */
+void sim_report_add(struct sim_report *sum, const struct sim_report *r);
+
+/* Writes what was simulated: some lines of figures. */
+void sim_report_print(const struct sim_report *r, FILE *out);
 
 /* The run that is in progress, for an assertion that fails in a core: seed and step. */
 void sim_where(uint64_t *seed, uint64_t *step);

@@ -31,6 +31,8 @@ void sim_history_add(struct sim *s, const struct sim_thread *t, uint64_t read)
 {
 	struct sim_history *h = &s->history;
 
+	if (h->count == SIM_HISTORY_MAX)
+		return;
 	if (h->count == h->room) {
 		h->room = h->room ? 2 * h->room : 4096;
 		h->list = realloc(h->list, h->room * sizeof(*h->list));

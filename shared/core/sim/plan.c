@@ -92,6 +92,15 @@ static void plan_core(struct dice *d, struct sim_config *c)
 		l->partials = 1u << roll(d, 0, 3);
 		l->holder_blocks = (uint32_t)roll(d, 1, 6);
 		l->peer_shards = 1;
+	} else if (one_in(d, 2)) {
+		/* Enough for all threads, and quicker to begin with than the defaults. */
+		*l = (struct wvm_core_limits){.requests = 64,
+					      .txns = 64,
+					      .waiting = 256,
+					      .demands = 64,
+					      .partials = 64,
+					      .holder_blocks = 64,
+					      .peer_shards = 2};
 	}
 	if (one_in(d, 2)) {
 		c->times.deadline_ns = roll_scale(d, 20 * MS, 5000 * MS);
@@ -114,7 +123,7 @@ static void plan_troubles(struct dice *d, struct sim_config *c)
 		c->trouble_gap_ns = c->trouble_ns * roll(d, 1, 10);
 	}
 	if (one_in(d, 2)) {
-		c->program_gap_ns = roll_scale(d, MS, 500 * MS);
+		c->program_gap_ns = roll_scale(d, 5 * MS, 1000 * MS);
 		c->program_away_ns = roll_scale(d, 50 * US, 20 * MS);
 	}
 	c->full_ppm = one_in(d, 4) ? (uint32_t)roll_scale(d, 100, 20000) : 0;

@@ -64,11 +64,11 @@ static void access_now(struct sim *s, struct sim_thread *t)
 	s->report.accesses++;
 }
 
-/* The access is tried again after a while. */
+/* The access is tried again after a while: 1 ms or so, or nothing else would be simulated. */
 static void again(struct sim *s, uint32_t index)
 {
 	s->threads[index].state = SIM_TH_ACCESS;
-	run_after(s, index, 1 + sim_rnd(s) % (2 * s->config.think_ns));
+	run_after(s, index, 1 + sim_rnd(s) % 2000000);
 }
 
 /* True when the thread has the pin it wants; else it waits, or tries again later. */
@@ -174,6 +174,7 @@ void sim_thread_run(struct sim *s, uint32_t index)
 	}
 	access_now(s, t);
 	if (t->pinned) {
+		t->pinned = false;
 		unpin(s, t->node, t->page);
 		sim_node_drain(s, t->node);
 	}
