@@ -33,7 +33,8 @@ enum sim_trouble {
 	SIM_CUT_PAIR = 4, /* nothing between two nodes arrives */
 	SIM_STOP = 8,     /* a master stops, as by SIGSTOP; its programs go on */
 	SIM_SLOW = 16,    /* a master takes a while for every input */
-	SIM_TROUBLES = 31,
+	SIM_KILL = 32,    /* a master ends without warning; the next takes its pages over */
+	SIM_TROUBLES = 63,
 };
 
 struct sim_config {
@@ -116,6 +117,7 @@ struct sim_report {
 	uint64_t corrupted, corrupted_caught, corrupted_hops; /* hops lie outside the checksum */
 	uint64_t overflowed;                                  /* lost in full socket buffers */
 	uint64_t cuts, stops, slowed;
+	uint64_t kills, kills_undone;   /* masters killed; of those within an input */
 	uint64_t left, installs_failed; /* programs that went; pages that had no room */
 	uint64_t sweeps;                /* times that all pages and pools were checked */
 	uint64_t history;               /* accesses that sim_check_history() went through */

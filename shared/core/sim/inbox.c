@@ -11,9 +11,9 @@ uint64_t sim_stalled(const struct sim *s, const struct sim_node *n)
 }
 
 /* Waits of its threads are excused for as long as it is stopped, slow or behind. */
-static void note_stall(struct sim *s, struct sim_node *n)
+void sim_note_stall(struct sim *s, struct sim_node *n)
 {
-	bool stalled = n->stops || n->service_ns || n->inbox;
+	bool stalled = n->stops || n->service_ns || n->inbox || n->down;
 
 	if (stalled && !n->stalled_since_ns) {
 		n->stalled_since_ns = s->report.now_ns ? s->report.now_ns : 1;
@@ -43,7 +43,7 @@ static void serve_later(struct sim *s, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 	uint64_t at = n->busy_until_ns;
 
-	if (n->serving || n->stops || !n->inbox)
+	if (n->serving || n->stops || n->down || !n->inbox)
 		return;
 	n->serving = true;
 	sim_post(s, at > s->report.now_ns ? at : s->report.now_ns, SIM_EV_SERVE)->node = node;
@@ -54,7 +54,14 @@ void sim_arrive(struct sim *s, struct sim_event *e)
 {
 	struct sim_node *n = &s->nodes[e->node];
 
-	if (!n->stops && !n->inbox && s->report.now_ns >= n->busy_until_ns) {
+	/* Nobody has that port open; faults wait in the programs' userfaultfds. */
+	if (n->down && e->kind == SIM_EV_MESSAGE) {
+		sim_note(s, e->node, SIM_NO_PAGE, "#%llu lost: down",
+			 (unsigned long long)e->number);
+		sim_event_free(s, e);
+		return;
+	}
+	if (!n->stops && !n->down && !n->inbox && s->report.now_ns >= n->busy_until_ns) {
 		handle(s, e->node, e);
 		return;
 	}
@@ -72,7 +79,7 @@ void sim_arrive(struct sim *s, struct sim_event *e)
 		n->inbox_end = &n->inbox;
 	*n->inbox_end = e;
 	n->inbox_end = &e->next;
-	note_stall(s, n);
+	sim_note_stall(s, n);
 	serve_later(s, e->node);
 }
 
@@ -82,14 +89,14 @@ void sim_serve(struct sim *s, uint32_t node)
 	struct sim_event *e = n->inbox;
 
 	n->serving = false;
-	if (!e || n->stops)
+	if (!e || n->stops || n->down)
 		return;
 	n->inbox = e->next;
 	e->next = NULL;
 	if (e->kind == SIM_EV_MESSAGE)
 		n->inbox_bytes -= e->bytes;
 	handle(s, node, e);
-	note_stall(s, n);
+	sim_note_stall(s, n);
 	serve_later(s, node);
 }
 
@@ -99,7 +106,7 @@ void sim_rearm(struct sim *s, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 	uint64_t due = wvm_core_deadline(n->core);
 
-	if (n->stops || due == WVM_CORE_NEVER || (n->tick_ns && n->tick_ns <= due))
+	if (n->stops || n->down || due == WVM_CORE_NEVER || (n->tick_ns && n->tick_ns <= due))
 		return;
 	if (due < s->report.now_ns)
 		due = s->report.now_ns;
@@ -116,7 +123,8 @@ void sim_tick(struct sim *s, uint32_t node, uint64_t at_ns)
 	if (n->tick_ns != at_ns)
 		return;
 	n->tick_ns = 0;
-	if (!n->stops && at_ns >= n->busy_until_ns && wvm_core_deadline(n->core) <= at_ns) {
+	if (!n->stops && !n->down && at_ns >= n->busy_until_ns &&
+	    wvm_core_deadline(n->core) <= at_ns) {
 		s->report.steps++;
 		sim_note(s, node, SIM_NO_PAGE, "tick");
 		wvm_core_tick(n->core, at_ns);
@@ -131,7 +139,30 @@ void sim_stop(struct sim *s, uint32_t node, bool stop)
 	WVM_ASSERT(stop || n->stops);
 	n->stops += stop ? 1 : -1u;
 	sim_note(s, node, SIM_NO_PAGE, stop ? "STOPS" : "goes on");
-	note_stall(s, n);
+	sim_note_stall(s, n);
+	serve_later(s, node);
+	sim_rearm(s, node);
+}
+
+/* A killed master's datagrams went with its socket, faults did not. It stalls while it is down. */
+void sim_inbox_resume(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct sim_event **link = &n->inbox;
+
+	while (*link) {
+		struct sim_event *e = *link;
+
+		if (e->kind != SIM_EV_MESSAGE) {
+			link = &e->next;
+			continue;
+		}
+		*link = e->next;
+		n->inbox_bytes -= e->bytes;
+		sim_event_free(s, e);
+	}
+	n->inbox_end = link;
+	sim_note_stall(s, n);
 	serve_later(s, node);
 	sim_rearm(s, node);
 }
@@ -143,5 +174,5 @@ void sim_slow(struct sim *s, uint32_t node, uint64_t service_ns)
 	n->service_ns = service_ns;
 	sim_note(s, node, SIM_NO_PAGE, "takes %llu us an input",
 		 (unsigned long long)service_ns / 1000);
-	note_stall(s, n);
+	sim_note_stall(s, n);
 }

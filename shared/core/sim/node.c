@@ -159,7 +159,9 @@ void sim_node_drain(struct sim *s, uint32_t node)
 {
 	const struct wvm_action *a;
 
-	while ((a = wvm_core_action(s->nodes[node].core))) {
+	/* Its inputs may come from its programs: from those of a dead one none do. */
+	while (!s->nodes[node].down && !sim_life_ends(s, node) &&
+	       (a = wvm_core_action(s->nodes[node].core))) {
 		sim_touch(s, sim_page_of(a->page));
 		carry_out(s, node, a);
 	}
@@ -169,7 +171,7 @@ void sim_node_drain(struct sim *s, uint32_t node)
 
 /* ---- lives ----------------------------------------------------------------------------- */
 
-static void make_files(struct sim *s, struct sim_node *n)
+static void make_files(struct sim *s, struct sim_node *n, const struct wvm_core_params *p)
 {
 	const struct sim_config *c = &s->config;
 
@@ -179,6 +181,7 @@ static void make_files(struct sim *s, struct sim_node *n)
 	n->store = sim_zeroed(s->page_count << WVM_PAGE_SHIFT);
 	n->ram = sim_zeroed((size_t)c->pages * WVM_PAGE_BYTES);
 	n->outbox = sim_zeroed((size_t)c->limits.demands * WVM_PAGE_BYTES);
+	n->durable = sim_zeroed(wvm_core_durable_bytes(p));
 }
 
 /*
@@ -194,6 +197,8 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.self = node,
 		.epoch = 1,
 		.boot = ++n->boot,
+		.boot_first = 1,
+		.adopt = n->boot > 1,
 		.seed = sim_rnd(s) + 1,
 		.limits = s->config.limits,
 		.times = s->config.times,
@@ -201,19 +206,21 @@ void sim_node_start(struct sim *s, uint32_t node)
 	struct wvm_core_vm vm = {.id = SIM_VM_ID, .pages = s->page_count};
 
 	if (n->boot == 1)
-		make_files(s, n);
+		make_files(s, n, &p);
 	free(n->memory);
 	n->memory = sim_zeroed(wvm_core_bytes(&p));
 	n->tick_ns = 0;
 	n->busy_until_ns = 0;
 	p.outbox = n->outbox;
+	p.durable = n->durable;
 	n->core = wvm_core_init(n->memory, &p);
 	vm.home = n->home;
 	vm.held = n->held;
 	vm.units = n->units;
 	vm.store = n->store;
 	wvm_core_add_vm(n->core, &vm);
-	wvm_core_serve(n->core, true);
+	if (!p.adopt)
+		wvm_core_serve(n->core, true);
 	sim_note(s, node, SIM_NO_PAGE, "boot %u", n->boot);
 }
 
@@ -225,5 +232,6 @@ void sim_node_free(struct sim_node *n)
 	free(n->store);
 	free(n->ram);
 	free(n->outbox);
+	free(n->durable);
 	free(n->memory);
 }

@@ -143,7 +143,7 @@ void sim_thread_fault(struct sim *s, const struct sim_event *e)
 /* As masters do it: pins are asked for when the master gets to it. */
 static bool master_is_busy(struct sim *s, const struct sim_node *n)
 {
-	return n->stops || n->inbox || s->report.now_ns < n->busy_until_ns;
+	return n->stops || n->down || n->inbox || s->report.now_ns < n->busy_until_ns;
 }
 
 void sim_thread_run(struct sim *s, uint32_t index)
@@ -248,6 +248,22 @@ void sim_pins_done(struct sim *s, uint32_t node, uint64_t page)
 	while (n->orphans[page]) {
 		n->orphans[page]--;
 		unpin(s, node, page);
+	}
+}
+
+/* The master that they asked for pins is gone; they do without. */
+void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page)
+{
+	for_each_thread(s, node, i)
+	{
+		struct sim_thread *t = &s->threads[i];
+
+		if (t->state != SIM_TH_WAIT_PIN || t->page != page)
+			continue;
+		end_wait(s, i);
+		t->pins = t->pinned = false;
+		t->state = SIM_TH_THINK;
+		run_after(s, i, 1000);
 	}
 }
 

@@ -22,6 +22,7 @@ enum sim_event_kind {
 	SIM_EV_PROGRAM,
 	SIM_EV_TROUBLE, /* one begins */
 	SIM_EV_RELIEF,  /* one ends */
+	SIM_EV_REVIVE,  /* a master that was killed while it took over is followed by another */
 };
 
 /* Kept in pools by size, since there are millions of them. */
@@ -67,6 +68,7 @@ struct sim_node {
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
 	uint8_t *store, *ram, *outbox;
+	void *durable; /* of the core */
 	bool present[SIM_PAGES_MAX];
 	/* Programs for which a store to the page, once it is present, does not trap. */
 	uint8_t untrapped[SIM_PAGES_MAX];
@@ -83,6 +85,8 @@ struct sim_node {
 	uint64_t service_ns; /* per input */
 	uint32_t stops;      /* reasons for which it is stopped */
 	bool serving;        /* a SIM_EV_SERVE is under way */
+	bool down;           /* killed, and not followed by another yet */
+	bool dying;          /* about to be killed, in the middle of something */
 	/* Time that it was stopped or slow: until now, and since when it is. */
 	uint64_t stalled_ns, stalled_since_ns;
 	bool cut; /* by the caller: from all, and towards some */
@@ -236,7 +240,14 @@ void sim_node_drain(struct sim *s, uint32_t node);
 void sim_node_start(struct sim *s, uint32_t node);
 void sim_node_free(struct sim_node *n);
 
+/* life.c: masters that are killed, and those that follow them */
+void sim_kill(struct sim *s, uint32_t node);
+void sim_revive(struct sim *s, uint32_t node);
+bool sim_life_ends(struct sim *s, uint32_t node);
+
 /* inbox.c: masters that stop or are slow */
+void sim_note_stall(struct sim *s, struct sim_node *n);
+void sim_inbox_resume(struct sim *s, uint32_t node);
 void sim_arrive(struct sim *s, struct sim_event *e);
 void sim_serve(struct sim *s, uint32_t node);
 void sim_tick(struct sim *s, uint32_t node, uint64_t at_ns);
@@ -251,6 +262,7 @@ void sim_thread_fault(struct sim *s, const struct sim_event *e);
 void sim_wake(struct sim *s, uint32_t node, uint64_t page, uint64_t clients);
 void sim_wake_failed(struct sim *s, uint32_t node, uint64_t page, uint64_t clients);
 void sim_pins_done(struct sim *s, uint32_t node, uint64_t page);
+void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
 void sim_programs_start(struct sim *s);
 

@@ -26,6 +26,12 @@ static void strike(struct sim *s, enum sim_trouble trouble, uint32_t a, uint32_t
 	case SIM_CUT_PAIR: cut(s, b, a, by); /* fallthrough */
 	case SIM_CUT_WAY: cut(s, a, b, by); break;
 	case SIM_STOP: sim_stop(s, a, by > 0); return;
+	case SIM_KILL:
+		if (by > 0)
+			sim_kill(s, a);
+		else
+			sim_revive(s, a);
+		return;
 	case SIM_SLOW: sim_slow(s, a, by > 0 ? 5000 + sim_rnd(s) % 500000 : 0); return;
 	case SIM_TROUBLES: return;
 	}
@@ -41,7 +47,7 @@ static enum sim_trouble choose(struct sim *s)
 	uint32_t bit;
 
 	do {
-		bit = 1u << sim_rnd(s) % 5;
+		bit = 1u << sim_rnd(s) % 6;
 	} while (!(s->config.troubles & bit));
 	return (enum sim_trouble)bit;
 }
@@ -103,5 +109,6 @@ void sim_trouble_heal(struct sim *s)
 			sim_stop(s, i, false);
 		if (s->nodes[i].service_ns)
 			sim_slow(s, i, 0);
+		sim_revive(s, i);
 	}
 }

@@ -1,0 +1,121 @@
+/*
+ * A master's end without warning, and the next one's beginning over the same
+ * files. It ends at the worst moments: in the middle of an input (what the input
+ * changed is undone), or between two actions (what was not carried out is found
+ * by looking at the RAM file). Its programs go on with what they have mapped.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/core/sim/sim.h"
+
+/*
+ * What the next life does first is done at once: nobody looks at the files
+ * in between but the invariants, which are about what that life will find.
+ */
+static void die(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	n->dying = false;
+	n->down = true;
+	n->tick_ns = 0;
+	sim_note_stall(s, n);
+	s->report.kills++;
+	s->report.kills_undone += n->core->durable->undos != 0;
+	sim_note(s, node, SIM_NO_PAGE, "KILLED%s",
+		 n->core->durable->undos ? " within an input" : "");
+	wvm_undo_roll_back(n->core);
+}
+
+void sim_kill(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	if (!n->down)
+		n->dying = true; /* at its next input */
+}
+
+/* In the middle of a master's work. True: it is its last. */
+bool sim_life_ends(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	if (!n->dying || sim_rnd(s) % 3)
+		return false;
+	die(s, node);
+	return true;
+}
+
+/* ---- the next one ---------------------------------------------------------------------- */
+
+static void take_over_pages(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	for (uint32_t p = 0; p < s->config.pages; p++) {
+		uint64_t page = sim_core_page(p);
+		const struct wvm_held_page never = {0};
+
+		if (!n->present[p] && !memcmp(&n->held[page], &never, sizeof(never)))
+			continue;
+		s->report.steps++;
+		wvm_core_adopt_held(n->core, s->report.now_ns, 0, page, n->present[p]);
+		sim_node_drain(s, node);
+		if (n->down)
+			return; /* killed again */
+	}
+}
+
+/* Those who wait for a pin are told that the master is gone; those who have one keep it. */
+static void take_over_pins(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	memset(n->orphans, 0, sizeof(n->orphans));
+	for (uint32_t i = node * s->node_threads; i < (node + 1) * s->node_threads; i++) {
+		struct sim_thread *t = &s->threads[i];
+
+		if (t->pinned && !wvm_core_adopt_pin(n->core, 0, sim_core_page(t->page)))
+			sim_failed(s, "node %u: pinned page %llu is not held", node,
+				   (unsigned long long)t->page);
+	}
+}
+
+/* Faults that the former life had read are nowhere: all who wait are woken, and fault again. */
+static void wake_all(struct sim *s, uint32_t node)
+{
+	for (uint32_t p = 0; p < s->config.pages; p++) {
+		sim_wake(s, node, p, ~UINT64_C(0));
+		sim_pins_lost(s, node, p);
+	}
+}
+
+void sim_revive(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	n->dying = false; /* no input came, so it went on */
+	if (!n->down)
+		return;
+	n->down = false;
+	sim_node_start(s, node);
+	wvm_core_adopt(n->core);
+	for (uint32_t p = 0; p < s->config.pages; p++)
+		wvm_core_adopt_home(n->core, 0, sim_core_page(p));
+	wvm_core_adopt_home_end(n->core);
+	wvm_core_serve(n->core, true);
+	/* Sometimes it is killed while it takes over. */
+	n->dying = sim_rnd(s) % 8 == 0;
+	take_over_pages(s, node);
+	if (n->down) {
+		sim_post(s, s->report.now_ns + 1000000, SIM_EV_REVIVE)->node = node;
+		return;
+	}
+	n->dying = false;
+	take_over_pins(s, node);
+	wvm_core_adopt_held_end(n->core, s->report.now_ns);
+	wake_all(s, node);
+	sim_node_drain(s, node);
+	sim_inbox_resume(s, node);
+}
