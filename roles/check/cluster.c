@@ -113,6 +113,17 @@ static void show_logs(void)
 	globfree(&found);
 }
 
+/* Test programs lie in build/check/FOLDER, a few in build/bin themselves. */
+static void find_bin(char *self)
+{
+	char *dir = dirname(self);
+	const char *name = strrchr(dir, '/');
+
+	snprintf(bin_dir, sizeof(bin_dir) - 32, "%s",
+		 name && !strcmp(name, "/bin") ? dirname(dir) : dirname(dirname(dir)));
+	strcat(bin_dir, "/bin");
+}
+
 int cluster_main(char **argv, Suite *(*const make[])(void), unsigned count)
 {
 	static char self[4096];
@@ -126,8 +137,7 @@ int cluster_main(char **argv, Suite *(*const make[])(void), unsigned count)
 	}
 	if (!realpath("/proc/self/exe", self))
 		return 1;
-	snprintf(bin_dir, sizeof(bin_dir) - 32, "%s", dirname(dirname(dirname(self))));
-	strcat(bin_dir, "/bin");
+	find_bin(self);
 	snprintf(base_dir, sizeof(base_dir), "/dev/shm/wvm-system-%d", (int)getpid());
 	if ((mkdir(base_dir, 0755) && errno != EEXIST) || !start_guardian())
 		return 1;
@@ -354,6 +364,9 @@ void cluster_node_start(struct cluster *c, unsigned i, const char *const more[])
 		int log = open(n->log, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0644);
 
 		die_with_parent();
+		/* A session is a unit of the scheduler (sched_autogroup): a daemon's share of the
+		   processor is not to be that of programs that spin. */
+		setsid();
 		dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
 		dup2(log, 1);
 		dup2(log, 2);
