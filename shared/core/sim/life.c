@@ -36,15 +36,14 @@ void sim_kill(struct sim *s, uint32_t node)
 		n->dying = true; /* at its next input */
 }
 
-/* In the middle of a master's work. True: it is its last. */
+/* In the middle of a master's work. True: it does no more. */
 bool sim_life_ends(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
-	if (!n->dying || sim_rnd(s) % 3)
-		return false;
-	die(s, node);
-	return true;
+	if (n->dying && sim_rnd(s) % 4 == 0)
+		die(s, node);
+	return n->down;
 }
 
 /* ---- the next one ---------------------------------------------------------------------- */

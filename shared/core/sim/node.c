@@ -159,9 +159,9 @@ void sim_node_drain(struct sim *s, uint32_t node)
 {
 	const struct wvm_action *a;
 
-	/* Its inputs may come from its programs: from those of a dead one none do. */
-	while (!s->nodes[node].down && !sim_life_ends(s, node) &&
-	       (a = wvm_core_action(s->nodes[node].core))) {
+	/* It may be killed before what it changed is final, and after, before it is carried out. */
+	while (!sim_life_ends(s, node) && (a = wvm_core_action(s->nodes[node].core)) &&
+	       !sim_life_ends(s, node)) {
 		sim_touch(s, sim_page_of(a->page));
 		carry_out(s, node, a);
 	}
