@@ -175,7 +175,7 @@ void sim_exercise(const struct sim_config *config, uint64_t steps, struct sim_re
 	struct sim *s = sim_create(config);
 
 	/* Where pages are seldom fought over, most accesses are no input to a core. */
-	run_to(s, 4 * steps, steps);
+	run_to(s, 2 * steps, steps);
 	if (!s->report.failure)
 		sim_settle(s, SETTLE_NS);
 	sim_report(s, report);

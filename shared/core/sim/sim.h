@@ -125,7 +125,7 @@ struct sim_program {
 	bool idle; /* stays until the cluster is no longer quiet */
 };
 
-/* One access, as its thread saw it. */
+/* One access, as its thread saw it. 40 bytes. */
 struct sim_access {
 	uint64_t begun_ns, done_ns;
 	uint64_t read, wrote; /* values; wrote 0: nothing */

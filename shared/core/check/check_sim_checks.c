@@ -1,0 +1,215 @@
+/*
+ * The simulator's checks can fail: histories that are and are not linearizable,
+ * and runs in which one thing was spoilt that a check looks at.
+ */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/core/sim/sim.h"
+
+#define SECOND UINT64_C(1000000000)
+
+/* Accesses of two words by {begun, done, word, read, wrote}; no read: NONE. */
+#define NONE UINT64_MAX
+static const struct {
+	const char *name;
+	bool linearizable;
+	struct {
+		uint64_t begun, done;
+		uint32_t word;
+		uint64_t read, wrote;
+	} list[6];
+} histories[] = {
+	{"first values are zero", true, {{1, 2, 0, 0, 0}, {1, 3, 1, 0, 0}}},
+	{"a read after a write", true, {{1, 2, 0, NONE, 1}, {3, 4, 0, 1, 0}}},
+	{"an old value after a write", false, {{1, 2, 0, NONE, 1}, {3, 4, 0, 0, 0}}},
+	{"an old value during a write", true, {{3, 4, 0, 0, 0}, {1, 5, 0, NONE, 1}}},
+	{"a new value during a write", true, {{2, 3, 0, 1, 0}, {1, 4, 0, NONE, 1}}},
+	{"an old value after a new one, during a write",
+	 false,
+	 {{2, 3, 0, 1, 0}, {4, 5, 0, 0, 0}, {1, 6, 0, NONE, 1}}},
+	{"read before it is written", false, {{1, 2, 0, 1, 0}, {3, 4, 0, NONE, 1}}},
+	{"never written", false, {{1, 2, 0, 3, 0}, {3, 4, 0, NONE, 1}}},
+	{"written to the other word", false, {{1, 2, 1, NONE, 1}, {3, 4, 0, 1, 0}}},
+	{"back to the value before",
+	 false,
+	 {{1, 2, 0, NONE, 1}, {3, 4, 0, NONE, 2}, {5, 6, 0, 1, 0}}},
+	{"two writes at once, read in one order",
+	 true,
+	 {{1, 5, 0, NONE, 1}, {1, 6, 0, NONE, 2}, {7, 8, 0, 1, 0}, {7, 9, 0, 1, 0}}},
+	{"two writes at once, read in both orders",
+	 false,
+	 {{1, 5, 0, NONE, 1}, {1, 6, 0, NONE, 2}, {7, 8, 0, 1, 0}, {9, 10, 0, 2, 0}}},
+	{"a change of a change", true, {{1, 2, 0, 0, 1}, {3, 4, 0, 1, 2}, {5, 6, 0, 2, 0}}},
+	{"one of two changes is lost", false, {{1, 3, 0, 0, 1}, {1, 4, 0, 0, 2}}},
+};
+
+START_TEST(a_history_is_judged)
+{
+	struct sim_report r;
+	struct sim_config c;
+	struct sim *sim;
+
+	sim_default(&c, 1);
+	sim = sim_create(&c);
+	sim->value = 2;
+	for (uint32_t i = 0; i < 6 && histories[_i].list[i].done; i++) {
+		struct sim_thread t = {.since_ns = histories[_i].list[i].begun,
+				       .word = histories[_i].list[i].word,
+				       .write = histories[_i].list[i].wrote,
+				       .modify = histories[_i].list[i].read != NONE,
+				       .value = histories[_i].list[i].wrote};
+
+		sim->report.now_ns = histories[_i].list[i].done;
+		sim_history_add(sim, &t, histories[_i].list[i].read);
+	}
+	sim_check_history(sim);
+	sim_report(sim, &r);
+	ck_assert_msg(!r.failure == histories[_i].linearizable, "%s: %s", histories[_i].name,
+		      r.failure ? r.failure : "taken for linearizable");
+	sim_destroy(sim);
+}
+END_TEST
+
+/* A page at some node in that state, or no page. */
+static bool find(struct sim *s, enum wvm_held_state state, uint32_t *node, uint64_t *page)
+{
+	for (*node = 0; *node < s->config.nodes; ++*node)
+		for (*page = 0; *page < s->config.pages; ++*page)
+			if (s->nodes[*node].held[sim_core_page(*page)].state == state)
+				return true;
+	return false;
+}
+
+static struct wvm_home_page *entry(struct sim *s, uint64_t page)
+{
+	return &s->nodes[s->homes[page]].home[sim_core_page(page)];
+}
+
+enum sabotage {
+	NOTHING,
+	STORED_BYTE,
+	STORED_VERSION,
+	RECORD,
+	RECORD_TWICE,
+	GRANT,
+	HOME_STATE,
+	OWNER_RECORD,
+	SECOND_OWNER,
+	COPY_BYTE,
+	COPY_ABSENT,
+	COPY_WRITABLE,
+	FREE_REQUEST,
+	FREE_DEMAND,
+	FREE_TXN,
+	FREE_WAITING,
+	FREE_BLOCK,
+	WINDOW,
+	TIMER,
+	SABOTAGES,
+};
+
+static void sabotage(struct sim *s, enum sabotage what)
+{
+	uint32_t node, owner;
+	uint64_t page, owned;
+	struct wvm_held_page *h;
+	struct wvm_home_page *e;
+	struct wvm_core *core;
+
+	ck_assert(find(s, WVM_HELD_MODIFIED, &owner, &owned));
+	ck_assert(find(s, WVM_HELD_SHARED, &node, &page));
+	h = &s->nodes[node].held[sim_core_page(page)];
+	e = entry(s, page);
+	core = s->nodes[node].core;
+	switch (what) {
+	case NOTHING: return;
+	case STORED_BYTE: s->nodes[s->homes[page]].store[sim_core_page(page) << 12] ^= 1; return;
+	case STORED_VERSION: e->version++; return;
+	case RECORD: wvm_holders_clear(core, e); return;
+	case RECORD_TWICE: wvm_holders_add(core, e, e->member[0], e->grant[0]); return;
+	case GRANT: e->grant[wvm_holders_find(core, e, node)]--; return;
+	case HOME_STATE: e->state = WVM_HOME_HOME; return;
+	case OWNER_RECORD: entry(s, owned)->grant[0]++; return;
+	case SECOND_OWNER: h->state = WVM_HELD_MODIFIED; return;
+	case COPY_BYTE: sim_ram(&s->nodes[node], page)[sim_word_offset(2)] ^= 1; return;
+	case COPY_ABSENT: s->nodes[node].present[page] = false; return;
+	case COPY_WRITABLE: s->nodes[node].untrapped[page] |= 1; return;
+	case FREE_REQUEST: core->free_request = core->requests[core->free_request - 1].next; return;
+	case FREE_DEMAND: core->free_demand = core->demands[core->free_demand - 1].next; return;
+	case FREE_TXN: core->free_txn = core->txns[core->free_txn - 1].next; return;
+	case FREE_WAITING: core->free_waiting = core->waiting[core->free_waiting - 1].next; return;
+	case FREE_BLOCK: core->free_block = core->blocks[core->free_block - 1].next; return;
+	case WINDOW: core->peers[(node + 1) % s->config.nodes].in_flight++; return;
+	case TIMER:
+		core->requests[0].timer.kind = WVM_TIMER_REQUEST;
+		wvm_core_timer_arm(&core->timers, &core->requests[0].timer, UINT64_MAX - 1);
+		return;
+	case SABOTAGES: return;
+	}
+}
+
+START_TEST(every_check_of_all_pages_can_fail)
+{
+	struct sim_report r;
+	struct sim_config c;
+	struct sim *sim;
+
+	sim_default(&c, 1);
+	c.write_ppm = 100000;
+	sim = sim_create(&c);
+	sim_run(sim, 5000);
+	sim_settle(sim, SECOND);
+	sim_report(sim, &r);
+	ck_assert_msg(!r.failure, "%s", r.failure);
+	sabotage(sim, (enum sabotage)_i);
+	sim_check_all(sim);
+	sim_report(sim, &r);
+	ck_assert_msg(!r.failure == (_i == NOTHING), "%s", r.failure ? r.failure : "not noticed");
+	sim_destroy(sim);
+}
+END_TEST
+
+/* A thread whose request forgets it, and one that nothing wakes. */
+START_TEST(a_forgotten_thread_is_noticed)
+{
+	struct sim_report r;
+	struct sim_config c;
+	struct sim *sim;
+
+	sim_default(&c, 1);
+	sim = sim_create(&c);
+	do
+		sim_run(sim, 1);
+	while (sim->threads[0].state != SIM_TH_WAIT);
+	if (_i)
+		sim->threads[0].fault_ns -= c.times.deadline_ns + SIM_MARGIN_NS;
+	else
+		wvm_core_client_gone(sim->nodes[0].core, 0);
+	sim->report.now_ns += 1;
+	sim_check_all(sim);
+	sim_report(sim, &r);
+	ck_assert_ptr_nonnull(r.failure);
+	ck_assert_msg(strstr(r.failure, _i ? "waits for page" : "is forgotten"), "%s", r.failure);
+	sim_destroy(sim);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("sim_checks");
+	TCase *tc = tcase_create("sim_checks");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, a_history_is_judged, 0, sizeof(histories) / sizeof(histories[0]));
+	tcase_add_loop_test(tc, every_check_of_all_pages_can_fail, 0, SABOTAGES);
+	tcase_add_loop_test(tc, a_forgotten_thread_is_noticed, 0, 2);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
