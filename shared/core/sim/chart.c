@@ -54,8 +54,11 @@ static void begin(struct sim *s, char line[LINE])
 	line[s->config.nodes * COLUMN] = 0;
 }
 
-static void print(struct sim *s, const char *line, const char *rest)
+static void print(struct sim *s, char *line, const char *rest)
 {
+	if (!*rest)
+		for (size_t n = strlen(line); n && line[n - 1] == ' '; n--)
+			line[n - 1] = 0;
 	fprintf(s->config.trace, "%15llu %9llu %s%s%s\n", (unsigned long long)s->report.now_ns,
 		(unsigned long long)s->report.steps, line, *rest ? " " : "", rest);
 }

@@ -71,7 +71,6 @@ static void take_over_pins(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
-	memset(n->orphans, 0, sizeof(n->orphans));
 	for (uint32_t i = node * s->node_threads; i < (node + 1) * s->node_threads; i++) {
 		struct sim_thread *t = &s->threads[i];
 

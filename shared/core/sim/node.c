@@ -184,6 +184,14 @@ static void make_files(struct sim *s, struct sim_node *n, const struct wvm_core_
 	n->durable = sim_zeroed(wvm_core_durable_bytes(p));
 }
 
+/* What a master that is gone had in its own memory. Its sockets: sim_inbox_resume(). */
+static void forget_master(struct sim_node *n)
+{
+	memset(n->orphans, 0, sizeof(n->orphans));
+	free(n->memory);
+	n->tick_ns = n->busy_until_ns = 0;
+}
+
 /*
  * A master begins: the first over new files, a later one over those of the life
  * before. What is on its way from and to that life stays there.
@@ -207,10 +215,8 @@ void sim_node_start(struct sim *s, uint32_t node)
 
 	if (n->boot == 1)
 		make_files(s, n, &p);
-	free(n->memory);
+	forget_master(n);
 	n->memory = sim_zeroed(wvm_core_bytes(&p));
-	n->tick_ns = 0;
-	n->busy_until_ns = 0;
 	p.outbox = n->outbox;
 	p.durable = n->durable;
 	n->core = wvm_core_init(n->memory, &p);

@@ -64,11 +64,11 @@ static void access_now(struct sim *s, struct sim_thread *t)
 	s->report.accesses++;
 }
 
-/* The access is tried again after a while: 1 ms or so, or nothing else would be simulated. */
+/* The access is tried again after a while: some ms, or hardly anything else would be simulated. */
 static void again(struct sim *s, uint32_t index)
 {
 	s->threads[index].state = SIM_TH_ACCESS;
-	run_after(s, index, 1 + sim_rnd(s) % 2000000);
+	run_after(s, index, 1 + sim_rnd(s) % 10000000);
 }
 
 /* True when the thread has the pin it wants; else it waits, or tries again later. */
