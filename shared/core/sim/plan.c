@@ -119,7 +119,7 @@ static void plan_troubles(struct dice *d, struct sim_config *c)
 	c->socket_bytes = socket[roll(d, 0, 3)];
 	if (!one_in(d, 3)) {
 		c->troubles = (uint32_t)roll(d, 1, SIM_TROUBLES);
-		c->trouble_ns = roll_scale(d, 200 * US, 1000 * MS);
+		c->trouble_ns = roll_scale(d, 2 * MS, 1000 * MS);
 		c->trouble_gap_ns = c->trouble_ns * roll(d, 1, 10);
 	}
 	if (one_in(d, 2)) {
