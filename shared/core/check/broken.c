@@ -1,0 +1,33 @@
+#include "shared/core/check/broken.h"
+
+enum broken_fault broken_fault = BROKEN_NOT;
+uint32_t broken_every = 1;
+uint64_t broken_ignored;
+
+static const char *const names[] = {
+	[BROKEN_NOT] = "sound",
+	[BROKEN_ONE_ACK] = "forgets the other acknowledgements",
+	[BROKEN_OWNER_FORGOTTEN] = "forgets an owner that is slow",
+	[BROKEN_STORED_VERSION] = "stores bytes under the old version",
+	[BROKEN_LATE_GRANT] = "takes a late grant",
+	[BROKEN_REFUSED_GRANT] =
+		"takes a grant that it answered for (ignores the invalidated version)",
+	[BROKEN_FORGOTTEN_EARLY] = "forgets data before its acknowledgement",
+	[BROKEN_NOT_HELD_WHILE_HELD] = "refuses what it holds",
+	[BROKEN_DOWNGRADE] = "downgrades without protecting",
+	[BROKEN_SECOND_PROGRAM] = "lets a second program in unprotected",
+	[BROKEN_KEPT] = "keeps an invalidated copy",
+	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
+};
+
+const char *broken_name(enum broken_fault fault)
+{
+	return names[fault];
+}
+
+bool broken_now(enum broken_fault fault)
+{
+	static uint32_t count;
+
+	return broken_fault == fault && ++count % broken_every == 0;
+}

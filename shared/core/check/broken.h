@@ -1,0 +1,47 @@
+/*
+ * A core with one rule left out, chosen as the program runs. broken_home.c,
+ * broken_holder.c and broken_request.c include the core's sources and wrap
+ * what they export; the linker then has no use for the library's copies.
+ * Whoever claims to check the protocol has to catch every one of them.
+ */
+#ifndef WVM_CHECK_BROKEN_H
+#define WVM_CHECK_BROKEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum broken_fault {
+	BROKEN_NOT,
+	BROKEN_ONE_ACK,             /* the home goes on without waiting for every sharer */
+	BROKEN_OWNER_FORGOTTEN,     /* it falls back to its stored copy when it has to ask again */
+	BROKEN_STORED_VERSION,      /* it keeps the version that was there before a write-back */
+	BROKEN_LATE_GRANT,          /* whatever request id the grant answers */
+	BROKEN_REFUSED_GRANT,       /* INVALIDATE_ACK or NOT_HELD is answered for a grant under
+				     * way, and that grant taken when it comes */
+	BROKEN_FORGOTTEN_EARLY,     /* data is dropped before the home has acknowledged it */
+	BROKEN_NOT_HELD_WHILE_HELD, /* a demand within the hold time is refused */
+	BROKEN_DOWNGRADE,           /* it leaves the page writable for those that could write */
+	BROKEN_SECOND_PROGRAM,      /* a Shared page comes unprotected to the second program */
+	BROKEN_KEPT,                /* INVALIDATE is acknowledged, and the copy stays */
+	BROKEN_FAULTS,
+	/*
+	 * Not among the others, since nothing is wrong with it: a grant is taken
+	 * without comparing its version with the highest one given up. A holder
+	 * that answers for a grant under way retires the grant's request id, too,
+	 * so the id decides already; see check_explore_teeth.c.
+	 */
+	BROKEN_INVALIDATED_IGNORED = BROKEN_FAULTS,
+};
+
+extern enum broken_fault broken_fault;
+extern uint32_t broken_every; /* the fault strikes every n-th time; 1: always */
+
+const char *broken_name(enum broken_fault fault);
+
+/* Of the wrappers: whether this fault strikes now. */
+bool broken_now(enum broken_fault fault);
+
+/* Grants that the comparison which BROKEN_INVALIDATED_IGNORED leaves out would have refused. */
+extern uint64_t broken_ignored;
+
+#endif
