@@ -399,7 +399,9 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			       const struct wvm_msg *msg)
 {
-	const struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	enum wvm_drop drop;
+	struct wvm_txn *t;
 	struct wvm_asked q = {.id = msg->request,
 			      .version = msg->version,
 			      .member = member,
@@ -409,9 +411,14 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 			      .flags = msg->flags};
 
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
-	if (e->txn)
-		return queue(core, &core->txns[e->txn - 1], &q);
-	return start(core, vm, page, &q);
+	if (!e->txn)
+		return start(core, vm, page, &q);
+	t = &core->txns[e->txn - 1];
+	drop = queue(core, t, &q);
+	/* A requester that acquires now may keep its record, which it could not as a reader. */
+	if (!drop && t->state == WVM_TXN_INVALIDATE && invalidated(core, t, e))
+		go_on(core, t);
+	return drop;
 }
 
 /* ---- answers of holders ---------------------------------------------------------------- */
