@@ -32,6 +32,19 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put);
 		}                                                                            \
 	} while (0)
 
+/*
+ * Around functions that check and model: libFuzzer is not to look for new ways
+ * through them, nor to pay for watching them.
+ */
+#ifdef __clang__
+#define FUZZ_UNWATCHED_BEGIN \
+	_Pragma("clang attribute push(__attribute__((no_sanitize(\"coverage\"))), apply_to = function)")
+#define FUZZ_UNWATCHED_END _Pragma("clang attribute pop")
+#else
+#define FUZZ_UNWATCHED_BEGIN
+#define FUZZ_UNWATCHED_END
+#endif
+
 /* The input as a source of decisions. Behind its end everything is 0. */
 struct fuzz_in {
 	const uint8_t *at;

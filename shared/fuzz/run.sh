@@ -13,7 +13,7 @@ if [ $# = 0 ]; then
 fi
 log_dir=$BUILD/log
 mkdir -p "$BUILD/found" "$log_dir"
-export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=1:detect_stack_use_after_return=1}
+export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=1:detect_stack_use_after_return=1:quarantine_size_mb=16}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:abort_on_error=1}
 
 # One target, its output into its log.
