@@ -339,9 +339,19 @@ static int replace(const char *path, unsigned value)
 	return -error;
 }
 
+/* The whole text is one number and the end of its line: a torn or edited file is not guessed at. */
+static bool boot_number(const char *text, size_t len, unsigned long *out)
+{
+	size_t i = 0;
+
+	for (*out = 0; i < len && text[i] >= '0' && text[i] <= '9'; i++)
+		*out = *out * 10 + (unsigned long)(text[i] - '0');
+	return i && i + 1 == len && text[i] == '\n' && *out <= UINT16_MAX;
+}
+
 int wvm_state_boot(const char *dir, uint32_t phys_id, uint16_t *boot, char *err, size_t err_len)
 {
-	char path[280], text[16] = "";
+	char path[280], text[16];
 	unsigned long last = 0;
 	int fd, r;
 
@@ -350,12 +360,10 @@ int wvm_state_boot(const char *dir, uint32_t phys_id, uint16_t *boot, char *err,
 	snprintf(path, sizeof(path), "%.200s/boot.%u", dir, phys_id);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
-		char *end = text;
+		ssize_t n = read(fd, text, sizeof(text));
 
-		if (read(fd, text, sizeof(text) - 1) > 0)
-			last = strtoul(text, &end, 10);
 		close(fd);
-		if (end == text || *end != '\n' || last > UINT16_MAX) {
+		if (n < 0 || !boot_number(text, (size_t)n, &last)) {
 			snprintf(err, err_len,
 				 "%s: does not hold a boot number; write a number above every "
 				 "earlier one into it",

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #include "roles/master/fuzz/loop.h"
+#include "roles/master/fuzz/own_shm.h"
 #include "shared/fuzz/torn.h"
 
 /* The client acts before each of the master's reads of its slot, too. */
@@ -548,6 +549,7 @@ static void open_memory(void)
 	char name[64], err[256];
 	int rc;
 
+	fuzz_own_shm();
 	make_things();
 	file_name(name, "ram");
 	FUZZ_CHECK(!wvm_memory_new(&memory, SHARDS, &wvm_clients_mem_ops, &all), "memory");
