@@ -37,7 +37,7 @@ void wvm_print_status(const json_t *o)
 	       mib((number(o, "pages_shared") + number(o, "pages_modified")) * 4096),
 	       mib(number(o, "store_bytes")), mib(number(o, "tables_bytes")));
 	json_array_foreach(json_object_get(o, "shards"), i, item)
-		printf("shard %zu  %s\n", i, json_string_value(item));
+		printf("shard %zu  %s\n", i, json_is_string(item) ? json_string_value(item) : "?");
 	json_array_foreach(json_object_get(o, "vms"), i, item)
 		printf("VM %llu  %.0f MiB  %s\n", number(item, "id"), mib(number(item, "bytes")),
 		       text(item, "ram_file"));
@@ -65,19 +65,21 @@ static void print_section(const json_t *o, const char *title)
 	}
 }
 
-/* Buckets are powers of two in microseconds, as in QEMU's "postcopy latency" output. */
+/* Buckets are powers of two in microseconds, of 64 bits at most, as in QEMU's "postcopy latency"
+ * output. */
 static void print_histogram(const json_t *o, const char *key, const char *title)
 {
 	const json_t *list = json_object_get(o, key);
+	size_t count = json_array_size(list) < 64 ? json_array_size(list) : 64;
 	unsigned long long most = 0;
 
-	for (size_t i = 0; i < json_array_size(list); i++)
+	for (size_t i = 0; i < count; i++)
 		if ((unsigned long long)json_integer_value(json_array_get(list, i)) > most)
 			most = (unsigned long long)json_integer_value(json_array_get(list, i));
 	if (!most)
 		return;
 	printf("%s\n", title);
-	for (size_t i = 0; i < json_array_size(list); i++) {
+	for (size_t i = 0; i < count; i++) {
 		unsigned long long n =
 			(unsigned long long)json_integer_value(json_array_get(list, i));
 
