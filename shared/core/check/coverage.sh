@@ -26,7 +26,9 @@ for program in "$@"; do
 	verdict "$program, see $log" timeout -k 10 600 "$program" >"$log" 2>&1
 done
 if ! lcov --quiet --rc lcov_branch_coverage=1 --no-recursion --capture --base-directory . \
-	--directory "$BUILD/obj/shared/core" --output-file "$info" >"$BUILD/lcov.log" 2>&1; then
+	--directory "$BUILD/obj/shared/core" --output-file "$info.raw" >"$BUILD/lcov.log" 2>&1 ||
+	! lcov --quiet --rc lcov_branch_coverage=1 --add-tracefile "$info.raw" \
+		--output-file "$info" >>"$BUILD/lcov.log" 2>&1; then
 	cat "$BUILD/lcov.log"
 	echo "$passed passed, $((failed + 1)) failed"
 	exit 1
