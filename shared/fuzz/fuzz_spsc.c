@@ -256,6 +256,14 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 	static const uint8_t torn_head[] = {1, 0, 0, 0, 0, 3, 2,    1, 0, 0, 1, 6, 0, 3, 24,
 					    1, 0, 2, 1, 6, 0, 0x53, 1, 9, 0, 4, 2, 7, 7, 1};
 
+	/* Ours is the consumer; its head stands 8 bytes before the end, and a record of 32 there.
+	 */
+	static uint8_t beyond[128] = {2, 1};
+	static const uint8_t steps[] = {1, 0, 184, 0, 5, 32, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 64};
+
+	beyond[2 + 64] = 56;
+	memcpy(beyond + 2 + 96, steps, sizeof(steps));
+	put("beyond-the-end", beyond, 2 + 96 + sizeof(steps));
 	put("queue-64", queue_of_64, sizeof(queue_of_64));
 	put("queue-1024", queue_of_1024, sizeof(queue_of_1024));
 	put("torn-length", torn_length, sizeof(torn_length));

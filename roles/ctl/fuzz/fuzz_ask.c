@@ -55,9 +55,11 @@ static ssize_t give_answer(int fd, void *to, size_t room, int flags)
 	size_t len = fuzz_u16(input) % (room + 1);
 
 	fuzz_bytes(input, out, len < input->left ? len : input->left);
-	if (how & 1 && len >= 16) {
+	if (how & 1 && len >= 8) {
 		memcpy(out, asked, 8); /* magic, op, part */
 		out[4] |= 0x80;
+	}
+	if (how & 1 && len >= 16) {
 		if (how & 2)
 			out[12] = out[13] = 0; /* status OK */
 		if (how & 4)
@@ -154,6 +156,8 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 
 	memcpy(seed + 25, part, sizeof(part) - 1);
 	put("answer", seed, 25 + sizeof(part) - 1);
+	seed[7] = 9; /* shorter than a header */
+	put("answer-short", seed, 18);
 	TEXT("status",
 	     "{\"node\":1,\"state\":\"serving\",\"epoch\":1,\"boot\":3,\"uptime_s\":9,\"version\":"
 	     "\"1\",\"protocol\":31,\"ring\":\"/dev/shm/r\",\"mtu\":1472,\"clients\":1,\"shards\":"
