@@ -1,0 +1,195 @@
+/*
+ * The control port: any datagrams. Each answer fits the part size and says which
+ * request it answers; all parts of one snapshot together are JSON.
+ */
+#include <jansson.h>
+#include <unistd.h>
+
+#include "roles/master/fuzz/own_shm.h"
+#include "roles/master/mem_priv.h"
+#include "shared/fuzz/fuzz.h"
+
+#include "roles/master/control.c" // NOLINT: the unit under test
+
+#define OPS_MAX 64u
+#define PAGES   1024u
+
+static struct wvm_node node;
+static struct wvm_control *control;
+static struct wvm_master_options options = {.phys_id = 4,
+					    .ring_path = "/dev/shm/r",
+					    .vms = {{7, PAGES *WVM_PAGE_BYTES}},
+					    .vm_count = 1};
+static uint8_t last[2048]; /* the last answer */
+static size_t last_len;
+static unsigned answers;
+
+/* ---- instead of the socket and of what the node has besides ---------------------------------- */
+
+int wvm_udp_open(struct wvm_udp **out, struct wvm_shard *const *shards, void *const *ctx,
+		 unsigned n, const struct wvm_udp_opts *opts, char *why, size_t why_len)
+{
+	FUZZ_CHECK(opts->bind.sin_addr.s_addr == htonl(INADDR_LOOPBACK), "not loopback alone");
+	*out = NULL;
+	return 0;
+}
+
+void wvm_udp_close(struct wvm_udp *u)
+{
+}
+
+int wvm_udp_send(struct wvm_udp *u, enum wvm_lane lane, const struct sockaddr_in *peer,
+		 uint16_t steer, const void *data, size_t len)
+{
+	FUZZ_CHECK(len >= WVM_CONTROL_HEADER_BYTES &&
+			   len <= WVM_CONTROL_HEADER_BYTES + WVM_CONTROL_PART,
+		   "an answer of %zu bytes", len);
+	memcpy(last, data, len);
+	last_len = len;
+	answers++;
+	return 0;
+}
+
+unsigned wvm_clients_count(const struct wvm_clients *c)
+{
+	return 3;
+}
+
+uint64_t wvm_now_ns(void)
+{
+	return 5000000000u;
+}
+
+/* ---- a node of three ---------------------------------------------------------------------------
+ */
+
+static void open_node(void)
+{
+	static const char text[] = "NODE 4 10.0.0.1 9000 4 4\nNODE 5 10.0.0.2 9000 4 8\n"
+				   "NODE 6 10.0.0.3 9000 4 4\n";
+	static struct wvm_slices_scratch scratch;
+	static struct wvm_member list[3];
+	static uint8_t answered[3] = {1, 1, 0};
+	static struct wvm_shard shard;
+	struct wvm_core_params p = {.members = &node.members, .slices = &node.slices, .boot = 1};
+	struct wvm_core_vm vm = {.id = 7, .pages = PAGES};
+	char err[256];
+
+	node.options = &options;
+	FUZZ_CHECK(
+		!wvm_topology_parse(&node.topology, "t", text, sizeof(text) - 1, err, sizeof(err)),
+		"%s", err);
+	for (uint32_t i = 0; i < 3; i++)
+		list[i] = (struct wvm_member){node.topology.nodes[i].first_vnode,
+					      node.topology.nodes[i].vnode_count};
+	node.members = (struct wvm_members){list, 3};
+	wvm_slices_build(&node.slices, &node.members, &scratch);
+	node.join_answered = answered;
+	node.shard_count = 1;
+	node.shards[0].shard = &shard;
+	wvm_core_default_limits(&p.limits);
+	wvm_core_default_times(&p.times);
+	node.shards[0].core_memory = aligned_alloc(64, (wvm_core_bytes(&p) + 63) & ~(size_t)63);
+	node.shards[0].core = wvm_core_init(node.shards[0].core_memory, &p);
+	vm.home = calloc(PAGES, sizeof(*vm.home));
+	vm.held = calloc(PAGES, sizeof(*vm.held));
+	vm.units = calloc(PAGES / WVM_UNIT_PAGES, sizeof(*vm.units));
+	vm.home[1].state = WVM_HOME_MODIFIED;
+	vm.home[1].holders = 1;
+	vm.home[1].member[0] = 2;
+	wvm_core_add_vm(node.shards[0].core, &vm);
+	fuzz_own_shm();
+	snprintf(options.shm_file, sizeof(options.shm_file), "/dev/shm/wvm-fuzz-control.%d",
+		 (int)getpid());
+	FUZZ_CHECK(!wvm_memory_new(&node.memory, 1, NULL, NULL) &&
+			   !wvm_mem_open(node.memory, &node.vms[0], 7, options.shm_file,
+					 PAGES * WVM_PAGE_BYTES, WVM_MEM_EMPTY, err, sizeof(err)),
+		   "%s", err);
+	wvm_mem_unlink(node.vms[0]);
+	node.vm_count = 1;
+	FUZZ_CHECK(!wvm_control_open(&control, &node, err, sizeof(err)), "%s", err);
+}
+
+static uint16_t field(unsigned at)
+{
+	return (uint16_t)(last[at] << 8 | last[at + 1]);
+}
+
+/* Exactly the bytes of a datagram. */
+static void give(const uint8_t *data, size_t len)
+{
+	const struct sockaddr_in from = {.sin_family = AF_INET};
+	uint8_t *exact = fuzz_copy(data, len);
+
+	answers = 0;
+	on_datagram(control, &from, exact, len);
+	FUZZ_CHECK(answers <= 1 && (!answers || len == WVM_CONTROL_REQUEST_BYTES), "answers");
+	if (answers)
+		FUZZ_CHECK(!memcmp(last, data, 4) && field(6) == (data[6] << 8 | data[7]) &&
+				   field(4) == ((data[4] << 8 | data[5]) | WVM_CONTROL_ANSWER),
+			   "an answer to something else");
+	free(exact);
+}
+
+/* The first part has been answered: the others follow, and are JSON with it. */
+static void collect(uint8_t *request)
+{
+	uint16_t parts = field(14);
+	json_error_t why;
+	char *text = NULL;
+	size_t len = 0;
+	json_t *o;
+
+	for (uint16_t part = 0; part < parts; part++) {
+		if (part) {
+			request[6] = (uint8_t)(part >> 8);
+			request[7] = (uint8_t)part;
+			memcpy(request + 8, last + 8, 4);
+			give(request, WVM_CONTROL_REQUEST_BYTES);
+			FUZZ_CHECK(answers && !field(12), "part %u of %u", part, parts);
+		}
+		text = realloc(text, len + last_len);
+		memcpy(text + len, last + WVM_CONTROL_HEADER_BYTES,
+		       last_len - WVM_CONTROL_HEADER_BYTES);
+		len += last_len - WVM_CONTROL_HEADER_BYTES;
+	}
+	o = json_loadb(text ? text : "", len, 0, &why);
+	FUZZ_CHECK(o, "%zu bytes in %u parts: %s", len, parts, why.text);
+	json_decref(o);
+	free(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct fuzz_in in = {data, len};
+
+	if (!control)
+		open_node();
+	for (unsigned i = 0; i < OPS_MAX && in.left; i++) {
+		uint8_t how = fuzz_u8(&in), datagram[64] = "WVMC";
+		size_t bytes = how & 0x80 ? fuzz_u8(&in) % sizeof(datagram) : 24;
+
+		if (how & 0x40) {
+			fuzz_bytes(&in, datagram, bytes);
+		} else {
+			datagram[5] = (uint8_t)(WVM_CONTROL_STATUS + how % 4);
+			datagram[7] = how & 0x20 ? fuzz_u8(&in) : 0;
+			fuzz_bytes(&in, datagram + 8, 4);
+			datagram[13] = how & 8 ? fuzz_u8(&in) : 7;
+			fuzz_bytes(&in, datagram + (how & 0x10 ? 16 : 21), how & 0x10 ? 8 : 3);
+		}
+		give(datagram, bytes);
+		if (answers && !field(6) && !field(12))
+			collect(datagram);
+	}
+	return 0;
+}
+
+void wvm_fuzz_seeds(wvm_fuzz_put *put)
+{
+	static const uint8_t each[] = {0, 0, 0, 0, 0, 0, 0,    0, 1, 0, 0, 0, 0, 0,  0, 0, 2,
+				       0, 0, 0, 0, 0, 0, 0,    2, 0, 0, 0, 0, 0, 16, 0, 3, 0,
+				       0, 0, 0, 0, 0, 0, 0x20, 1, 0, 0, 0, 1, 0, 0,  0};
+
+	put("each", each, sizeof(each));
+}
