@@ -180,13 +180,11 @@ static void consume_hostile(struct fuzz_in *in, struct wvm_spsc_rx *rx)
 static void produce_hostile(struct fuzz_in *in, struct wvm_spsc_tx *tx)
 {
 	uint32_t max = wvm_spsc_body_max(tx->capacity), len = fuzz_u16(in) % (max + 2);
-	uint8_t *body = fuzz_copy(NULL, 0);
+	uint8_t *body = calloc(1, len ? len : 1);
 	uint64_t before = tx->tail;
 	uint32_t a;
 	int rc;
 
-	free(body);
-	body = calloc(1, len ? len : 1);
 	a = len ? fuzz_u8(in) % (len + 1) : 0;
 	rc = wvm_spsc_push2(tx, fuzz_u8(in), body, a, body + a, len - a);
 	FUZZ_CHECK(rc == 0 || rc == -EAGAIN || rc == -EPROTO || (rc == -EMSGSIZE && len > max),
