@@ -93,7 +93,8 @@ static void print_histogram(const json_t *o, const char *key, const char *title)
 
 void wvm_print_stats(const json_t *o)
 {
-	static const char *const sections[] = {"core", "node", "memory", "runtime", "drops"};
+	static const char *const sections[] = {"core",    "node",  "memory",
+					       "runtime", "drops", "control"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		print_section(o, sections[i]);

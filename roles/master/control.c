@@ -16,6 +16,7 @@ struct wvm_control {
 	char *text; /* the last snapshot */
 	size_t len;
 	uint32_t snapshot;
+	struct wvm_control_counters counters; /* of shard 0's thread, as all of this */
 };
 
 /* A decoded request. */
@@ -178,12 +179,24 @@ static void add_memory(json_t *o, const struct wvm_node *n)
 	json_object_set_new(o, "memory", m);
 }
 
+static void add_control(json_t *o, const struct wvm_control_counters *c)
+{
+	json_t *section = json_object();
+
+	set(section, "requests", c->requests);
+	set(section, "bad_length", c->bad_length);
+	set(section, "bad_magic", c->bad_magic);
+	set(section, "unanswered", c->unanswered);
+	json_object_set_new(o, "control", section);
+}
+
 static json_t *stats_json(const struct wvm_node *n)
 {
 	json_t *o = json_object(), *g = json_object(), *d = json_object();
 	struct wvm_core_stats core;
 	uint64_t drops[WVM_DROP_REASONS];
 	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0, room = 0;
+	uint64_t messages = 0, accepted = 0, own_dropped = 0;
 
 	sum_core(n, &core);
 	memcpy(drops, core.drops, sizeof(drops));
@@ -199,8 +212,14 @@ static json_t *stats_json(const struct wvm_node *n)
 		refused += s->post_refused;
 		failed += s->install_failed;
 		room += s->no_room;
+		messages += s->received;
+		accepted += s->accepted;
+		own_dropped += s->own_dropped;
 	}
 	add_core(o, &core);
+	set(g, "messages_received", messages);
+	set(g, "messages_accepted", accepted);
+	set(g, "own_messages_dropped", own_dropped);
 	set(g, "pages_sent", sent);
 	set(g, "pages_received", received);
 	set(g, "zero_pages_sent", zero);
@@ -214,6 +233,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	json_object_set_new(o, "drops", d);
 	add_memory(o, n);
 	add_runtime(o, n);
+	add_control(o, &n->control->counters);
 	return o;
 }
 
@@ -269,14 +289,12 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 
 /* ---- datagrams ------------------------------------------------------------------------- */
 
-static bool decode(const uint8_t *data, size_t len, struct request *q)
+static bool decode(const uint8_t data[WVM_CONTROL_REQUEST_BYTES], struct request *q)
 {
 	uint32_t magic, snapshot;
 	uint16_t op, part, vm_id;
 	uint64_t operand;
 
-	if (len != WVM_CONTROL_REQUEST_BYTES)
-		return false;
 	memcpy(&magic, data, 4);
 	memcpy(&op, data + 4, 2);
 	memcpy(&part, data + 6, 2);
@@ -318,8 +336,15 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	uint16_t status = WVM_CONTROL_OK;
 	size_t at, part = 0;
 
-	if (!decode(data, len, &q))
+	if (len != WVM_CONTROL_REQUEST_BYTES) {
+		c->counters.bad_length++;
 		return;
+	}
+	if (!decode(data, &q)) {
+		c->counters.bad_magic++;
+		return;
+	}
+	c->counters.requests++;
 	if (!q.part)
 		status = snapshot(c, &q);
 	else if (q.snapshot != c->snapshot)
@@ -337,7 +362,8 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	       2);
 	if (part)
 		memcpy(out + WVM_CONTROL_HEADER_BYTES, c->text + at, part);
-	wvm_udp_send(c->udp, WVM_LANE_CONTROL, from, 0, out, WVM_CONTROL_HEADER_BYTES + part);
+	if (wvm_udp_send(c->udp, WVM_LANE_CONTROL, from, 0, out, WVM_CONTROL_HEADER_BYTES + part))
+		c->counters.unanswered++;
 }
 
 int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len)

@@ -146,7 +146,8 @@ static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, 
 
 	if (!has_room(s, msg))
 		return; /* retried like a loss */
-	wvm_core_message(s->core, s->shard->now_ns, msg, (const uint8_t *)data + sizeof(*msg));
+	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg,
+					   (const uint8_t *)data + sizeof(*msg)) != WVM_DROP_NONE;
 	wvm_node_drain(s);
 }
 
@@ -161,7 +162,8 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 	if (to == s->index && !has_room(s, msg))
 		return; /* retried like a loss */
 	if (to == s->index)
-		wvm_core_message(s->core, s->shard->now_ns, msg, page);
+		s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg, page) !=
+				  WVM_DROP_NONE;
 	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
 			       page, msg->payload_len))
 		s->post_refused++; /* retried like a loss */
@@ -314,7 +316,8 @@ static void join_changed(struct wvm_node *node)
 	}
 }
 
-static void on_report(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
+/* True when it was for this shard in this epoch; else it is dropped. */
+static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
 {
 	struct wvm_node *node = s->node;
 	enum wvm_join_state before = node->join.state;
@@ -323,7 +326,7 @@ static void on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 
 	if (s->index != 0 || msg->epoch != WVM_STATIC_EPOCH) {
 		drop(s, s->index ? WVM_DROP_TYPE : WVM_DROP_EPOCH);
-		return;
+		return false;
 	}
 	for (unsigned i = 0; i < node->shard_count; i++)
 		taken += wvm_core_taken(node->shards[i].core, member);
@@ -331,6 +334,7 @@ static void on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 		send_segment(s, member, &reply, NULL);
 	if (node->join.state != before)
 		join_changed(node);
+	return true;
 }
 
 void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns)
@@ -349,14 +353,14 @@ void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns)
 		serve(node); /* nobody was to be asked */
 }
 
-/* A PING comes back to its sender; nothing else happens. */
-static void on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
+/* A PING comes back to its sender; nothing else happens. False: dropped. */
+static bool on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
 {
 	struct wvm_msg reply = *msg;
 
 	if (msg->flags & WVM_MSG_ANSWER) {
 		drop(s, WVM_DROP_STALE);
-		return;
+		return false;
 	}
 	reply.flags |= WVM_MSG_ANSWER;
 	reply.hops = WVM_HOPS_MAX;
@@ -367,6 +371,7 @@ static void on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_
 	reply.payload_len = 0;
 	reply.seg_offset = reply.seg_total = 0;
 	send_segment(s, member, &reply, NULL);
+	return true;
 }
 
 static bool from_member(const struct wvm_node *node, uint32_t member,
@@ -392,16 +397,17 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		return;
 	}
 	if (msg->type == WVM_MSG_REPORT) {
-		on_report(s, member, msg);
+		s->accepted += on_report(s, member, msg);
 	} else if (msg->type == WVM_MSG_PING) {
-		on_ping(s, member, msg);
+		s->accepted += on_ping(s, member, msg);
 	} else if (shard_of(s->node, msg) != s->index) {
 		drop(s, WVM_DROP_GPA); /* its steer does not fit its address */
 	} else if (!has_room(s, msg)) {
 		drop(s, WVM_DROP_ROOM);
 	} else {
 		s->pages_received += msg->payload_len && !msg->seg_offset;
-		wvm_core_message(s->core, s->shard->now_ns, msg, payload);
+		s->accepted += wvm_core_message(s->core, s->shard->now_ns, msg, payload) ==
+			       WVM_DROP_NONE;
 		wvm_node_drain(s);
 	}
 }
@@ -410,14 +416,17 @@ void wvm_node_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t 
 {
 	struct wvm_node_shard *s = ctx;
 
-	if (!len)
+	if (!len) {
+		s->received++;
 		drop(s, WVM_DROP_SHORT);
+	}
 	while (len) {
 		const uint8_t *payload;
 		struct wvm_msg msg;
 		size_t consumed;
 		enum wvm_drop reason = wvm_wire_decode(data, len, &msg, &payload, &consumed);
 
+		s->received += reason || msg.steer % s->node->shard_count == s->index;
 		if (reason)
 			drop(s, reason);
 		else if (msg.steer % s->node->shard_count == s->index)

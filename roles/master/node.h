@@ -43,6 +43,9 @@ struct wvm_node_shard {
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
 	struct wvm_pins pins;
 	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
+	uint64_t received; /* messages from the wire: accepted, or in a drop counter */
+	uint64_t accepted;
+	uint64_t own_dropped; /* messages to this node itself that its core dropped, and counted */
 	uint64_t pages_sent, pages_received, zero_sent;
 	uint64_t no_buffer;    /* segments dropped since the transmit pool was empty */
 	uint64_t post_refused; /* own messages dropped since another shard's inbox was full */
@@ -122,6 +125,14 @@ uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm
 /* control.c: the control port of shard 0 */
 int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len);
 void wvm_control_close(struct wvm_control *control);
+
+/* What came to the control port. */
+struct wvm_control_counters {
+	uint64_t requests;   /* answered, be it with an error */
+	uint64_t bad_length; /* not as long as a request: dropped */
+	uint64_t bad_magic;  /* likewise */
+	uint64_t unanswered; /* no buffer for the answer */
+};
 
 /* One line to standard error, with the time where no journal adds it. Any thread. */
 __attribute__((format(printf, 1, 2))) void wvm_log(const char *format, ...);
