@@ -92,8 +92,8 @@ START_TEST(a_program_that_keeps_its_ring_full_harms_nobody)
 	cluster_start(&cluster, NULL);
 	churn_start(&w, &cluster, &everywhere, all, 6);
 	for (unsigned i = 0; i < 2; i++) {
-		floods[i] = (struct program){
-			.cluster = &cluster, .arena = a, .index = i, .count = 2};
+		floods[i] =
+			(struct program){.cluster = &cluster, .arena = a, .index = i, .count = 2};
 		list[i] = &floods[i];
 		program_start(list[i], fill);
 	}
@@ -158,7 +158,8 @@ START_TEST(a_flood_while_a_master_stands_overflows_its_socket_and_nothing_else)
 	harm_thaw(&cluster, 1);
 	ck_assert(churn_goes_on(&w, 500));
 	churn_stop(&w);
-	/* Each one was counted by the kernel or by the master. Work's own losses are in the former. */
+	/* Each one was counted by the kernel or by the master. Work's own losses are in the former.
+	 */
 	do {
 		kernel = harm_kernel_drops(&cluster, 1);
 		counted = drops_of(1) - before;

@@ -3,18 +3,13 @@
  * to every port of every master while programs verify their memory: dropped,
  * counted by their reason, and nothing changes.
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/ip.h>
-#include <netinet/udp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "roles/check/program.h"
+#include "roles/check/stranger.h"
 #include "shared/control.h"
 #include "shared/core/slices.h"
 #include "shared/wire.h"
@@ -23,7 +18,7 @@
 #define BOOT     6u /* of every master here: older ones exist */
 #define OLD_BOOT 3u
 #define EPOCH    1u
-#define MTU      1472u
+#define MTU      STRANGER_MTU
 #define EACH     300u /* datagrams of one kind to one master */
 #define MANY     1200u
 #define UNITS    64u /* of 2 MiB, half of them on each side of the border between two shards */
@@ -41,16 +36,6 @@ enum { READY = 10, STOP, ADDED };
 
 static struct cluster cluster;
 static uint8_t home_of[UNITS];
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t chance(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
-
 /* ---- the cluster and its verifying programs ------------------------------------------------ */
 
 static void start(void)
@@ -173,54 +158,6 @@ static void at_work(void (*storm)(void))
 
 /* ---- sending --------------------------------------------------------------------------- */
 
-static struct sockaddr_in address(const char *ip, uint16_t port)
-{
-	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
-
-	inet_pton(AF_INET, ip, &sin.sin_addr);
-	return sin;
-}
-
-/* From an address that is no member's. */
-static void send_as_stranger(unsigned to, const void *data, size_t len)
-{
-	static int fd = -1;
-	struct sockaddr_in from = address("127.0.77.99", 0);
-	struct sockaddr_in at = address(cluster.node[to].ip, cluster.node[to].port);
-
-	if (fd < 0) {
-		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		ck_assert_int_eq(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
-	}
-	ck_assert_int_eq(sendto(fd, data, len, 0, (struct sockaddr *)&at, sizeof(at)), (int)len);
-}
-
-/* From the address and port of a member, as an attacker on the same network would. */
-static void send_as_member(unsigned from, unsigned to, const void *data, size_t len)
-{
-	static int fd = -1;
-	struct {
-		struct iphdr ip;
-		struct udphdr udp;
-		uint8_t data[MTU];
-	} __attribute__((packed))
-	packet = {.ip = {.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP},
-		  .udp = {.source = htons(cluster.node[from].port),
-			  .dest = htons(cluster.node[to].port),
-			  .len = htons((uint16_t)(sizeof(struct udphdr) + len))}};
-	struct sockaddr_in at = address(cluster.node[to].ip, 0);
-	size_t all = sizeof(packet) - MTU + len;
-
-	if (fd < 0)
-		fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
-	ck_assert_int_ge(fd, 0);
-	ck_assert_uint_le(len, MTU);
-	packet.ip.saddr = address(cluster.node[from].ip, 0).sin_addr.s_addr;
-	packet.ip.daddr = at.sin_addr.s_addr;
-	memcpy(packet.data, data, len);
-	ck_assert_int_eq(sendto(fd, &packet, all, 0, (struct sockaddr *)&at, sizeof(at)), (int)all);
-}
-
 /* Not faster than a busy master reads. */
 static void pace(unsigned i)
 {
@@ -230,24 +167,6 @@ static void pace(unsigned i)
 
 /* ---- counters -------------------------------------------------------------------------- */
 
-/* The drops of a master by reason; beyond them [0] the sum of those that work does not cause. */
-static void read_drops(unsigned node, uint64_t drops[WVM_DROP_REASONS])
-{
-	json_t *o = cluster_json(&cluster, node, "stats");
-	const json_t *d = json_object_get(o, "drops");
-
-	drops[0] = 0;
-	for (unsigned i = 1; i < WVM_DROP_REASONS; i++) {
-		const json_t *value = json_object_get(d, wvm_drop_name(i));
-
-		ck_assert_msg(json_is_integer(value), "no counter '%s'", wvm_drop_name(i));
-		drops[i] = (uint64_t)json_integer_value(value);
-		if (i < WVM_DROP_STALE)
-			drops[0] += drops[i];
-	}
-	json_decref(o);
-}
-
 /* Every one of n datagrams is dropped for this reason (0: for some), and none for another. */
 static void expect_drops(unsigned node, const uint64_t before[WVM_DROP_REASONS], unsigned reason,
 			 unsigned n, const char *what)
@@ -256,7 +175,7 @@ static void expect_drops(unsigned node, const uint64_t before[WVM_DROP_REASONS],
 	bool work_causes_it = reason >= WVM_DROP_STALE;
 
 	do
-		read_drops(node, now);
+		stranger_drops(&cluster, node, now);
 	while (now[reason] < before[reason] + n && cluster_now_ms() < end);
 	ck_assert_msg(now[reason] - before[reason] == n ||
 			      (work_causes_it && now[reason] - before[reason] > n),
@@ -275,11 +194,12 @@ static uint64_t page_of(unsigned home)
 	unsigned unit;
 
 	do
-		unit = (unsigned)(chance() % UNITS);
+		unit = (unsigned)(stranger_chance() % UNITS);
 	while (home_of[unit] != home);
-	if (chance() % 4)
-		return AREA_GPA + unit * UNIT + (COUNTER_PAGE + chance() % USED_PAGES) * PAGE;
-	return AREA_GPA + unit * UNIT + chance() % WVM_UNIT_PAGES * PAGE;
+	if (stranger_chance() % 4)
+		return AREA_GPA + unit * UNIT +
+		       (COUNTER_PAGE + stranger_chance() % USED_PAGES) * PAGE;
+	return AREA_GPA + unit * UNIT + stranger_chance() % WVM_UNIT_PAGES * PAGE;
 }
 
 /* An id of the boot: the counter is of no request that is under way. */
@@ -287,7 +207,7 @@ static uint64_t request_id(const struct wvm_msg *m, uint16_t boot, bool by_home)
 {
 	unsigned shard = by_home ? wvm_slice_of(m->vm_id, m->gpa) % 2 : (m->gpa >> 30) % 2;
 
-	return wvm_request_id(boot, (uint8_t)shard, chance() >> 30);
+	return wvm_request_id(boot, (uint8_t)shard, stranger_chance() >> 30);
 }
 
 /* What member `from` could say to member `to`, in the boot that is. */
@@ -357,7 +277,7 @@ static void poked_to(unsigned node, const struct poke *k)
 {
 	uint64_t before[WVM_DROP_REASONS];
 
-	read_drops(node, before);
+	stranger_drops(&cluster, node, before);
 	for (unsigned i = 0; i < EACH; i++) {
 		unsigned from = (node + 1 + i % 2) % NODES;
 		struct wvm_msg m = message(k->type, from, node);
@@ -371,9 +291,9 @@ static void poked_to(unsigned node, const struct poke *k)
 			len += WVM_TAG_BYTES;
 		/* Even from the right address. */
 		if (i % 2)
-			send_as_member(from, node, data, len);
+			stranger_send_as(&cluster, from, node, data, len);
 		else
-			send_as_stranger(node, data, len);
+			stranger_send(&cluster, node, data, len);
 		pace(i);
 	}
 	expect_drops(node, before, k->reason, EACH, k->what);
@@ -414,7 +334,7 @@ static void other_vm(struct wvm_msg *m)
 
 static void beyond_the_guest(struct wvm_msg *m)
 {
-	m->gpa = 3 * GIB + chance() % 4096 * PAGE;
+	m->gpa = 3 * GIB + stranger_chance() % 4096 * PAGE;
 	m->steer = (uint16_t)wvm_slice_of(m->vm_id, m->gpa);
 }
 
@@ -470,14 +390,14 @@ static void claimed_to(unsigned node, const struct claim *k)
 {
 	uint64_t before[WVM_DROP_REASONS];
 
-	read_drops(node, before);
+	stranger_drops(&cluster, node, before);
 	for (unsigned i = 0; i < EACH; i++) {
 		unsigned from = (node + 1 + i % 2) % NODES;
 		struct wvm_msg m = message(k->type, from, node);
 		uint8_t data[MTU];
 
 		k->change(&m);
-		send_as_member(from, node, data, encode(data, &m, NULL));
+		stranger_send_as(&cluster, from, node, data, encode(data, &m, NULL));
 		pace(i);
 	}
 	expect_drops(node, before, k->reason, k->reason ? EACH : 0, k->what);
@@ -504,12 +424,12 @@ static void good_from_a_stranger(void)
 	for (unsigned node = 0; node < NODES; node++) {
 		uint64_t before[WVM_DROP_REASONS];
 
-		read_drops(node, before);
+		stranger_drops(&cluster, node, before);
 		for (unsigned i = 0; i < MANY; i++) {
 			struct wvm_msg m = message(types[i % 8], (node + 1) % NODES, node);
 			uint8_t data[MTU];
 
-			send_as_stranger(node, data, encode(data, &m, NULL));
+			stranger_send(&cluster, node, data, encode(data, &m, NULL));
 			pace(i);
 		}
 		expect_drops(node, before, WVM_DROP_SOURCE, MANY, "a good message");
@@ -524,21 +444,6 @@ END_TEST
 
 /* ---- noise ----------------------------------------------------------------------------- */
 
-static size_t noise(uint8_t data[2 * MTU])
-{
-	size_t len = chance() % 4 ? chance() % 200 : chance() % (2 * MTU);
-
-	for (size_t i = 0; i < len; i++)
-		data[i] = (uint8_t)chance();
-	if (len >= 5 && chance() % 2) { /* further in: it has the beginning of ours */
-		memcpy(data, "WVMX", 4);
-		data[4] = WVM_PROTOCOL_VERSION;
-	}
-	if (len >= WVM_HEADER_BYTES && chance() % 2)
-		wvm_wire_seal(data, len);
-	return len;
-}
-
 static void random_noise(void)
 {
 	static uint8_t data[2 * MTU];
@@ -546,9 +451,9 @@ static void random_noise(void)
 	for (unsigned node = 0; node < NODES; node++) {
 		uint64_t before[WVM_DROP_REASONS];
 
-		read_drops(node, before);
+		stranger_drops(&cluster, node, before);
 		for (unsigned i = 0; i < MANY; i++) {
-			send_as_stranger(node, data, noise(data));
+			stranger_send(&cluster, node, data, stranger_noise(data));
 			pace(i);
 		}
 		expect_drops(node, before, 0, MANY, "noise");
@@ -567,7 +472,7 @@ static size_t real_one(unsigned node, uint8_t data[MTU])
 	uint8_t page[WVM_PAGE_BYTES];
 	struct wvm_msg m;
 
-	if (chance() % 2) {
+	if (stranger_chance() % 2) {
 		m = message(WVM_MSG_MEM_ACQUIRE, (node + 1) % NODES, node);
 		return encode(data, &m, NULL);
 	}
@@ -583,11 +488,12 @@ static size_t real_one(unsigned node, uint8_t data[MTU])
 /* Cut, or with some bytes changed under a good or bad checksum. */
 static size_t mutate(uint8_t *data, size_t len)
 {
-	if (chance() % 3 == 0)
-		return chance() % len;
-	for (unsigned n = 1 + chance() % 4; n; n--)
-		data[chance() % (chance() % 2 ? WVM_HEADER_BYTES : len)] ^= 1u << chance() % 8;
-	if (chance() % 2)
+	if (stranger_chance() % 3 == 0)
+		return stranger_chance() % len;
+	for (unsigned n = 1 + stranger_chance() % 4; n; n--)
+		data[stranger_chance() % (stranger_chance() % 2 ? WVM_HEADER_BYTES : len)] ^=
+			1u << stranger_chance() % 8;
+	if (stranger_chance() % 2)
 		wvm_wire_seal(data, len);
 	return len;
 }
@@ -597,11 +503,11 @@ static void mutants(void)
 	for (unsigned node = 0; node < NODES; node++) {
 		uint64_t before[WVM_DROP_REASONS];
 
-		read_drops(node, before);
+		stranger_drops(&cluster, node, before);
 		for (unsigned i = 0; i < MANY; i++) {
 			uint8_t data[MTU];
 
-			send_as_stranger(node, data, mutate(data, real_one(node, data)));
+			stranger_send(&cluster, node, data, mutate(data, real_one(node, data)));
 			pace(i);
 		}
 		expect_drops(node, before, 0, MANY, "a mutant");
@@ -620,18 +526,18 @@ static void two_in_one(void)
 	uint64_t before[WVM_DROP_REASONS], now[WVM_DROP_REASONS];
 	uint8_t data[2 * MTU];
 
-	read_drops(0, before);
+	stranger_drops(&cluster, 0, before);
 	for (unsigned i = 0; i < EACH; i++) {
 		struct wvm_msg m = message(WVM_MSG_MEM_READ, 1, 0);
 		size_t len = encode(data, &m, NULL);
 
 		len += encode(data + len, &m, NULL);
 		data[len - 20] ^= 1;
-		send_as_stranger(0, data, len);
+		stranger_send(&cluster, 0, data, len);
 		pace(i);
 	}
 	expect_drops(0, before, 0, 2 * EACH, "two messages in one datagram");
-	read_drops(0, now);
+	stranger_drops(&cluster, 0, now);
 	ck_assert_uint_eq(now[WVM_DROP_SOURCE] - before[WVM_DROP_SOURCE], EACH);
 	ck_assert_uint_eq(now[WVM_DROP_CRC] - before[WVM_DROP_CRC], EACH);
 }
@@ -647,30 +553,24 @@ END_TEST
 static void noise_to_control(void)
 {
 	static uint8_t data[2 * MTU];
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	for (unsigned node = 0; node < NODES; node++) {
-		struct sockaddr_in at = address("127.0.0.1", cluster.node[node].ctrl_port);
-
 		for (unsigned i = 0; i < MANY; i++) {
-			size_t len = noise(data);
+			size_t len = stranger_noise(data);
 
 			if (i % 3 == 0) { /* the right length and magic: any op, part, VM, gpa */
 				len = WVM_CONTROL_REQUEST_BYTES;
 				for (size_t k = 0; k < len; k++)
-					data[k] = (uint8_t)chance();
+					data[k] = (uint8_t)stranger_chance();
 				memcpy(data, "WVMC", 4);
 				data[4] = 0;
-				data[5] = (uint8_t)(62 + chance() % 8);
+				data[5] = (uint8_t)(62 + stranger_chance() % 8);
 			}
-			ck_assert_int_eq(
-				sendto(fd, data, len, 0, (struct sockaddr *)&at, sizeof(at)),
-				(int)len);
+			stranger_send_control(&cluster, node, data, len);
 			pace(i);
 		}
 		ck_assert_uint_eq(cluster_status(&cluster, node, "node"), node);
 	}
-	close(fd);
 }
 
 START_TEST(noise_on_the_control_port_changes_nothing_and_the_operator_is_answered)

@@ -1,0 +1,108 @@
+#include "roles/check/stranger.h"
+
+#include <arpa/inet.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "shared/wire.h"
+
+uint64_t stranger_chance(void)
+{
+	static uint64_t seed = 88172645463325252u;
+
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed;
+}
+
+struct sockaddr_in stranger_address(const char *ip, uint16_t port)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+	inet_pton(AF_INET, ip, &sin.sin_addr);
+	return sin;
+}
+
+static void send_to(struct sockaddr_in at, const void *data, size_t len)
+{
+	static int fd = -1;
+	struct sockaddr_in from = stranger_address("127.0.77.99", 0);
+
+	if (fd < 0) {
+		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
+	}
+	ck_assert_int_eq(sendto(fd, data, len, 0, (struct sockaddr *)&at, sizeof(at)), (int)len);
+}
+
+void stranger_send(const struct cluster *c, unsigned to, const void *data, size_t len)
+{
+	send_to(stranger_address(c->node[to].ip, c->node[to].port), data, len);
+}
+
+void stranger_send_control(const struct cluster *c, unsigned to, const void *data, size_t len)
+{
+	send_to(stranger_address("127.0.0.1", c->node[to].ctrl_port), data, len);
+}
+
+void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
+		      size_t len)
+{
+	static int fd = -1;
+	struct {
+		struct iphdr ip;
+		struct udphdr udp;
+		uint8_t data[STRANGER_MTU];
+	} __attribute__((packed)) packet;
+	struct sockaddr_in at = stranger_address(c->node[to].ip, 0);
+	size_t all = sizeof(packet) - STRANGER_MTU + len;
+
+	if (fd < 0)
+		fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_uint_le(len, STRANGER_MTU);
+	packet.ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP};
+	packet.ip.saddr = stranger_address(c->node[from].ip, 0).sin_addr.s_addr;
+	packet.ip.daddr = at.sin_addr.s_addr;
+	packet.udp = (struct udphdr){.source = htons(c->node[from].port),
+				     .dest = htons(c->node[to].port),
+				     .len = htons((uint16_t)(sizeof(struct udphdr) + len))};
+	memcpy(packet.data, data, len);
+	ck_assert_int_eq(sendto(fd, &packet, all, 0, (struct sockaddr *)&at, sizeof(at)), (int)all);
+}
+
+size_t stranger_noise(uint8_t *data)
+{
+	size_t len = stranger_chance() % 4 ? stranger_chance() % 200
+					   : stranger_chance() % (2 * STRANGER_MTU);
+
+	for (size_t i = 0; i < len; i++)
+		data[i] = (uint8_t)stranger_chance();
+	if (len >= 5 && stranger_chance() % 2) { /* further in: it has the beginning of ours */
+		memcpy(data, "WVMX", 4);
+		data[4] = WVM_PROTOCOL_VERSION;
+	}
+	if (len >= WVM_HEADER_BYTES && stranger_chance() % 2)
+		wvm_wire_seal(data, len);
+	return len;
+}
+
+void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS])
+{
+	json_t *o = cluster_json(c, node, "stats");
+	const json_t *d = json_object_get(o, "drops");
+
+	drops[0] = 0;
+	for (unsigned i = 1; i < WVM_DROP_REASONS; i++) {
+		const json_t *value = json_object_get(d, wvm_drop_name(i));
+
+		ck_assert_msg(json_is_integer(value), "no counter '%s'", wvm_drop_name(i));
+		drops[i] = (uint64_t)json_integer_value(value);
+		if (i < WVM_DROP_STALE)
+			drops[0] += drops[i];
+	}
+	json_decref(o);
+}

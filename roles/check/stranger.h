@@ -1,0 +1,36 @@
+/*
+ * What tests of hostile datagrams share: sending from anybody's address, and
+ * reading what the masters counted. On loopback alone.
+ */
+#ifndef WVM_CHECK_STRANGER_H
+#define WVM_CHECK_STRANGER_H
+
+#include <netinet/in.h>
+
+#include "roles/check/cluster.h"
+#include "shared/core/msg.h"
+
+#define STRANGER_MTU 1472u
+
+/* The same ones in every run. */
+uint64_t stranger_chance(void);
+
+struct sockaddr_in stranger_address(const char *ip, uint16_t port);
+/* From an address that is no member's. len may exceed STRANGER_MTU. */
+void stranger_send(const struct cluster *c, unsigned to, const void *data, size_t len);
+/* From the address and port of a member, as an attacker on the same network would. */
+void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
+		      size_t len);
+/* To the control port. */
+void stranger_send_control(const struct cluster *c, unsigned to, const void *data, size_t len);
+
+/*
+ * A stranger's random bytes, up to 2 * STRANGER_MTU: any length, often with the
+ * beginning of a real one, sometimes under a good checksum. Returns the length.
+ */
+size_t stranger_noise(uint8_t *data);
+
+/* The drops of a master by reason; beyond them [0] the sum of those that work does not cause. */
+void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS]);
+
+#endif
