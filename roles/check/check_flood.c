@@ -161,7 +161,7 @@ START_TEST(a_flood_while_a_master_stands_overflows_its_socket_and_nothing_else)
 	/* Each one was counted by the kernel or by the master. Work's own losses are in the former.
 	 */
 	do {
-		kernel = harm_kernel_drops(&cluster, 1);
+		kernel = harm_data_port(&cluster, 1).drops;
 		counted = drops_of(1) - before;
 	} while (kernel + counted < FLOOD && cluster_now_ms() < end);
 	churn_verify(&w);
@@ -213,7 +213,7 @@ START_TEST(narrow_sockets_and_queues_lose_datagrams_and_no_byte)
 	churn_stop(&w);
 	churn_verify(&w);
 	for (unsigned i = 0; i < cluster.nodes; i++) {
-		kernel += harm_kernel_drops(&cluster, i);
+		kernel += harm_data_port(&cluster, i).drops;
 		blocked += cluster_stat(&cluster, i, "runtime", "tx_blocked");
 		errors += cluster_stat(&cluster, i, "runtime", "tx_errors");
 		pool += cluster_stat(&cluster, i, "node", "no_transmit_buffer");

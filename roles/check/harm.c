@@ -90,43 +90,48 @@ void harm_await_log(const struct cluster *c, unsigned node, const char *text)
 
 /* ---- what the kernel dropped --------------------------------------------------------------- */
 
-/* The last column of the lines of this port in the network namespace of the master. */
-static uint64_t kernel_drops(const struct cluster *c, unsigned node, unsigned port)
+static bool is_of(const struct cluster *c, unsigned node, unsigned port, unsigned address)
 {
+	/* On loopback the masters have addresses of their own; the last byte is in front. */
+	return c->opts.net != CLUSTER_LOOPBACK || port == c->node[node].ctrl_port ||
+	       address >> 24 == node + 1;
+}
+
+static struct harm_port port_of(const struct cluster *c, unsigned node, unsigned port)
+{
+	struct harm_port sum = {0};
 	char path[64], line[512];
-	uint64_t sum = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/net/udp", (int)c->node[node].pid);
 	f = fopen(path, "re");
 	ck_assert_ptr_nonnull(f);
 	while (fgets(line, sizeof(line), f)) {
-		unsigned address, at;
-		char *last = line + strlen(line);
+		unsigned address, at, queued;
+		char *last = strrchr(line, '\n');
 
-		if (sscanf(line, " %*d: %x:%x", &address, &at) != 2 || at != port)
+		if (sscanf(line, " %*d: %x:%x %*x:%*x %*x %*x:%x", &address, &at, &queued) != 3 ||
+		    at != port || !is_of(c, node, port, address))
 			continue;
-		if (c->opts.net == CLUSTER_LOOPBACK && port == c->node[node].port &&
-		    (address >> 24) != node + 1)
-			continue; /* another master's, on another address */
-		while (last > line && (last[-1] == '\n' || last[-1] == ' '))
-			*--last = 0;
-		while (last > line && last[-1] != ' ')
-			last--;
-		sum += strtoull(last, NULL, 10);
+		/* The last column, and padding. */
+		while (last > line && (*last == '\n' || *last == ' '))
+			*last-- = 0;
+		last = strrchr(line, ' ');
+		sum.drops += strtoull(last ? last : line, NULL, 10);
+		sum.queued += queued;
 	}
 	fclose(f);
 	return sum;
 }
 
-uint64_t harm_kernel_drops(const struct cluster *c, unsigned node)
+struct harm_port harm_data_port(const struct cluster *c, unsigned node)
 {
-	return kernel_drops(c, node, c->node[node].port);
+	return port_of(c, node, c->node[node].port);
 }
 
-uint64_t harm_kernel_drops_ctrl(const struct cluster *c, unsigned node)
+struct harm_port harm_control_port(const struct cluster *c, unsigned node)
 {
-	return kernel_drops(c, node, c->node[node].ctrl_port);
+	return port_of(c, node, c->node[node].ctrl_port);
 }
 
 /* ---- small tmpfs ------------------------------------------------------------------------- */

@@ -20,10 +20,13 @@ void harm_await(struct arena *a, unsigned word, uint64_t value);
 /* Waits until the node's log has the text. */
 void harm_await_log(const struct cluster *c, unsigned node, const char *text);
 
-/* Datagrams that the kernel dropped since the node's data port was opened: no room in a socket. */
-uint64_t harm_kernel_drops(const struct cluster *c, unsigned node);
-/* The same of its control port. */
-uint64_t harm_kernel_drops_ctrl(const struct cluster *c, unsigned node);
+/* A UDP port as the kernel sees it, all sockets of it together. */
+struct harm_port {
+	uint64_t drops;  /* datagrams for which there was no room, since it was opened */
+	uint64_t queued; /* bytes that were not received yet, with the kernel's overhead */
+};
+struct harm_port harm_data_port(const struct cluster *c, unsigned node);
+struct harm_port harm_control_port(const struct cluster *c, unsigned node);
 
 /*
  * A tmpfs of so many KiB that ends with this test, and node i's files in it (after

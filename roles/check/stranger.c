@@ -8,6 +8,8 @@
 
 #include "shared/wire.h"
 
+#define ANSWER_MS 20000u /* a hang, not a measure */
+
 uint64_t stranger_chance(void)
 {
 	static uint64_t seed = 88172645463325252u;
@@ -90,9 +92,24 @@ size_t stranger_noise(uint8_t *data)
 	return len;
 }
 
+json_t *stranger_stats(const struct cluster *c, unsigned node)
+{
+	uint64_t end = cluster_now_ms() + ANSWER_MS;
+	static struct cluster_result r;
+	json_t *o;
+
+	do
+		cluster_ctl(c, node, &r, (const char *const[]){"--json", "stats", NULL});
+	while (r.status && cluster_now_ms() < end);
+	ck_assert_msg(!r.status, "%s", r.err);
+	o = json_loads(r.out, 0, NULL);
+	ck_assert_ptr_nonnull(o);
+	return o;
+}
+
 void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS])
 {
-	json_t *o = cluster_json(c, node, "stats");
+	json_t *o = stranger_stats(c, node);
 	const json_t *d = json_object_get(o, "drops");
 
 	drops[0] = 0;

@@ -30,6 +30,9 @@ void stranger_send_control(const struct cluster *c, unsigned to, const void *dat
  */
 size_t stranger_noise(uint8_t *data);
 
+/* `stats` of a master, asked for until there is room for the question. The caller's to decref. */
+json_t *stranger_stats(const struct cluster *c, unsigned node);
+
 /* The drops of a master by reason; beyond them [0] the sum of those that work does not cause. */
 void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS]);
 
