@@ -48,8 +48,7 @@ static void take_messages(struct capture *k, unsigned from, const uint8_t *data,
 		struct wvm_msg m;
 		size_t consumed;
 
-		if (wvm_wire_decode(data, len, &m, &payload, &consumed) ||
-		    consumed > STRANGER_MTU)
+		if (wvm_wire_decode(data, len, &m, &payload, &consumed) || consumed > STRANGER_MTU)
 			return;
 		to = &k->ring[m.type][k->seen[m.type]++ % CAPTURE_PER_TYPE];
 		to->from = (uint8_t)from;
@@ -136,7 +135,7 @@ const struct captured *capture_any(const struct capture *k)
 	do
 		type = (unsigned)(stranger_chance() % CAPTURE_TYPES);
 	while (!k->seen[type]);
-	return &k->ring[type][stranger_chance() %
-			      (k->seen[type] < CAPTURE_PER_TYPE ? k->seen[type]
-								: CAPTURE_PER_TYPE)];
+	return &k->ring[type]
+		       [stranger_chance() %
+			(k->seen[type] < CAPTURE_PER_TYPE ? k->seen[type] : CAPTURE_PER_TYPE)];
 }

@@ -30,9 +30,9 @@
 
 #define NODES    3u
 #define EACH     100000u /* random ones, and mutated ones, to each port */
-#define REPLAYS  6000u /* one to three times each */
-#define WRONG    20000u /* real ones from addresses that are not their senders' */
-#define QUESTION 500u   /* real requests to a control port again */
+#define REPLAYS  6000u   /* one to three times each */
+#define WRONG    20000u  /* real ones from addresses that are not their senders' */
+#define QUESTION 500u    /* real requests to a control port again */
 
 #define CAPTURE_MS   1500u
 #define RECAPTURE_MS 200u
@@ -318,10 +318,10 @@ static void storm_control(unsigned node, bool noise)
 	do
 		now = control_account(node);
 	while (now.bad - before.bad + now.kernel - before.kernel < bad && cluster_now_ms() < end);
-	ck_assert_msg(now.bad - before.bad <= bad &&
-			      now.bad - before.bad + now.requests - before.requests + now.kernel -
-					      before.kernel >=
-				      bad + good,
+	ck_assert_msg(now.bad - before.bad <= bad && now.bad - before.bad + now.requests -
+								     before.requests + now.kernel -
+								     before.kernel >=
+							     bad + good,
 		      "control port of node %u: of %lu bad ones %lu were counted, of %lu requests "
 		      "%lu, and the kernel dropped %lu",
 		      node, bad, now.bad - before.bad, good, now.requests - before.requests,

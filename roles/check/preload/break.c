@@ -23,6 +23,9 @@ static int is_the_one(void)
 }
 
 int io_uring_enter2(unsigned fd, unsigned submit, unsigned complete, unsigned flags, void *sig,
+		    size_t size);
+
+int io_uring_enter2(unsigned fd, unsigned submit, unsigned complete, unsigned flags, void *sig,
 		    size_t size)
 {
 	const char *path = getenv("WVM_BREAK_FILE");
