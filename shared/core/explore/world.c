@@ -259,7 +259,10 @@ static void restore(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 	if (n != EX_HOME && node->held.request && node->request.state == WVM_REQUEST_SENT)
 		peer->in_flight = 1;
 	core->demands[0] = node->demand;
-	core->free_demand = !node->held.demand;
+	core->free_demand = core->demands_free = !node->held.demand;
+	core->demands_parked = 0; /* no pins here */
+	peer->demands = node->held.demand != 0;
+	core->durable->undos = 0;
 	core->requests[0].next = core->demands[0].next = 0;
 	if (n != EX_HOME)
 		return;
