@@ -39,9 +39,10 @@ struct wvm_request {
 	uint32_t next; /* window queue or free list; slot + 1 */
 	uint16_t tries;
 	uint8_t refusals;
-	uint8_t state; /* enum wvm_request_state */
-	uint8_t type;  /* WVM_MSG_MEM_READ or WVM_MSG_MEM_ACQUIRE */
-	bool pin;      /* somebody waits for WVM_ACT_PINNED */
+	uint8_t state;  /* enum wvm_request_state */
+	uint8_t type;   /* WVM_MSG_MEM_READ or WVM_MSG_MEM_ACQUIRE */
+	bool pin;       /* somebody waits for WVM_ACT_PINNED */
+	bool in_window; /* counted in the peer's in_flight */
 	/*
 	 * What the home asked of the grant before it came: small messages overtake
 	 * pages. It waits for the grant; asked again after the time of a retry,

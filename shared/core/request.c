@@ -67,6 +67,7 @@ static void submit(struct wvm_core *core, struct wvm_request *r)
 	}
 	if (!peer->queue_head && wvm_peer_open(peer)) {
 		peer->in_flight++;
+		r->in_window = true;
 		start_sending(core, r);
 		return;
 	}
@@ -102,15 +103,17 @@ static void leave_window(struct wvm_core *core, struct wvm_request *r)
 		return;
 	if (r->state == WVM_REQUEST_WINDOW) {
 		leave_queue(core, r);
-	} else if (r->state == WVM_REQUEST_SENT) {
+	} else if (r->in_window) {
 		WVM_ASSERT(peer->in_flight > 0);
 		peer->in_flight--;
+		r->in_window = false;
 	}
 	while (peer->queue_head && wvm_peer_open(peer)) {
 		struct wvm_request *q = &core->requests[peer->queue_head - 1];
 
 		peer->queue_head = q->next;
 		peer->in_flight++;
+		q->in_window = true;
 		start_sending(core, q);
 	}
 }
@@ -235,6 +238,13 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 	core->stats.requests_retried++;
 	wvm_peer_timed_out(&core->peers[r->member], core->now_ns);
 	transmit(core, r);
+	/*
+	 * It is lost, or waits at its home for somebody else: either way it is not on the
+	 * path any more. Were it counted on, a few that wait for a node that is gone would
+	 * keep all others from a home that is well.
+	 */
+	if (r->in_window)
+		leave_window(core, r);
 }
 
 /* ---- faults and pins ------------------------------------------------------------------- */

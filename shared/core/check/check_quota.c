@@ -1,6 +1,6 @@
 /*
- * One home's demands leave room for the others': write-backs to a home that is
- * gone wait for ever, and what asks for pinned pages waits for their programs.
+ * What waits for somebody who is gone, or for a pin, leaves room for all others:
+ * in the slots for demands and in the window of requests.
  */
 #include "shared/core/check/rig.h"
 
@@ -226,10 +226,44 @@ START_TEST(a_demand_that_meets_a_pin_too_many_is_dropped_and_taken_again)
 }
 END_TEST
 
+/*
+ * Requests that wait at a home for somebody who is gone are tried again, and shrink
+ * the window to its least. They must not fill it: the home answers all others.
+ */
+START_TEST(requests_that_wait_at_a_home_keep_no_others_from_it)
+{
+	enum { WAITING = 2 * WVM_WINDOW_MIN / WVM_WINDOW_ONE + 5 };
+	const struct wvm_action *a;
+	struct rig r;
+
+	open_with(&r, SLOTS);
+	for (uint32_t i = 0; i < WAITING; i++) {
+		rig_do(&r, (struct rig_step)DO(FAULT, .page = i));
+		rig_do(&r, (struct rig_step)SENT(MEM_READ, GONE, .request = OWN(i + 1), .page = i));
+	}
+	for (uint64_t end = r.now_ns + UINT64_C(3000000000); wvm_core_deadline(r.core) < end;) {
+		r.now_ns = wvm_core_deadline(r.core);
+		wvm_core_tick(r.core, r.now_ns);
+		while ((a = wvm_core_action(r.core)))
+			ck_assert_int_eq(a->kind, WVM_ACT_SEND);
+	}
+	for (uint32_t i = 100; i < 200; i++) {
+		rig_do(&r, (struct rig_step)DO(FAULT, .page = i));
+		rig_do(&r, (struct rig_step)SENT(MEM_READ, GONE, .request = OWN(WAITING + i - 99),
+						 .page = i));
+		rig_do(&r, (struct rig_step)IN(MEM_ACK, GONE, .request = OWN(WAITING + i - 99),
+					       .version = V(5), .flags = WVM_MSG_ZERO, .page = i));
+		rig_do(&r, (struct rig_step)ACT(INSTALL, .waiters = 1, .page = i));
+	}
+	rig_close(&r);
+}
+END_TEST
+
 static void add(TCase *t)
 {
 	tcase_add_test(t, write_backs_to_a_home_that_is_gone_leave_room_for_others);
 	tcase_add_test(t, a_home_that_answers_gets_its_slots_again);
+	tcase_add_test(t, requests_that_wait_at_a_home_keep_no_others_from_it);
 	tcase_add_test(t, one_slot_serves_every_home_in_turn);
 	tcase_add_test(t, pinned_pages_that_are_asked_for_leave_room_for_others);
 	tcase_add_test(t, unpinned_pages_leave_and_give_their_place_to_others);
