@@ -256,8 +256,7 @@ static void restore(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 	wvm_peer_init(peer);
 	core->requests[0] = node->request;
 	core->free_request = !node->held.request;
-	if (n != EX_HOME && node->held.request && node->request.state == WVM_REQUEST_SENT)
-		peer->in_flight = 1;
+	core->requests[0].in_window = false;
 	core->demands[0] = node->demand;
 	core->free_demand = core->demands_free = !node->held.demand;
 	core->demands_parked = 0; /* no pins here */

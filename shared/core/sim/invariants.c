@@ -358,7 +358,7 @@ static void check_pools(struct sim *s, uint32_t node)
 			   u.requests + u.demands + u.txns);
 }
 
-/* Requests that are on their way to a peer are what its window counts. */
+/* Requests that were sent to a peer and not tried again yet are what its window counts. */
 static void check_windows(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -368,8 +368,13 @@ static void check_windows(struct sim *s, uint32_t node)
 		uint32_t slot = n->held[sim_core_page(p)].request;
 		const struct wvm_request *r = slot ? &n->core->requests[slot - 1] : NULL;
 
-		if (r && r->state == WVM_REQUEST_SENT && r->member != node)
-			flying[r->member]++;
+		if (!r || !r->in_window)
+			continue;
+		flying[r->member]++;
+		if (r->state != WVM_REQUEST_SENT || r->tries || r->member == node)
+			sim_failed(s,
+				   "node %u: page %llu is in a window in state %u, tried %u times",
+				   node, ll(p), r->state, r->tries);
 	}
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		if (n->core->peers[i].in_flight != flying[i])
