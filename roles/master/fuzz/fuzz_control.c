@@ -98,6 +98,7 @@ static void open_node(void)
 	vm.home[1].holders = 1;
 	vm.home[1].member[0] = 2;
 	wvm_core_add_vm(node.shards[0].core, &vm);
+	FUZZ_CHECK(!wvm_backing_open(&node.backing[0], &vm), "backing");
 	fuzz_own_shm();
 	snprintf(options.shm_file, sizeof(options.shm_file), "/dev/shm/wvm-fuzz-control.%d",
 		 (int)getpid());
@@ -108,6 +109,7 @@ static void open_node(void)
 	wvm_mem_unlink(node.vms[0]);
 	node.vm_count = 1;
 	FUZZ_CHECK(!wvm_control_open(&control, &node, err, sizeof(err)), "%s", err);
+	node.control = control;
 }
 
 static uint16_t field(unsigned at)
