@@ -28,7 +28,6 @@ struct options {
 
 /* One per process, in shared memory, so that the parent can tell what a dead one was at. */
 struct worker {
-	pid_t pid;
 	uint64_t seed, seeds;
 	struct sim_report sum;
 	char failure[SIM_TEXT];
@@ -207,31 +206,35 @@ static void note_death(struct worker *w, int status)
 static bool run_fresh(struct worker *workers, const struct options *o)
 {
 	struct sim_report sum = {0};
+	pid_t pids[JOBS_MAX] = {0};
 	uint64_t seeds = 0;
 	bool passed = true;
 
 	for (int i = 0; i < o->jobs; i++) {
 		fflush(stdout);
-		workers[i].pid = fork();
-		if (workers[i].pid < 0) {
+		pids[i] = fork();
+		if (pids[i] < 0) {
 			perror("fork");
 			*ended = true;
 			passed = false;
 			break;
 		}
 		mine = &workers[i];
-		if (!workers[i].pid)
+		if (!pids[i])
 			work(i, o);
 	}
 	for (int i = 0; i < o->jobs; i++) {
 		int status = 0;
 
-		if (workers[i].pid <= 0 || waitpid(workers[i].pid, &status, 0) < 0)
+		if (pids[i] <= 0)
 			continue;
+		if (waitpid(pids[i], &status, 0) < 0) {
+			perror("waitpid");
+			passed = false;
+		}
 		note_death(&workers[i], status);
-		if (status)
-			*ended = true;
 		if (workers[i].failure[0]) {
+			*ended = true;
 			passed = false;
 			tell_failure(&workers[i], o);
 		}
