@@ -27,7 +27,7 @@ static const struct explore_config table[] = {
 	 .duplicates = 1,
 	 .retries = 1,
 	 .deadlines = 1},
-	{.nodes = 3, .programs = 1, .outstanding = 3, .under_way = 1, .losses = 1},
+	{.nodes = 3, .programs = 1, .outstanding = 3, .under_way = 1, .losses = 1, .deadlines = 1},
 	{.nodes = 3,
 	 .programs = 1,
 	 .outstanding = 3,
