@@ -3,8 +3,10 @@
  * and runs in which one thing was spoilt that a check looks at.
  */
 #include <check.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "shared/core/sim/sim.h"
 
@@ -196,17 +198,61 @@ START_TEST(a_forgotten_thread_is_noticed)
 }
 END_TEST
 
-int main(void)
+/* Beside this program's folder: build/check/shared/core/ and build/bin/. */
+static char program[PATH_MAX];
+
+static int run(const char *arguments, char *out, size_t room)
 {
+	char command[PATH_MAX + 200];
+	FILE *f;
+	size_t n;
+
+	snprintf(command, sizeof(command), "%s %s", program, arguments);
+	f = popen(command, "r");
+	ck_assert_ptr_nonnull(f);
+	n = fread(out, 1, room - 1, f);
+	out[n] = 0;
+	return pclose(f);
+}
+
+/* Whichever of the processes it is; and what it prints brings the same failure back. */
+START_TEST(the_program_fails_when_a_process_of_it_does)
+{
+	char first[4096], again[4096], arguments[100], *failure, *seed;
+	int status = run("--broken --jobs=3 --seconds=60 --steps=20000", first, sizeof(first));
+
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %#x: %s", status,
+		      first);
+	failure = strstr(first, "FAILED");
+	seed = strstr(first, "SEED=");
+	ck_assert_msg(failure && seed, "%s", first);
+	*strchr(failure, '\n') = 0;
+	snprintf(arguments, sizeof(arguments), "--broken --steps=20000 --seed=%llu",
+		 strtoull(seed + 5, NULL, 10));
+	status = run(arguments, again, sizeof(again));
+	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+	ck_assert_msg(strstr(again, failure), "%s and then %s", failure, again);
+	status = run("--jobs=3 --seconds=1 --steps=5000", again, sizeof(again));
+	ck_assert_msg(!status, "%s", again);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/');
 	Suite *suite = suite_create("sim_checks");
 	TCase *tc = tcase_create("sim_checks");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_set_timeout(tc, 60);
+	(void)argc;
+	snprintf(program, sizeof(program), "%.*s/../../../bin/wvm_sim",
+		 slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
+	tcase_set_timeout(tc, 240);
 	tcase_add_loop_test(tc, a_history_is_judged, 0, sizeof(histories) / sizeof(histories[0]));
 	tcase_add_loop_test(tc, every_check_of_all_pages_can_fail, 0, SABOTAGES);
 	tcase_add_loop_test(tc, a_forgotten_thread_is_noticed, 0, 2);
+	tcase_add_loop_test(tc, the_program_fails_when_a_process_of_it_does, 0, 5);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -23,7 +23,7 @@ struct options {
 	uint64_t seed, from, to, steps;
 	double seconds;
 	int jobs, page;
-	bool one, trace;
+	bool one, trace, broken;
 };
 
 /* One per process, in shared memory, so that the parent can tell what a dead one was at. */
@@ -38,7 +38,7 @@ static volatile bool *ended; /* one has failed: the others stop after their seed
 
 /* ---- options --------------------------------------------------------------------------- */
 
-enum { KEY_STEPS = 256 };
+enum { KEY_STEPS = 256, KEY_BROKEN };
 
 static const struct argp_option argp_options[] = {
 	{"seed", 's', "N", 0, "Run this seed, and no other", 0},
@@ -49,6 +49,8 @@ static const struct argp_option argp_options[] = {
 	{"hours", 'H', "N", 0, "Run fresh seeds for so long", 0},
 	{"jobs", 'j', "N", 0, "Processes (one per processor)", 0},
 	{"steps", KEY_STEPS, "N", 0, "Inputs to cores per seed (400000)", 0},
+	{"broken", KEY_BROKEN, NULL, 0,
+	 "Let second programs in unprotected: it has to be noticed (exit status 1)", 0},
 	{0},
 };
 
@@ -96,6 +98,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'H': o->seconds = 3600 * number(state, arg, 1e6); return 0;
 	case 'j': o->jobs = (int)number(state, arg, JOBS_MAX); return 0;
 	case KEY_STEPS: o->steps = whole(state, arg, NULL); return 0;
+	case KEY_BROKEN: o->broken = true; return 0;
 	case ARGP_KEY_ARG: argp_usage(state); return 0;
 	case ARGP_KEY_END:
 		if (o->trace && !o->one)
@@ -135,6 +138,7 @@ static bool run_seed(uint64_t seed, const struct options *o)
 
 	mine->seed = seed;
 	sim_random(&config, seed);
+	config.unprotected = o->broken;
 	if (o->trace) {
 		config.trace = stdout;
 		config.trace_from = o->from;
