@@ -36,7 +36,7 @@ static uint64_t fresh_seed; /* WVM_SEED, or the time */
 
 /* Shared by all processes: libcheck runs each test in one of its own. */
 static struct total {
-	atomic_ullong steps, seeds, refused, history;
+	atomic_ullong steps, seeds, refused, history, kills;
 	char failure[WORKERS][SIM_TEXT];
 } * total;
 
@@ -65,6 +65,7 @@ static void count(const struct sim_report *r)
 	atomic_fetch_add(&total->seeds, 1);
 	atomic_fetch_add(&total->refused, r->corrupted_caught);
 	atomic_fetch_add(&total->history, r->history);
+	atomic_fetch_add(&total->kills, r->kills);
 }
 
 static void choose_seed(void)
@@ -365,6 +366,28 @@ START_TEST(programs_that_come_and_go_see_no_wrong_value)
 }
 END_TEST
 
+/* Killed in the middle of inputs and between actions, also while they take over. */
+#define KILLED 6
+START_TEST(masters_that_are_killed_and_taken_over_lose_nothing)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, KILLED));
+	c.nodes = 2 + (uint32_t)_i % 4;
+	c.pages = 8;
+	c.pin_ppm = 20000;
+	c.troubles = SIM_KILL;
+	c.trouble_gap_ns = 5 * MS;
+	c.trouble_ns = 5 * MS;
+	r = run(&c, 500000);
+	ck_assert_uint_gt(r.kills, 300 / EFFORT);
+	ck_assert_uint_gt(r.kills_undone, 30 / EFFORT);
+	/* Short ones pass unnoticed: whoever needs the node waits, and goes on. */
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 START_TEST(installs_without_room_lose_nothing)
 {
 	struct sim_config c;
@@ -531,6 +554,7 @@ int main(void)
 	tcase_add_loop_test(tc, every_damaged_datagram_is_refused_and_costs_nobody_an_access, 0,
 			    DAMAGED);
 	tcase_add_loop_test(tc, programs_that_come_and_go_see_no_wrong_value, 0, VISITS);
+	tcase_add_loop_test(tc, masters_that_are_killed_and_taken_over_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, installs_without_room_lose_nothing, 0, 3);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
@@ -540,11 +564,13 @@ int main(void)
 	suite_add_tcase(suite, many);
 	srunner_run_all(runner, CK_ENV);
 	printf("proof: core steps simulated: %llu (%llu runs, invariants checked after each step, "
-	       "%llu accesses in linearizable histories, %llu damaged datagrams refused)\n",
+	       "%llu accesses in linearizable histories, %llu damaged datagrams refused, %llu masters "
+	       "killed and taken over)\n",
 	       (unsigned long long)atomic_load(&total->steps),
 	       (unsigned long long)atomic_load(&total->seeds),
 	       (unsigned long long)atomic_load(&total->history),
-	       (unsigned long long)atomic_load(&total->refused));
+	       (unsigned long long)atomic_load(&total->refused),
+	       (unsigned long long)atomic_load(&total->kills));
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed ? 1 : 0;
