@@ -316,7 +316,7 @@ END_TEST
 static Suite *deaths_suite(void)
 {
 	Suite *s = suite_create("deaths");
-	TCase *t = cluster_tcase(s, "deaths", 60);
+	TCase *t = cluster_tcase(s, "deaths", 180);
 
 	tcase_add_test(t,
 		       who_needs_a_node_that_is_gone_gets_an_error_in_time_and_others_never_notice);

@@ -116,7 +116,7 @@ END_TEST
 
 /* ---- a socket whose master does not read --------------------------------------------------- */
 
-#define FLOOD 60000u
+#define FLOOD 40000u
 
 static uint64_t drops_of(unsigned node)
 {
@@ -281,7 +281,7 @@ END_TEST
 static Suite *flood_suite(void)
 {
 	Suite *s = suite_create("flood");
-	TCase *t = cluster_tcase(s, "flood", 60);
+	TCase *t = cluster_tcase(s, "flood", 180);
 
 	tcase_add_test(t, a_program_that_keeps_its_ring_full_harms_nobody);
 	tcase_add_test(t, a_flood_while_a_master_stands_overflows_its_socket_and_nothing_else);

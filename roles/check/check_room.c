@@ -232,7 +232,7 @@ END_TEST
 static Suite *room_suite(void)
 {
 	Suite *s = suite_create("room");
-	TCase *t = cluster_tcase(s, "room", 60);
+	TCase *t = cluster_tcase(s, "room", 180);
 
 	tcase_add_test(t, a_home_without_room_acknowledges_no_write_back_and_no_byte_is_lost);
 	tcase_add_test(t, a_holder_without_room_fails_the_access_and_keeps_what_it_has);
