@@ -11,8 +11,12 @@
 #include "shared/spsc.h"
 #include "shared/wavevm.h"
 
-/* How long a caller waits for the master's answer. A pin may wait for other nodes' deadlines. */
-#define WVM_ATTACH_MS 5000
+/*
+ * How long a caller waits for the master's answer; one that dies meanwhile is noticed at once. A
+ * master that takes a former life over attaches nobody new before it is done. A pin may wait for
+ * other nodes' deadlines.
+ */
+#define WVM_ATTACH_MS 30000
 #define WVM_CALL_MS   5000
 #define WVM_PIN_MS    35000
 
