@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "roles/check/program.h"
+#include "roles/check/harm.h"
 
 static struct cluster cluster;
 
@@ -157,6 +157,8 @@ START_TEST(programs_go_on_through_kills_of_every_master_in_turn)
 	cluster_stop(&cluster);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_uint_eq(cluster_node_files(&cluster, i), 0);
+	if (!_i)
+		harm_rehearsed("masters killed in turn under load");
 }
 END_TEST
 
@@ -177,6 +179,8 @@ START_TEST(programs_go_on_when_all_masters_are_killed_at_once)
 	}
 	end_users(a);
 	cluster_stop(&cluster);
+	if (!_i)
+		harm_rehearsed("all masters killed at once");
 }
 END_TEST
 
@@ -198,6 +202,8 @@ START_TEST(a_life_that_is_killed_while_it_takes_over_leaves_all_to_the_next)
 	await_progress(a);
 	end_users(a);
 	cluster_stop(&cluster);
+	if (!_i)
+		harm_rehearsed("a master killed while it takes over");
 }
 END_TEST
 
@@ -284,6 +290,8 @@ START_TEST(stores_made_while_there_is_no_master_are_seen_everywhere)
 	programs_await((struct program *const[]){writer}, 1);
 	cluster_stop(&cluster);
 	arena_free(a);
+	if (!_i)
+		harm_rehearsed("stores while there is no master");
 }
 END_TEST
 
@@ -330,6 +338,8 @@ START_TEST(pins_outlive_their_master)
 	programs_await((struct program *const[]){holder}, 1);
 	cluster_stop(&cluster);
 	arena_free(a);
+	if (!_i)
+		harm_rehearsed("pins that outlive their master");
 }
 END_TEST
 
@@ -391,6 +401,8 @@ START_TEST(a_program_that_stands_still_is_waited_for_and_named)
 	programs_await((struct program *const[]){owner}, 1);
 	cluster_stop(&cluster);
 	arena_free(a);
+	if (!_i)
+		harm_rehearsed("a program that stands still while its master is replaced");
 }
 END_TEST
 
@@ -409,6 +421,8 @@ START_TEST(a_program_that_dies_without_its_master_leaves_its_pages_to_the_next)
 	programs_run(&cluster, a, (const unsigned[]){1, 2, 0}, 3, expect_words, &first);
 	cluster_stop(&cluster);
 	arena_free(a);
+	if (!_i)
+		harm_rehearsed("a program that dies without its master");
 }
 END_TEST
 
@@ -437,6 +451,8 @@ START_TEST(a_life_that_is_ended_before_it_has_taken_over_removes_nothing)
 	programs_await((struct program *const[]){owner}, 1);
 	cluster_stop(&cluster);
 	arena_free(a);
+	if (!_i)
+		harm_rehearsed("a master ended before it has taken over");
 }
 END_TEST
 
@@ -462,5 +478,5 @@ int main(int argc, char **argv)
 {
 	static Suite *(*const suites[])(void) = {restart_suite};
 
-	return cluster_main(argv, suites, 1);
+	return harm_main(argv, suites, 1);
 }
