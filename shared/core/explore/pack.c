@@ -474,7 +474,7 @@ uint32_t ex_pack(const struct ex_rig *rig, const struct ex_world *w, uint8_t *by
 	/* Collecting and writing change nothing: every field is assigned its own value. */
 	struct ex_world *same = (struct ex_world *)w;
 	uint8_t other[EX_PACKED];
-	struct ex_names names_other;
+	struct ex_names names_other = *names;
 	uint32_t size, size_other;
 
 	rename_nodes(&k, false);

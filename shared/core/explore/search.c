@@ -182,7 +182,8 @@ static void follow(struct ex_names *names, const struct ex_names *packed)
 static void retrace(struct search *s, struct ex_world *w, uint32_t event, struct ex_names *names)
 {
 	struct ex_event list[EX_EVENTS];
-	struct ex_names packed = {.node = {0, 1, 2}};
+	/* What the state does not have keeps its name. */
+	struct ex_names packed = {.node = {0, 1, 2}, .program = {{0, 1}, {0, 1}, {0, 1}}};
 	uint8_t bytes[EX_PACKED];
 	FILE *to = s->rig.config.trace;
 
