@@ -363,7 +363,8 @@ int wvm_state_boot(const char *dir, uint32_t phys_id, uint16_t *boot, char *err,
 		ssize_t n = read(fd, text, sizeof(text));
 
 		close(fd);
-		if (n < 0 || !boot_number(text, (size_t)n, &last)) {
+		/* A text that fills the buffer may go on behind it. */
+		if (n == sizeof(text) || n < 0 || !boot_number(text, (size_t)n, &last)) {
 			snprintf(err, err_len,
 				 "%s: does not hold a boot number; write a number above every "
 				 "earlier one into it",
