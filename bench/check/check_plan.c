@@ -210,6 +210,30 @@ START_TEST(each_node_has_its_own_cursor)
 }
 END_TEST
 
+START_TEST(units_of_all_nodes_are_taken_behind_those_of_each)
+{
+	struct mailbox m;
+	uint64_t first;
+
+	memset(box, 0, sizeof(box));
+	mailbox_init(&m, box);
+	*mailbox_next_unit(&m, 3) = 10;
+	*mailbox_next_unit(&m, 4) = 6;
+	ck_assert_int_eq(mailbox_take_units(&m, 5, 100, &first), 0);
+	ck_assert_uint_eq(first, 10);
+	ck_assert_uint_eq(*mailbox_next_unit(&m, 3), 15);
+	ck_assert_uint_eq(*mailbox_next_unit(&m, 4), 15);
+	/* Also for a node that is met only later. */
+	ck_assert_uint_eq(*mailbox_next_unit(&m, 5), 15);
+	*mailbox_next_unit(&m, 5) = 40;
+	ck_assert_int_eq(mailbox_take_units(&m, 60, 100, &first), 0);
+	ck_assert_uint_eq(first, 40);
+	ck_assert_int_eq(mailbox_take_units(&m, 1, 100, &first), -ENOSPC);
+	ck_assert_int_eq(mailbox_take_units(&m, UINT64_MAX, 100, &first), -ENOSPC);
+	ck_assert_uint_eq(*mailbox_next_unit(&m, 3), 100);
+}
+END_TEST
+
 static struct results ours, theirs;
 
 /* Adds a round of one sample per thread count. */
@@ -317,6 +341,7 @@ static Suite *suite(void)
 	tcase_add_test(t, a_command_of_an_earlier_session_is_not_carried_out);
 	tcase_add_test(t, calls_out_of_range_are_refused);
 	tcase_add_test(t, each_node_has_its_own_cursor);
+	tcase_add_test(t, units_of_all_nodes_are_taken_behind_those_of_each);
 	suite_add_tcase(s, t);
 	t = tcase_create("result");
 	tcase_add_test(t, a_ratio_is_the_median_of_the_rounds_ratios);

@@ -74,15 +74,49 @@ int mailbox_call(struct mailbox *m, unsigned slot, enum mailbox_op op, uint64_t 
 	return 0;
 }
 
-uint64_t *mailbox_next_unit(struct mailbox *m, unsigned node)
+/* The entry that says how far the memory of all nodes together is used up. */
+#define ALL_NODES UINT64_MAX
+
+static uint64_t *use_of(struct mailbox *m, uint64_t node_plus_1, uint64_t begin)
 {
 	for (unsigned i = 0; i < MAILBOX_NODES; i++) {
-		if (m->use->entry[i].node_plus_1 == 0)
-			m->use->entry[i].node_plus_1 = node + 1ull;
-		if (m->use->entry[i].node_plus_1 == node + 1ull)
+		if (m->use->entry[i].node_plus_1 == 0) {
+			m->use->entry[i].next_unit = begin;
+			m->use->entry[i].node_plus_1 = node_plus_1;
+		}
+		if (m->use->entry[i].node_plus_1 == node_plus_1)
 			return &m->use->entry[i].next_unit;
 	}
 	return NULL;
+}
+
+static uint64_t used_by_all(const struct mailbox *m)
+{
+	for (unsigned i = 0; i < MAILBOX_NODES; i++)
+		if (m->use->entry[i].node_plus_1 == ALL_NODES)
+			return m->use->entry[i].next_unit;
+	return 0;
+}
+
+uint64_t *mailbox_next_unit(struct mailbox *m, unsigned node)
+{
+	return use_of(m, node + 1ull, used_by_all(m));
+}
+
+int mailbox_take_units(struct mailbox *m, uint64_t n, uint64_t limit, uint64_t *first)
+{
+	uint64_t begin = 0, *all = use_of(m, ALL_NODES, 0);
+
+	for (unsigned i = 0; i < MAILBOX_NODES; i++)
+		if (m->use->entry[i].next_unit > begin)
+			begin = m->use->entry[i].next_unit;
+	if (!all || n > limit || begin > limit - n)
+		return -ENOSPC;
+	for (unsigned i = 0; i < MAILBOX_NODES; i++)
+		if (m->use->entry[i].node_plus_1 != 0)
+			m->use->entry[i].next_unit = begin + n;
+	*first = begin;
+	return 0;
 }
 
 void mailbox_join(struct mailbox *m)

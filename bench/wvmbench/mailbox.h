@@ -81,6 +81,12 @@ int mailbox_call(struct mailbox *m, unsigned slot, enum mailbox_op op, uint64_t 
 /* Where the units of a node that are not used up begin; NULL: too many nodes. */
 uint64_t *mailbox_next_unit(struct mailbox *m, unsigned node);
 
+/*
+ * Takes n units in a row of which none is used up, whatever their homes are, and all that lie
+ * before them. 0 with *first, -ENOSPC (there are no n below limit, or too many nodes).
+ */
+int mailbox_take_units(struct mailbox *m, uint64_t n, uint64_t limit, uint64_t *first);
+
 /* Peer: takes what is there now as handled; without this an old command would be carried out. */
 void mailbox_join(struct mailbox *m);
 

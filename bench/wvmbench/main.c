@@ -1,9 +1,9 @@
 /* wvmbench: what a WaveVM cluster costs, measured from a program on it. */
 #include <argp.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "bench/wvmbench/args.h"
+#include "bench/wvmbench/bulk.h"
 #include "bench/wvmbench/fault.h"
 #include "bench/wvmbench/peer.h"
 #include "bench/wvmbench/touch.h"
@@ -51,39 +51,8 @@ static const struct argp_option PEER_OPTIONS[] = {
 	{0}};
 
 static const char DOC[] = "wvmbench fault: page faults on a running cluster.\n"
-			  "wvmbench peer: the other node's part, on another host.";
-
-/* Reads a number; ends the program with the usage if it is not from min to max. */
-static uint64_t number(struct argp_state *state, const char *what, const char *text, uint64_t min,
-		       uint64_t max)
-{
-	char *end;
-	uint64_t value;
-
-	errno = 0;
-	value = strtoull(text, &end, 0);
-	if (errno != 0 || end == text || *end != '\0' || *text == '-' || value < min || value > max)
-		argp_error(state, "%s: '%s' is not from %llu to %llu", what, text,
-			   (unsigned long long)min, (unsigned long long)max);
-	return value;
-}
-
-/* Reads "1,8" into out. Returns how many there are. */
-static unsigned list(struct argp_state *state, const char *what, char *text, uint64_t min,
-		     uint64_t max, int *out)
-{
-	char *save, *word;
-	unsigned n = 0;
-
-	for (word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
-		if (n == FAULT_LISTS)
-			argp_error(state, "%s: more than %u numbers", what, FAULT_LISTS);
-		out[n++] = (int)number(state, what, word, min, max);
-	}
-	if (n == 0)
-		argp_error(state, "%s: no number given", what);
-	return n;
-}
+			  "wvmbench peer: the other node's part, on another host.\n"
+			  "wvmbench touch: memory in bulk; --help of each.";
 
 static error_t parse_fault(int key, char *arg, struct argp_state *state)
 {
@@ -92,11 +61,11 @@ static error_t parse_fault(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'r': o->ring = arg; break;
-	case 'v': o->vm_id = (uint16_t)number(state, "--vm", arg, 0, UINT16_MAX); break;
-	case 'n': o->pages = number(state, "--pages", arg, 1, MAILBOX_SPANS * 512); break;
-	case 'c': o->n_cores = list(state, "--cores", arg, 0, 4095, o->core); break;
+	case 'v': o->vm_id = (uint16_t)arg_number(state, "--vm", arg, 0, UINT16_MAX); break;
+	case 'n': o->pages = arg_number(state, "--pages", arg, 1, MAILBOX_SPANS * 512); break;
+	case 'c': o->n_cores = arg_list(state, "--cores", arg, 0, 4095, o->core); break;
 	case 't':
-		o->n_threads = list(state, "--threads", arg, 1, TOUCH_THREADS, value);
+		o->n_threads = arg_list(state, "--threads", arg, 1, TOUCH_THREADS, value);
 		for (unsigned i = 0; i < o->n_threads; i++)
 			o->threads[i] = (unsigned)value[i];
 		break;
@@ -105,11 +74,13 @@ static error_t parse_fault(int key, char *arg, struct argp_state *state)
 			argp_error(state, "more than %u peers", MAILBOX_PEERS);
 		o->peer_ring[o->n_peer_rings++] = arg;
 		break;
-	case KEY_PEERS: o->peers = (unsigned)number(state, "--peers", arg, 0, MAILBOX_PEERS); break;
-	case KEY_PEER_CORES:
-		o->n_peer_cores = list(state, "--peer-cores", arg, 0, 4095, o->peer_core);
+	case KEY_PEERS:
+		o->peers = (unsigned)arg_number(state, "--peers", arg, 0, MAILBOX_PEERS);
 		break;
-	case KEY_ROUNDS: o->rounds = (unsigned)number(state, "--rounds", arg, 1, 32); break;
+	case KEY_PEER_CORES:
+		o->n_peer_cores = arg_list(state, "--peer-cores", arg, 0, 4095, o->peer_core);
+		break;
+	case KEY_ROUNDS: o->rounds = (unsigned)arg_number(state, "--rounds", arg, 1, 32); break;
 	case KEY_FLOOR: o->floor = true; break;
 	case KEY_FLOOR_ARGS: o->floor_arguments = arg; break;
 	case KEY_FLOOR_PROGRAM: o->floor_program = arg; break;
@@ -132,9 +103,9 @@ static error_t parse_peer(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'r': o->ring = arg; break;
-	case 'v': o->vm_id = (uint16_t)number(state, "--vm", arg, 0, UINT16_MAX); break;
-	case 's': o->slot = (unsigned)number(state, "--slot", arg, 1, MAILBOX_PEERS); break;
-	case 'c': o->core = (int)number(state, "--core", arg, 0, 4095); break;
+	case 'v': o->vm_id = (uint16_t)arg_number(state, "--vm", arg, 0, UINT16_MAX); break;
+	case 's': o->slot = (unsigned)arg_number(state, "--slot", arg, 1, MAILBOX_PEERS); break;
+	case 'c': o->core = (int)arg_number(state, "--core", arg, 0, 4095); break;
 	case ARGP_KEY_ARG: argp_error(state, "unknown argument '%s'", arg); break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
@@ -157,7 +128,7 @@ int main(int argc, char **argv)
 					       NULL,          NULL,        NULL};
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};
-	static const struct argp main_argp = {NULL, NULL, "fault|peer [OPTION...]", DOC, NULL,
+	static const struct argp main_argp = {NULL, NULL, "fault|peer|touch [OPTION...]", DOC, NULL,
 					      NULL, NULL};
 	static struct fault_options fault = {.pages = 2000,
 					     .rounds = 5,
@@ -176,6 +147,8 @@ int main(int argc, char **argv)
 		parse_command(&peer_argp, argc, argv, &peer);
 		return peer_main(&peer);
 	}
+	if (argc > 1 && bulk_find(argv[1]))
+		return bulk_command(bulk_find(argv[1]), argc, argv);
 	argp_parse(&main_argp, argc, argv, 0, NULL, NULL);
 	argp_help(&main_argp, stderr, ARGP_HELP_STD_ERR, argv[0]);
 	return 2;

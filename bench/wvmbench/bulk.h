@@ -1,0 +1,51 @@
+/*
+ * The benchmarks of memory in bulk: one option set, one way to alternate with what
+ * each is compared with, one form of result.
+ */
+#ifndef WVMBENCH_BULK_H
+#define WVMBENCH_BULK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bench/wvmbench/attach.h"
+#include "bench/wvmbench/series.h"
+
+struct bulk_options {
+	const char *ring;
+	uint16_t vm_id;
+	uint64_t mib; /* of memory in a round */
+	unsigned rounds;
+	int core;           /* of the measuring thread; -1: not pinned */
+	const char *layout; /* its name in the report */
+	const char *json;   /* write JSON there; "-": standard output, and nothing else */
+};
+
+struct bulk;
+const struct bulk *bulk_find(const char *name);
+
+/* Parses the rest of the command line and runs it. Returns the exit status. */
+int bulk_command(const struct bulk *b, int argc, char **argv);
+
+/* The commands. *out: to be filled and reported by the caller. 0 or -errno, having said why. */
+int first_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
+
+/*
+ * Takes n units in a row, before the mailbox, that no run has used yet. 0 with *first, or
+ * -ENOSPC with a line that says what to do.
+ */
+int bulk_take_units(struct attached *a, uint64_t n, uint64_t *first);
+
+/*
+ * How many MiB a round may use when `copies` times as much has to fit what is available of this
+ * machine's memory: wanted or less, which is then said. 0: not even a unit.
+ */
+uint64_t bulk_fit(uint64_t wanted_mib, unsigned copies);
+
+/* A private RAM file of that size, mapped as WaveVM maps its own; NULL with a line. */
+uint64_t *bulk_plain_map(uint64_t bytes);
+
+/* CLOCK_MONOTONIC, ns. */
+uint64_t bulk_now(void);
+
+#endif
