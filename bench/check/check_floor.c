@@ -64,9 +64,37 @@ START_TEST(every_layout_counts_every_page)
 }
 END_TEST
 
-static const char *const WRONG[] = {"--threads 0",      "--threads 65",          "--pages x",
-				    "--cores 0,0",      "--spin --blocking",     "--processes 4",
-				    "--cores 0,0,4095", "--pages 2 --threads 3", "extra"};
+static const char *const STREAMS[] = {"", "--cores 0,0,0", "--raw", "--spin --cores 0,0,0"};
+
+START_TEST(a_stream_counts_every_byte)
+{
+	char arguments[256], out[4096];
+	json_t *root;
+
+	snprintf(arguments, sizeof(arguments), "--json --stream 9 %s", STREAMS[_i]);
+	ck_assert_msg(run(arguments, out, sizeof(out)) == 0, "%s: %s", arguments, out);
+	root = json_loads(out, 0, NULL);
+	ck_assert_msg(root != NULL, "not JSON: %s", out);
+	ck_assert_int_eq(json_integer_value(json_object_get(root, "bytes")), 9 << 20);
+	ck_assert(json_real_value(json_object_get(root, "seconds")) > 0);
+	ck_assert_str_eq(json_string_value(json_object_get(root, "stream")),
+			 strstr(arguments, "--raw") ? "raw" : "checked");
+	json_decref(root);
+}
+END_TEST
+
+static const char *const WRONG[] = {"--stream 0",
+				    "--raw",
+				    "--stream 1 --blocking",
+				    "--threads 0",
+				    "--threads 65",
+				    "--pages x",
+				    "--cores 0,0",
+				    "--spin --blocking",
+				    "--processes 4",
+				    "--cores 0,0,4095",
+				    "--pages 2 --threads 3",
+				    "extra"};
 
 START_TEST(wrong_options_are_refused_with_a_line)
 {
@@ -85,6 +113,7 @@ static Suite *suite(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, every_layout_counts_every_page, 0,
 			    sizeof(LAYOUTS) / sizeof(LAYOUTS[0]));
+	tcase_add_loop_test(t, a_stream_counts_every_byte, 0, sizeof(STREAMS) / sizeof(STREAMS[0]));
 	tcase_add_loop_test(t, wrong_options_are_refused_with_a_line, 0,
 			    sizeof(WRONG) / sizeof(WRONG[0]));
 	suite_add_tcase(s, t);

@@ -325,6 +325,18 @@ START_TEST(a_broken_report_of_the_floor_is_refused)
 }
 END_TEST
 
+START_TEST(a_broken_report_of_the_floors_stream_is_refused)
+{
+	double seconds = 0;
+
+	ck_assert_int_eq(floor_parse_stream("{\"seconds\": 1.5}", &seconds), 0);
+	ck_assert_double_eq(seconds, 1.5);
+	ck_assert_int_eq(floor_parse_stream("{\"seconds\": 0}", &seconds), -EBADMSG);
+	ck_assert_int_eq(floor_parse_stream("{\"seconds\": \"1\"}", &seconds), -EBADMSG);
+	ck_assert_int_eq(floor_parse_stream("", &seconds), -EBADMSG);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("wvmbench");
@@ -347,6 +359,7 @@ static Suite *suite(void)
 	tcase_add_test(t, a_ratio_is_the_median_of_the_rounds_ratios);
 	tcase_add_test(t, threads_are_compared_by_rate_and_what_one_side_lacks_is_left_out);
 	tcase_add_test(t, what_the_floor_prints_is_read_back);
+	tcase_add_test(t, a_broken_report_of_the_floors_stream_is_refused);
 	tcase_add_loop_test(t, a_broken_report_of_the_floor_is_refused, 0,
 			    sizeof(BROKEN) / sizeof(BROKEN[0]));
 	suite_add_tcase(s, t);

@@ -59,6 +59,8 @@ struct floor_options {
 	uint64_t pages;              /* per phase, all threads together */
 	int core_a, core_m, core_h;  /* -1: not pinned */
 	bool spin, blocking, json, histogram;
+	uint64_t stream_bytes; /* not 0: measure a stream of so many instead of faults */
+	bool raw;
 };
 
 /* Shared by the processes; each field has one writer at a time, ordered by stage. */
@@ -79,6 +81,9 @@ void floor_pin(int core);
 /* Prints what and errno, marks the run failed and ends the process. */
 void floor_die(const char *what) __attribute__((noreturn));
 void floor_set_shared(struct floor_shared *shared);
+
+/* fork() of a child that dies with this process. Ends the program if that fails. */
+pid_t floor_spawn(void);
 
 /* A UDP socket on 127.0.0.1 with GRO on; its address goes to *address. */
 int floor_socket(struct sockaddr_in *address);

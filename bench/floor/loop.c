@@ -176,25 +176,29 @@ struct loop_send *loop_send_get(struct loop *l)
 	return &l->send[l->next_send++ % LOOP_SENDS];
 }
 
-void loop_send_fill(struct loop_send *send, const struct sockaddr_in *to, unsigned n_iov,
-		    uint16_t segment)
+void loop_message(struct msghdr *msg, struct sockaddr_in *to, struct iovec *iov, unsigned n_iov,
+		  uint64_t *control, uint16_t segment)
 {
 	struct cmsghdr *c;
 
-	send->to = *to;
-	send->msg = (struct msghdr){.msg_name = &send->to,
-				    .msg_namelen = sizeof(send->to),
-				    .msg_iov = send->iov,
-				    .msg_iovlen = n_iov};
+	*msg = (struct msghdr){
+		.msg_name = to, .msg_namelen = sizeof(*to), .msg_iov = iov, .msg_iovlen = n_iov};
 	if (segment == 0)
 		return;
-	send->msg.msg_control = send->control;
-	send->msg.msg_controllen = sizeof(send->control);
-	c = CMSG_FIRSTHDR(&send->msg);
+	msg->msg_control = control;
+	msg->msg_controllen = CMSG_SPACE(sizeof(segment));
+	c = CMSG_FIRSTHDR(msg);
 	c->cmsg_level = SOL_UDP;
 	c->cmsg_type = UDP_SEGMENT;
 	c->cmsg_len = CMSG_LEN(sizeof(segment));
 	memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+}
+
+void loop_send_fill(struct loop_send *send, const struct sockaddr_in *to, unsigned n_iov,
+		    uint16_t segment)
+{
+	send->to = *to;
+	loop_message(&send->msg, &send->to, send->iov, n_iov, send->control, segment);
 }
 
 void loop_send_headers(struct loop_send *send, const struct sockaddr_in *to, unsigned n)
@@ -205,9 +209,14 @@ void loop_send_headers(struct loop_send *send, const struct sockaddr_in *to, uns
 
 void loop_submit(struct loop *l, struct loop_send *send)
 {
+	loop_submit_message(l, &send->msg);
+}
+
+void loop_submit_message(struct loop *l, struct msghdr *msg)
+{
 	struct io_uring_sqe *s = sqe(l);
 
-	io_uring_prep_sendmsg(s, 0, &send->msg, 0);
+	io_uring_prep_sendmsg(s, 0, msg, 0);
 	s->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
 	s->user_data = LOOP_SENT;
 }

@@ -59,6 +59,11 @@ void loop_send_headers(struct loop_send *send, const struct sockaddr_in *to, uns
 /* Queues a filled send: it leaves with the next loop_wait(). */
 void loop_submit(struct loop *l, struct loop_send *send);
 
+/* The two for messages that the caller keeps: until they have left, at the earliest. */
+void loop_message(struct msghdr *msg, struct sockaddr_in *to, struct iovec *iov, unsigned n_iov,
+		  uint64_t *control, uint16_t segment);
+void loop_submit_message(struct loop *l, struct msghdr *msg);
+
 /* A GRO batch: the bytes, and the size of each datagram but the last. */
 struct loop_batch {
 	const uint8_t *data;

@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #include "floor.h"
+#include "stream.h"
 #include "touch.h"
 
-enum { KEY_SPIN = 256, KEY_BLOCKING, KEY_JSON, KEY_HISTOGRAM, KEY_TIMEOUT };
+enum { KEY_SPIN = 256, KEY_BLOCKING, KEY_JSON, KEY_HISTOGRAM, KEY_TIMEOUT, KEY_STREAM, KEY_RAW };
 
 static const struct argp_option OPTIONS[] = {
 	{"threads", 't', "N", 0, "Touching threads, 1 to 64 (default 1)", 0},
@@ -36,6 +37,9 @@ static const struct argp_option OPTIONS[] = {
 	 0},
 	{"json", KEY_JSON, NULL, 0, "Print JSON", 0},
 	{"histogram", KEY_HISTOGRAM, NULL, 0, "Print the latency distribution of each phase", 0},
+	{"stream", KEY_STREAM, "MIB", 0,
+	 "Measure a bulk stream from the home to the handler instead of faults", 0},
+	{"raw", KEY_RAW, NULL, 0, "The stream without checksums and without copying", 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "Give up after that time (default 120)", 0},
 	{0}};
 
@@ -85,6 +89,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_BLOCKING: o->blocking = true; break;
 	case KEY_JSON: o->json = true; break;
 	case KEY_HISTOGRAM: o->histogram = true; break;
+	case KEY_STREAM:
+		if (!number(arg, 1, 1 << 20, &value))
+			argp_error(state, "--stream: '%s' is not from 1 to 1048576", arg);
+		o->stream_bytes = value << 20;
+		break;
+	case KEY_RAW: o->raw = true; break;
 	case KEY_TIMEOUT:
 		if (!number(arg, 1, 86400, &value))
 			argp_error(state, "--timeout: '%s' is not from 1 to 86400", arg);
@@ -94,6 +104,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (o->spin && o->blocking)
 			argp_error(state, "--spin and --blocking exclude each other");
+		if (o->raw && o->stream_bytes == 0)
+			argp_error(state, "--raw is for --stream");
+		if (o->stream_bytes > 0 && o->blocking)
+			argp_error(state, "--stream and --blocking exclude each other");
 		if (o->pages < o->threads)
 			argp_error(state, "fewer pages than threads");
 		break;
@@ -113,8 +127,7 @@ static void on_signal(int signal)
 	_exit(1);
 }
 
-/* Both children die with the parent. */
-static pid_t spawn(void)
+pid_t floor_spawn(void)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -134,7 +147,7 @@ static void start_home(const struct floor_options *o, struct floor_shared *share
 {
 	int fd = floor_socket(&shared->home);
 
-	children[0] = spawn();
+	children[0] = floor_spawn();
 	if (children[0] == 0)
 		floor_home(o, shared, fd);
 	close(fd);
@@ -166,7 +179,7 @@ static pthread_t start_master(const struct floor_options *o, struct floor_shared
 	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (self < 0)
 		floor_die("pidfd_open");
-	children[1] = spawn();
+	children[1] = floor_spawn();
 	if (children[1] == 0) {
 		floor_master(o, shared, self);
 		_exit(0);
@@ -250,6 +263,10 @@ int main(int argc, char **argv)
 	floor_set_shared(shared);
 	signal(SIGALRM, on_signal);
 	signal(SIGCHLD, on_signal);
+	if (o.stream_bytes > 0) {
+		floor_stream(&o);
+		return 0;
+	}
 	start_home(&o, shared);
 	master = start_master(&o, shared);
 	measure(&o, shared, result);

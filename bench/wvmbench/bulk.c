@@ -28,16 +28,38 @@ static const struct bulk COMMANDS[] = {
 	 "Sequential first touch, one store for each page, of memory of the VM that was never "
 	 "touched, against the same on a memfd. Each round takes another part of the VM.",
 	 first_run, 1024},
+	{"stream",
+	 "Sequential read of memory that another node holds Modified, against the floor's stream "
+	 "of as many bytes. Needs --peer-ring.",
+	 stream_run, 1024},
 };
 
-enum { KEY_ROUNDS = 256, KEY_LAYOUT, KEY_JSON };
+enum {
+	KEY_ROUNDS = 256,
+	KEY_SECONDS,
+	KEY_LAYOUT,
+	KEY_JSON,
+	KEY_PEER_RING,
+	KEY_PEER_CORE,
+	KEY_FLOOR_ARGS,
+	KEY_FLOOR_PROGRAM
+};
 
 static const struct argp_option OPTIONS[] = {
 	{"ring", 'r', "PATH", 0, "Ring file of this node's master (default $WVM_RING_PATH)", 0},
 	{"vm", 'v', "ID", 0, "VM whose memory is measured and OVERWRITTEN (default 0)", 0},
 	{"mib", 'm', "N", 0, "MiB of memory in a round; less if there is no room", 0},
 	{"rounds", KEY_ROUNDS, "N", 0, "Rounds, 1 to 32 (default 5)", 0},
+	{"seconds", KEY_SECONDS, "N", 0,
+	 "Use less memory if a round would take longer than about that (default: as long as it "
+	 "takes)",
+	 0},
 	{"core", 'c', "N", 0, "Core of the measuring thread", 0},
+	{"peer-ring", KEY_PEER_RING, "PATH", 0, "Start a peer at another master of this machine",
+	 0},
+	{"peer-core", KEY_PEER_CORE, "N", 0, "Core of the peer", 0},
+	{"floor-args", KEY_FLOOR_ARGS, "ARGS", 0, "Its layout, as '--cores 0,0,1 --spin'", 0},
+	{"floor-program", KEY_FLOOR_PROGRAM, "PATH", 0, "wvm_floor (default: beside wvmbench)", 0},
 	{"layout", KEY_LAYOUT, "NAME", 0, "Name of the layout of cores in the report", 0},
 	{"json", KEY_JSON, "FILE", 0, "Write JSON there ('-': instead of the lines)", 0},
 	{0}};
@@ -61,6 +83,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'c': o->core = (int)arg_number(state, "--core", arg, 0, 4095); break;
 	case KEY_ROUNDS:
 		o->rounds = (unsigned)arg_number(state, "--rounds", arg, 1, SERIES_ROUNDS);
+		break;
+	case KEY_PEER_RING: o->peer_ring = arg; break;
+	case KEY_PEER_CORE:
+		o->peer_core = (int)arg_number(state, "--peer-core", arg, 0, 4095);
+		break;
+	case KEY_FLOOR_ARGS: o->floor_arguments = arg; break;
+	case KEY_FLOOR_PROGRAM: o->floor_program = arg; break;
+	case KEY_SECONDS:
+		o->seconds = (unsigned)arg_number(state, "--seconds", arg, 1, 3600);
 		break;
 	case KEY_LAYOUT: o->layout = arg; break;
 	case KEY_JSON: o->json = arg; break;
@@ -95,7 +126,12 @@ static int write_out(const struct bulk *b, const struct bulk_options *o,
 int bulk_command(const struct bulk *b, int argc, char **argv)
 {
 	const struct argp argp = {OPTIONS, parse, NULL, b->doc, NULL, NULL, NULL};
-	struct bulk_options o = {.mib = b->mib, .rounds = 5, .core = -1, .layout = "any"};
+	struct bulk_options o = {.mib = b->mib,
+				 .rounds = 5,
+				 .core = -1,
+				 .peer_core = -1,
+				 .floor_arguments = "",
+				 .layout = "any"};
 	static struct series_set set;
 	static char name[64];
 	struct attached a;
@@ -159,6 +195,21 @@ uint64_t bulk_fit(uint64_t wanted_mib, unsigned copies)
 		"%" PRIu64 " MiB a round instead of %" PRIu64 "\n",
 		there, copies, room, wanted_mib);
 	return room;
+}
+
+uint64_t bulk_fit_time(const struct bulk_options *o, uint64_t mib, uint64_t warm_mib,
+		       uint64_t warm_ns)
+{
+	uint64_t fits = o->seconds * 1000000000ull * warm_mib / (warm_ns + 1);
+
+	fits = fits < warm_mib ? warm_mib : fits - fits % UNIT_MIB;
+	if (o->seconds == 0 || mib <= fits)
+		return mib;
+	fprintf(stderr,
+		"wvmbench: a round of %" PRIu64 " MiB would take %" PRIu64
+		" s, and %u are allowed: %" PRIu64 " MiB a round\n",
+		mib, mib * warm_ns / warm_mib / 1000000000, o->seconds, fits);
+	return fits;
 }
 
 uint64_t *bulk_plain_map(uint64_t bytes)

@@ -16,7 +16,13 @@ struct bulk_options {
 	uint16_t vm_id;
 	uint64_t mib; /* of memory in a round */
 	unsigned rounds;
-	int core;           /* of the measuring thread; -1: not pinned */
+	unsigned seconds;      /* a round may take about so long: less memory then; 0: as long as it
+				  takes */
+	int core;              /* of the measuring thread; -1: not pinned */
+	const char *peer_ring; /* another node's master, where a peer is started */
+	int peer_core;         /* -1: not pinned */
+	const char *floor_program; /* NULL: beside this program */
+	const char *floor_arguments;
 	const char *layout; /* its name in the report */
 	const char *json;   /* write JSON there; "-": standard output, and nothing else */
 };
@@ -29,6 +35,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv);
 
 /* The commands. *out: to be filled and reported by the caller. 0 or -errno, having said why. */
 int first_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
+int stream_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 
 /*
  * Takes n units in a row, before the mailbox, that no run has used yet. 0 with *first, or
@@ -42,8 +49,21 @@ int bulk_take_units(struct attached *a, uint64_t n, uint64_t *first);
  */
 uint64_t bulk_fit(uint64_t wanted_mib, unsigned copies);
 
+/*
+ * The same for o->seconds, where warm_mib took warm_ns: everything that is done for a round, with
+ * what is not measured.
+ */
+uint64_t bulk_fit_time(const struct bulk_options *o, uint64_t mib, uint64_t warm_mib,
+		       uint64_t warm_ns);
+
 /* A private RAM file of that size, mapped as WaveVM maps its own; NULL with a line. */
 uint64_t *bulk_plain_map(uint64_t bytes);
+
+/* Makes the compiler compute a value that nobody looks at. */
+static inline void bulk_use(uint64_t value)
+{
+	__asm__ volatile("" : : "r"(value) : "memory");
+}
 
 /* CLOCK_MONOTONIC, ns. */
 uint64_t bulk_now(void);

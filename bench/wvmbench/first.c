@@ -80,18 +80,19 @@ int first_run(const struct bulk_options *o, struct attached *a, struct series_se
 {
 	struct series *s = series_begin(out, "first-touch", "memfd", "MiB/s");
 	/* All rounds' parts stay in use, and one memfd comes on top. */
-	uint64_t mib = bulk_fit(o->mib, o->rounds + 1),
-		 units = mib * 1024 * 1024 / WVM_PAGE_SIZE / PLAN_UNIT_PAGES;
+	uint64_t mib = bulk_fit(o->mib, o->rounds + 1), began;
 	struct wvm_stats before, after;
 	double ours, plain;
 	int rc;
 
 	if (mib == 0)
 		return -ENOMEM;
+	began = bulk_now();
 	rc = touch_pair(a, WARM_UNITS, true, &ours, &plain);
+	mib = bulk_fit_time(o, mib, 2 * WARM_UNITS, bulk_now() - began);
 	wvm_stats(a->wvm, &before);
 	for (unsigned round = 0; round < o->rounds && rc == 0; round++) {
-		rc = touch_pair(a, units, round % 2 == 0, &ours, &plain);
+		rc = touch_pair(a, mib / 2, round % 2 == 0, &ours, &plain);
 		if (rc == 0)
 			series_add(s, (double)mib / ours, (double)mib / plain);
 	}

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define OUTPUT_MAX 65536
 
@@ -78,6 +79,45 @@ int floor_round(const struct floor_run *f, struct results *out)
 	n = fread(text, 1, sizeof(text) - 1, pipe);
 	text[n] = '\0';
 	rc = pclose(pipe) == 0 ? floor_parse(text, out) : -EIO;
+	if (rc < 0)
+		fprintf(stderr, "wvmbench: %s: %s\n", line, strerror(-rc));
+	return rc;
+}
+
+int floor_parse_stream(const char *json, double *seconds)
+{
+	json_t *root = json_loads(json, 0, NULL);
+	int rc = real(root, "seconds", seconds) && *seconds > 0 ? 0 : -EBADMSG;
+
+	json_decref(root);
+	return rc;
+}
+
+int floor_stream(const char *program, const char *arguments, uint64_t mib, bool raw,
+		 double *seconds)
+{
+	char path[4096], line[8192], text[512];
+	FILE *pipe;
+	size_t n;
+	int rc;
+
+	if (!program) {
+		ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 16);
+
+		if (len < 0)
+			return -errno;
+		path[len] = '\0';
+		strcpy(strrchr(path, '/') + 1, "wvm_floor");
+		program = path;
+	}
+	snprintf(line, sizeof(line), "exec '%s' --json --stream %" PRIu64 " %s%s", program, mib,
+		 raw ? "--raw " : "", arguments);
+	pipe = popen(line, "r");
+	if (!pipe)
+		return -errno;
+	n = fread(text, 1, sizeof(text) - 1, pipe);
+	text[n] = '\0';
+	rc = pclose(pipe) == 0 ? floor_parse_stream(text, seconds) : -EIO;
 	if (rc < 0)
 		fprintf(stderr, "wvmbench: %s: %s\n", line, strerror(-rc));
 	return rc;

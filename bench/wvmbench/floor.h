@@ -17,4 +17,14 @@ int floor_round(const struct floor_run *f, struct results *out);
 /* Adds the results in a text that wvm_floor --json printed. 0 or -EBADMSG, -ENOSPC. */
 int floor_parse(const char *json, struct results *out);
 
+/*
+ * Runs program (NULL: wvm_floor beside this one) for a stream of that many MiB, raw or with
+ * checksums and copying. 0 with the time it took, or -errno with a line on standard error.
+ */
+int floor_stream(const char *program, const char *arguments, uint64_t mib, bool raw,
+		 double *seconds);
+
+/* What such a run prints: 0, or -EBADMSG. */
+int floor_parse_stream(const char *json, double *seconds);
+
 #endif
