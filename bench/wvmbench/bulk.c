@@ -32,6 +32,10 @@ static const struct bulk COMMANDS[] = {
 	 "Sequential read of memory that another node holds Modified, against the floor's stream "
 	 "of as many bytes. Needs --peer-ring.",
 	 stream_run, 1024},
+	{"local",
+	 "Random loads and stores over memory that is used here alone, against the same over a "
+	 "memfd. With --peer-ring another node has it first.",
+	 local_run, 256},
 };
 
 enum {

@@ -36,6 +36,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv);
 /* The commands. *out: to be filled and reported by the caller. 0 or -errno, having said why. */
 int first_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int stream_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
+int local_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 
 /*
  * Takes n units in a row, before the mailbox, that no run has used yet. 0 with *first, or
