@@ -13,8 +13,6 @@ boots=${BOOTS:-5}
 mib=${GUEST_MIB:-512}
 qemu=$BUILD/qemu/qemu-system-x86_64
 
-median() { printf '%s\n' "$@" | sort -g | sed -n "$((($# + 1) / 2))p"; }
-
 # boot ACCELERATOR: seconds from start to power-off in $seconds.
 boot() {
 	local log=$NODES_DIR/console began=${EPOCHREALTIME/,/.}
@@ -27,12 +25,6 @@ boot() {
 		return 1
 	fi
 	seconds=$(awk "BEGIN { printf \"%.3f\", $ended - $began }")
-}
-
-# A counter of node 0, the one with the guest.
-counter() {
-	WVM_RING_PATH=$NODES_DIR/ring.0 "$NODES_BIN/wvm_ctl" stats --json |
-		sed 's/[,{]/\n/g' | sed -n "s/^ *\"$1\": *\([0-9]*\).*/\1/p" | head -n 1
 }
 
 nodes_enter "$@"
@@ -49,22 +41,19 @@ for ((i = 1; i <= boots; i++)); do
 	nodes_up "${mib}M" "$cores" || exit 1
 	boot "wavevm,mode=user,backend=tcg" || exit 1
 	wavevm+=("$seconds")
-	read_faults=$(counter faults_read) write_faults=$(counter faults_write)
-	faults+=($((${read_faults:-0} + ${write_faults:-0})))
+	faults+=($(($(nodes_counter 0 faults_read) + $(nodes_counter 0 faults_write))))
 	nodes_down
 	ratios+=("$(awk "BEGIN { printf \"%.4f\", ${wavevm[-1]} / ${plain[-1]} }")")
 	printf 'boot %d: tcg %s s, wavevm %s s, %s faults\n' "$i" "${plain[-1]}" "${wavevm[-1]}" \
 		"${faults[-1]}"
 done
-ratio=$(median "${ratios[@]}")
-n=$(median "${faults[@]}")
-each=$(awk "BEGIN { n = $n; printf \"%.1f\", n ? ($(median "${wavevm[@]}") - $(median "${plain[@]}")) * 1e6 / n : 0 }")
-printf 'median: tcg %s s, wavevm %s s, %s faults, %s us per fault\n' "$(median "${plain[@]}")" \
-	"$(median "${wavevm[@]}")" "$n" "$each"
+ratio=$(nodes_median "${ratios[@]}")
+n=$(nodes_median "${faults[@]}")
+each=$(awk "BEGIN { n = $n; printf \"%.1f\", n ? ($(nodes_median "${wavevm[@]}") - $(nodes_median "${plain[@]}")) * 1e6 / n : 0 }")
+printf 'median: tcg %s s, wavevm %s s, %s faults, %s us per fault\n' "$(nodes_median "${plain[@]}")" \
+	"$(nodes_median "${wavevm[@]}")" "$n" "$each"
 printf 'ratio guest-boot all-cores %.3f\n' "$ratio"
 if [[ -n ${nodes_guest_json:-} ]]; then
-	join() { local IFS=,; printf '[%s]' "$*"; }
-	printf '{"tcg_s": %s, "wavevm_s": %s, "faults": %s, "us_per_fault": %s, "ratio": %s}\n' \
-		"$(join "${plain[@]}")" "$(join "${wavevm[@]}")" "$(join "${faults[@]}")" "$each" \
-		"$ratio" >"$nodes_guest_json"
+	nodes_series guest-boot s tcg "${wavevm[*]}" "${plain[*]}" \
+		"\"faults\": $n, \"us_per_fault\": $each" >"$nodes_guest_json"
 fi

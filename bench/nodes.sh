@@ -17,6 +17,8 @@ NODES_HERE=$(dirname -- "${BASH_SOURCE[0]}")
 BUILD=$(realpath -m -- "${BUILD:-$NODES_HERE/../build}")
 export BUILD
 NODES_BIN=$BUILD/bin
+# All of this machine's memory: no benchmark is to meet a node's budget unless it wants to.
+nodes_ram_mb=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
 
 nodes_say() { printf 'bench: %s\n' "$*" >&2; }
 
@@ -94,7 +96,7 @@ nodes_up() {
 	done >"$NODES_DIR/topology"
 	for i in 0 1 2; do
 		mkdir -p "$NODES_DIR/state.$i"
-		"$NODES_BIN/wavevm_node_master" 4096 $((9000 + 10 * i)) "$NODES_DIR/topology" "$i" \
+		"$NODES_BIN/wavevm_node_master" "$nodes_ram_mb" $((9000 + 10 * i)) "$NODES_DIR/topology" "$i" \
 			$((9001 + 10 * i)) $((9005 + 10 * i)) --fresh --vm "0:$size" \
 			--ring-path "$NODES_DIR/ring.$i" --shm-file "$NODES_SHM.$i" \
 			--state-dir "$NODES_DIR/state.$i" --cpus "${cpus[$i]}" "$@" \
@@ -104,6 +106,23 @@ nodes_up() {
 	for i in 0 1 2; do
 		node_wait_ready "$i" || return 1
 	done
+}
+
+# nodes_counter NODE NAME: one of its counters, 0 if it has none of that name.
+nodes_counter() {
+	local value
+	value=$(WVM_RING_PATH=$NODES_DIR/ring.$1 "$NODES_BIN/wvm_ctl" stats --json |
+		sed 's/[,{]/\n/g' | sed -n "s/^ *\"$2\": *\([0-9]*\).*/\1/p" | head -n 1)
+	printf '%s' "${value:-0}"
+}
+
+nodes_median() { printf '%s\n' "$@" | sort -g | sed -n "$((($# + 1) / 2))p"; }
+
+# nodes_series NAME UNIT AGAINST "OURS..." "BASE..." [COUNTS]: a result as wvmbench writes it.
+nodes_series() {
+	printf '{"program": "%s", "layout": "all-cores", "counts": {%s},\n' "$1" "${6:-}"
+	printf '"series": [\n{"name": "%s", "unit": "%s", "against": "%s", "ours": [%s], "base": [%s]}]}\n' \
+		"$1" "$2" "$3" "${4// /, }" "${5// /, }"
 }
 
 nodes_down() {

@@ -21,7 +21,7 @@ struct guest {
 	unsigned cpus;
 	bool disk;
 	bool net;
-	char mode[16]; /* test, boot, shell */
+	char mode[16]; /* test, boot, bench, shell */
 };
 
 extern struct guest guest;
@@ -58,5 +58,8 @@ int make_disk(const char *path, uint64_t mib);
 
 /* net.c */
 void test_net(void);
+
+/* bench.c */
+void run_bench(void);
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * The first process of the demo's guest. Parameters on the kernel's command line:
- *   wvm.mode=test|boot|shell  test the machine and power off; power off at once; a shell
+ *   wvm.mode=test|boot|bench|shell  test the machine and power off; power off at once; measure
+ *                  memory (bench.c) and power off; a shell
  *   wvm.mib=N      MiB of memory to test (default: 7/8 of what is free)
  *   wvm.seconds=N  how long the stress test runs (default: 3; 0: not at all)
  *   wvm.seed=N     seed of all patterns (default: 1)
@@ -165,6 +166,8 @@ static void run_guest(void)
 		run_tests();
 	else if (!strcmp(guest.mode, "shell"))
 		run_shell();
+	else if (!strcmp(guest.mode, "bench"))
+		run_bench();
 	else if (strcmp(guest.mode, "boot"))
 		report("mode %s is unknown", guest.mode);
 	fflush(stdout);
