@@ -36,11 +36,17 @@ static const struct bulk COMMANDS[] = {
 	 "Random loads and stores over memory that is used here alone, against the same over a "
 	 "memfd. With --peer-ring another node has it first.",
 	 local_run, 256},
+	{"capacity",
+	 "What directory, holders' tables and page tables take of memory: per untouched unit, whole "
+	 "unit and shared page, and of a mapping of the whole VM. Needs --peer-ring, and --node for "
+	 "each node.",
+	 capacity_run, 64},
 };
 
 enum {
 	KEY_ROUNDS = 256,
 	KEY_SECONDS,
+	KEY_NODE,
 	KEY_LAYOUT,
 	KEY_JSON,
 	KEY_PEER_RING,
@@ -64,6 +70,10 @@ static const struct argp_option OPTIONS[] = {
 	{"peer-core", KEY_PEER_CORE, "N", 0, "Core of the peer", 0},
 	{"floor-args", KEY_FLOOR_ARGS, "ARGS", 0, "Its layout, as '--cores 0,0,1 --spin'", 0},
 	{"floor-program", KEY_FLOOR_PROGRAM, "PATH", 0, "wvm_floor (default: beside wvmbench)", 0},
+	{"node", KEY_NODE, "PREFIX:PID", 0,
+	 "A master of this machine, by its --shm-file and process: first that of --ring, then the "
+	 "others",
+	 0},
 	{"layout", KEY_LAYOUT, "NAME", 0, "Name of the layout of cores in the report", 0},
 	{"json", KEY_JSON, "FILE", 0, "Write JSON there ('-': instead of the lines)", 0},
 	{0}};
@@ -74,6 +84,19 @@ const struct bulk *bulk_find(const char *name)
 		if (!strcmp(COMMANDS[i].name, name))
 			return &COMMANDS[i];
 	return NULL;
+}
+
+static void parse_node(char *arg, struct bulk_options *o, struct argp_state *state)
+{
+	char *colon = strrchr(arg, ':');
+
+	if (!colon || colon == arg)
+		argp_error(state, "--node: '%s' is not PREFIX:PID", arg);
+	if (o->n_nodes == BULK_NODES)
+		argp_error(state, "more than %u nodes", BULK_NODES);
+	*colon = '\0';
+	o->node[o->n_nodes].prefix = arg;
+	o->node[o->n_nodes++].pid = (pid_t)arg_number(state, "--node", colon + 1, 1, INT32_MAX);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -97,6 +120,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_SECONDS:
 		o->seconds = (unsigned)arg_number(state, "--seconds", arg, 1, 3600);
 		break;
+	case KEY_NODE: parse_node(arg, o, state); break;
 	case KEY_LAYOUT: o->layout = arg; break;
 	case KEY_JSON: o->json = arg; break;
 	case ARGP_KEY_ARG: argp_error(state, "unknown argument '%s'", arg); break;

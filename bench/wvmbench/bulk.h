@@ -10,6 +10,9 @@
 
 #include "bench/wvmbench/attach.h"
 #include "bench/wvmbench/series.h"
+#include "bench/wvmbench/usage.h"
+
+#define BULK_NODES 16u
 
 struct bulk_options {
 	const char *ring;
@@ -23,6 +26,8 @@ struct bulk_options {
 	int peer_core;         /* -1: not pinned */
 	const char *floor_program; /* NULL: beside this program */
 	const char *floor_arguments;
+	struct usage_node node[BULK_NODES]; /* masters of this machine, that of ring first */
+	unsigned n_nodes;
 	const char *layout; /* its name in the report */
 	const char *json;   /* write JSON there; "-": standard output, and nothing else */
 };
@@ -37,6 +42,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv);
 int first_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int stream_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int local_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
+int capacity_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 
 /*
  * Takes n units in a row, before the mailbox, that no run has used yet. 0 with *first, or

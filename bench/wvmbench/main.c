@@ -52,7 +52,7 @@ static const struct argp_option PEER_OPTIONS[] = {
 
 static const char DOC[] = "wvmbench fault: page faults on a running cluster.\n"
 			  "wvmbench peer: the other node's part, on another host.\n"
-			  "wvmbench touch|stream|local: memory in bulk; --help of each.";
+			  "wvmbench touch|stream|local|capacity: memory in bulk; --help of each.";
 
 static error_t parse_fault(int key, char *arg, struct argp_state *state)
 {
@@ -129,7 +129,8 @@ int main(int argc, char **argv)
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};
 	static const struct argp main_argp = {
-		NULL, NULL, "fault|peer|touch|stream|local [OPTION...]", DOC, NULL, NULL, NULL};
+		NULL, NULL, "fault|peer|touch|stream|local|capacity [OPTION...]", DOC, NULL,
+		NULL, NULL};
 	static struct fault_options fault = {.pages = 2000,
 					     .rounds = 5,
 					     .threads = {1, 8},
