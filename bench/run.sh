@@ -1,19 +1,59 @@
 #!/bin/bash
-# Runs every benchmark on three nodes of its own, each layout of cores by itself.
-#   bench/run.sh                 result: build/bench.json, and lines "ratio NAME LAYOUT VALUE"
-# Environment: BUILD (default: build), ROUNDS (5), PAGES (2000), LAYOUTS ("one-core two-cores-sleeping
-# two-cores-spinning"), GUEST=0 leaves the guest's boot out.
+# Runs every benchmark on three nodes of its own, each layout of cores by itself, and writes
+# $BUILD/bench: result.json, result.md and its plots (bench/report.py). While it runs: lines
+# "ratio NAME LAYOUT VALUE".
+#   bench/run.sh
+# Environment: BUILD (default: build), ROUNDS (5), LAYOUTS ("one-core two-cores-sleeping
+# two-cores-spinning"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
+# LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
+# longer), BENCHES (which of "fault touch stream local capacity guest-boot guest-local"), GUEST=0
+# leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
 . bench/nodes.sh
 rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
+touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256}
+known=" fault touch stream local capacity guest-boot guest-local "
+benches=" ${BENCHES:-$known} "
 
-machine_json() {
-	printf '"machine": {"kernel": "%s", "cpu": "%s", "cpus": %d, "commit": "%s"}' "$(uname -r)" \
-		"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n1 | tr -d '"')" "$(nproc)" \
-		"$(git rev-parse --short HEAD 2>/dev/null)"
+wanted() { [[ $benches == *" $1 "* ]]; }
+
+# bulk NAME VM_MIB CPUS HOME_CORE LAYOUT MASTER_OPTIONS OPTION...: one of wvmbench's bulk commands, on
+# fresh nodes.
+bulk() {
+	local name=$1 vm=$2 places=$3 core=$4 layout=$5 masters=$6 i nodes=()
+	shift 6
+	# shellcheck disable=SC2086 # a list of options
+	nodes_up "$vm" "$places" $masters || return 1
+	for i in 0 1 2; do
+		nodes+=(--node "$NODES_SHM.$i:${NODE_PIDS[$i]}")
+	done
+	[[ $name == capacity ]] || nodes=()
+	"$NODES_BIN/wvmbench" "$name" --ring "$NODES_DIR/ring.0" --peer-ring "$NODES_DIR/ring.1" \
+		--core 0 --peer-core "$core" "${nodes[@]}" --rounds "$rounds" --layout "$layout" \
+		--json "$NODES_DIR/part.$name.$layout" "$@" || return 1
+	nodes_down
+}
+
+# vm_mib ROUND_MIB: a VM of which each round can take a fresh part.
+vm_mib() { echo "$(((rounds + 1) * $1 + 64))M"; }
+
+fault() {
+	local name=$1 core=$2 floor=$3
+	shift 3
+	nodes_up 1G "0 $core $core" "$@" || return 1
+	"$NODES_BIN/wvmbench" fault --ring "$NODES_DIR/ring.0" --peer-ring "$NODES_DIR/ring.1" \
+		--peer-ring "$NODES_DIR/ring.2" --threads 1,8 --rounds "$rounds" --pages "$pages" \
+		--cores 0 --peer-cores "$core" --floor --floor-args "--cores 0,0,$core $floor" \
+		--layout "$name" --json "$NODES_DIR/part.fault.$name" || return 1
+	nodes_down
+	[[ -n $floor ]] && return 0
+	echo "floor with blocking sockets and reads instead of io_uring"
+	"$NODES_BIN/wvm_floor" --blocking --cores "0,0,$core" --pages "$pages" || return 1
+	"$NODES_BIN/wvm_floor" --blocking --cores "0,0,$core" --pages "$pages" --json \
+		>"$NODES_DIR/part.floor-blocking.$name"
 }
 
 # layout NAME HOME_CORE FLOOR_OPTIONS MASTER_OPTION...: the measured node on core 0, the others
@@ -22,43 +62,32 @@ layout() {
 	local name=$1 core=$2 floor=$3
 	shift 3
 	printf '\n== %s\n' "$name"
-	nodes_up 1G "0 $core $core" "$@" || return 1
-	"$NODES_BIN/wvmbench" fault --ring "$NODES_DIR/ring.0" --peer-ring "$NODES_DIR/ring.1" \
-		--peer-ring "$NODES_DIR/ring.2" --threads 1,8 --rounds "$rounds" --pages "$pages" \
-		--cores 0 --peer-cores "$core" --floor --floor-args "--cores 0,0,$core $floor" \
-		--layout "$name" --json "$NODES_DIR/fault.$name" || return 1
-	nodes_down
-	[[ -n $floor ]] && return 0
-	echo "floor with blocking sockets and reads instead of io_uring"
-	"$NODES_BIN/wvm_floor" --blocking --cores "0,0,$core" --pages "$pages" || return 1
-	"$NODES_BIN/wvm_floor" --blocking --cores "0,0,$core" --pages "$pages" --json \
-		>"$NODES_DIR/blocking.$name"
-}
-
-# The results of all layouts as one JSON object.
-write_json() {
-	local name first=1
-	printf '{%s,\n"layouts": {' "$(machine_json)"
-	for name in $layouts; do
-		((first)) || printf ','
-		first=0
-		printf '\n"%s": {"fault": ' "$name"
-		cat "$NODES_DIR/fault.$name"
-		if [[ -s $NODES_DIR/blocking.$name ]]; then
-			printf ', "floor_blocking": '
-			cat "$NODES_DIR/blocking.$name"
-		fi
-		printf '}'
-	done
-	printf '}'
-	if [[ -s $NODES_DIR/guest-boot ]]; then
-		printf ',\n"guest_boot": '
-		cat "$NODES_DIR/guest-boot"
+	local places="0 $core $core" masters="$*" seconds=(--seconds "${BENCH_SECONDS:-3}")
+	if wanted fault; then
+		fault "$name" "$core" "$floor" "$@" || return 1
 	fi
-	printf '}\n'
+	if wanted touch; then
+		bulk touch "$(vm_mib "$touch_mib")" "$places" "$core" "$name" "$masters" \
+			--mib "$touch_mib" "${seconds[@]}" || return 1
+	fi
+	if wanted stream; then
+		bulk stream "$(vm_mib "$stream_mib")" "$places" "$core" "$name" "$masters" \
+			--mib "$stream_mib" "${seconds[@]}" --floor-args "--cores 0,0,$core $floor" ||
+			return 1
+	fi
+	if wanted local; then
+		bulk local "$((local_mib + 64))M" "$places" "$core" "$name" "$masters" \
+			--mib "$local_mib" || return 1
+	fi
 }
 
 nodes_enter "$@"
+for name in $benches; do
+	if [[ $known != *" $name "* ]]; then
+		nodes_say "no benchmark is called '$name'; there are:$known"
+		exit 1
+	fi
+done
 layouts=${LAYOUTS:-one-core two-cores-sleeping two-cores-spinning}
 if (($(nproc) < 2)); then
 	nodes_say "one processor: the layouts on two cores are left out"
@@ -72,9 +101,17 @@ for name in $layouts; do
 	*) nodes_say "no layout is called '$name'" && false ;;
 	esac || exit 1
 done
-if [[ ${GUEST:-1} != 0 ]]; then
-	printf '\n== guest boot\n'
-	nodes_guest_json=$NODES_DIR/guest-boot bash bench/guest-boot.sh || exit 1
+if wanted capacity; then
+	printf '\n== capacity\n'
+	bulk capacity 1T "0 0 0" 0 1TiB "" || exit 1
 fi
-write_json >"$BUILD/bench.json.new" && mv "$BUILD/bench.json.new" "$BUILD/bench.json"
-printf '\nwritten: %s\n' "$BUILD/bench.json"
+if [[ ${GUEST:-1} != 0 ]]; then
+	for name in guest-boot guest-local; do
+		wanted "$name" || continue
+		printf '\n== %s\n' "$name"
+		nodes_guest_json=$NODES_DIR/part.$name BOOTS=${BOOTS:-$rounds} PAIRS=${PAIRS:-$rounds} \
+			bash "bench/$name.sh" || exit 1
+	done
+fi
+printf '\n'
+bench/report.py write "$BUILD/bench" "$NODES_DIR"/part.* || exit 1

@@ -284,7 +284,9 @@ static void print_json(FILE *out, const struct bench *b, const struct ratio *rat
 			fprintf(out, "%s%.4f", k ? ", " : "", ratio[i].round[k]);
 		fprintf(out, "]}");
 	}
-	fprintf(out, "]}\n");
+	fprintf(out, "],\n\"series\": ");
+	ratios_json(out, ratio, n);
+	fprintf(out, "}\n");
 }
 
 static int write_json(const struct bench *b, const struct ratio *ratio, unsigned n)

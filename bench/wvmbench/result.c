@@ -109,14 +109,16 @@ static bool compare(const struct result *a, const struct result *b, bool rate, s
 
 	if (!a || !b)
 		return false;
+	out->rate = rate;
 	out->rounds = a->rounds < b->rounds ? a->rounds : b->rounds;
 	for (unsigned i = 0; i < out->rounds; i++) {
 		const struct wvm_summary *x = &a->round[i], *y = &b->round[i];
-		double below = rate ? y->per_second : y->p50_us;
 
-		if (below <= 0)
+		out->ours[i] = rate ? x->per_second : x->p50_us;
+		out->base[i] = rate ? y->per_second : y->p50_us;
+		if (out->base[i] <= 0)
 			return false;
-		out->round[i] = v[i] = (rate ? x->per_second : x->p50_us) / below;
+		out->round[i] = v[i] = out->ours[i] / out->base[i];
 	}
 	if (out->rounds == 0)
 		return false;
@@ -153,6 +155,27 @@ unsigned results_compare(const struct results *a, const struct results *b, struc
 		n += compare(e, result_find(b, e->name, e->threads), true, &out[n]);
 	}
 	return n;
+}
+
+static void ratio_values(FILE *out, const char *key, const double *v, unsigned n)
+{
+	fprintf(out, ", \"%s\": [", key);
+	for (unsigned i = 0; i < n; i++)
+		fprintf(out, "%s%.10g", i ? ", " : "", v[i]);
+	fprintf(out, "]");
+}
+
+void ratios_json(FILE *out, const struct ratio *ratio, unsigned n)
+{
+	fprintf(out, "[");
+	for (unsigned i = 0; i < n; i++) {
+		fprintf(out, "%s\n{\"name\": \"%s\", \"unit\": \"%s\", \"against\": \"floor\"",
+			i ? "," : "", ratio[i].name, ratio[i].rate ? "faults/s" : "us");
+		ratio_values(out, "ours", ratio[i].ours, ratio[i].rounds);
+		ratio_values(out, "base", ratio[i].base, ratio[i].rounds);
+		fprintf(out, "}");
+	}
+	fprintf(out, "]");
 }
 
 void results_print(FILE *out, const char *title, const struct results *r, bool histogram)

@@ -48,6 +48,8 @@ struct ratio {
 	char name[32];
 	double value;
 	double round[RESULT_ROUNDS];
+	double ours[RESULT_ROUNDS], base[RESULT_ROUNDS]; /* the two figures of each round */
+	bool rate;                                       /* faults/s; else microseconds */
 	unsigned rounds;
 };
 
@@ -57,6 +59,9 @@ struct ratio {
  */
 unsigned results_compare(const struct results *a, const struct results *b, struct ratio *out,
 			 unsigned max);
+
+/* The same as series.h prints its figures: a JSON array with the values of every round. */
+void ratios_json(FILE *out, const struct ratio *ratio, unsigned n);
 
 /* Tables for people. */
 void results_print(FILE *out, const char *title, const struct results *r, bool histogram);
