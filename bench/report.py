@@ -32,6 +32,7 @@ LIMITS = {
     "local": (HIGHER, {None: 1 / 1.05}),
     "guest-local": (HIGHER, {None: 1 / 1.05}),
     "guest-boot": (LOWER, {None: 1.1}),
+    "guest-swap": (HIGHER, {None: 1.0}),
 }
 # Units of which less is better; with the others, rates, more is.
 TIMES = {"us", "s"}

@@ -6,8 +6,8 @@
 # Environment: BUILD (default: build), ROUNDS (5), LAYOUTS ("one-core two-cores-sleeping
 # two-cores-spinning"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
-# longer), BENCHES (which of "fault touch stream local capacity guest-boot guest-local"), GUEST=0
-# leaves the guests out.
+# longer), BENCHES (which of "fault touch stream local capacity guest-boot guest-local", and
+# guest-swap, which is run only when it is named), GUEST=0 leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
@@ -15,8 +15,9 @@ cd -- "$(dirname -- "$0")/.." || exit 1
 rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
 touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256}
-known=" fault touch stream local capacity guest-boot guest-local "
-benches=" ${BENCHES:-$known} "
+usual="fault touch stream local capacity guest-boot guest-local"
+known=" $usual guest-swap "
+benches=" ${BENCHES:-$usual} "
 
 wanted() { [[ $benches == *" $1 "* ]]; }
 
@@ -106,7 +107,7 @@ if wanted capacity; then
 	bulk capacity 1T "0 0 0" 0 1TiB "" || exit 1
 fi
 if [[ ${GUEST:-1} != 0 ]]; then
-	for name in guest-boot guest-local; do
+	for name in guest-boot guest-local guest-swap; do
 		wanted "$name" || continue
 		printf '\n== %s\n' "$name"
 		nodes_guest_json=$NODES_DIR/part.$name BOOTS=${BOOTS:-$rounds} PAIRS=${PAIRS:-$rounds} \
@@ -114,4 +115,9 @@ if [[ ${GUEST:-1} != 0 ]]; then
 	done
 fi
 printf '\n'
-bench/report.py write "$BUILD/bench" "$NODES_DIR"/part.* || exit 1
+parts=("$NODES_DIR"/part.*)
+if [[ ! -e ${parts[0]} ]]; then
+	nodes_say "nothing was measured that can be compared"
+	exit 1
+fi
+bench/report.py write "$BUILD/bench" "${parts[@]}" || exit 1

@@ -12,8 +12,8 @@
 #include "bench/wvmbench/partner.h"
 #include "bench/wvmbench/plan.h"
 
-#define SLICES   4u         /* of a round, in turn with the memfd's: what disturbs, disturbs both */
-#define ACCESSES (2u << 20) /* loads in a slice, and as many stores */
+#define SLICES   16u        /* of a round, in turn with the memfd's: what disturbs, disturbs both */
+#define ACCESSES (1u << 19) /* loads in a slice, and as many stores */
 
 struct set {
 	uint64_t *mem, words;

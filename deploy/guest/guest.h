@@ -21,6 +21,7 @@ struct guest {
 	unsigned cpus;
 	bool disk;
 	bool net;
+	bool swap;
 	char mode[16]; /* test, boot, bench, shell */
 };
 
@@ -58,6 +59,9 @@ int make_disk(const char *path, uint64_t mib);
 
 /* net.c */
 void test_net(void);
+
+/* swap.c */
+void use_swap(void);
 
 /* bench.c */
 void run_bench(void);

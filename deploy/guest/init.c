@@ -6,6 +6,7 @@
  *   wvm.seconds=N  how long the stress test runs (default: 3; 0: not at all)
  *   wvm.seed=N     seed of all patterns (default: 1)
  *   wvm.disk=1     test the disk (/dev/vda or /dev/sda), made by init --make-disk
+ *   wvm.swap=1     swap to the disk (/dev/vda)
  *   wvm.net=1      test two joined network interfaces (eth0, eth1)
  * The last line before power-off is "verified N MiB, E errors".
  */
@@ -61,6 +62,8 @@ static void parse_parameter(const char *word)
 		guest.disk = value[0] == '1';
 	else if (sscanf(word, "wvm.net=%31s", value) == 1)
 		guest.net = value[0] == '1';
+	else if (sscanf(word, "wvm.swap=%31s", value) == 1)
+		guest.swap = value[0] == '1';
 	else if (!strncmp(word, "wvm.", 4))
 		report("parameter %s is unknown", word);
 }
@@ -143,8 +146,10 @@ static void run_tests(void)
 {
 	uint64_t mib;
 
-	if (guest.disk || guest.net)
+	if (guest.disk || guest.net || guest.swap)
 		load_modules();
+	if (guest.swap)
+		use_swap();
 	if (guest.disk)
 		test_disk();
 	if (guest.net)

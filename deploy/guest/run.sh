@@ -16,7 +16,7 @@ qemu=$1
 parameters=$2
 shift 2
 case $parameters in
-*wvm.disk=* | *wvm.net=* | *wvm.mode=shell*) initramfs=$guest/initramfs.tools ;;
+*wvm.disk=* | *wvm.net=* | *wvm.swap=* | *wvm.mode=shell*) initramfs=$guest/initramfs.tools ;;
 *) initramfs=$guest/initramfs ;;
 esac
 
