@@ -75,12 +75,13 @@ struct rule {
 #define KEEP   WVM_MSG_KEEP
 #define HELD   WVM_MSG_HELD
 #define ANSWER WVM_MSG_ANSWER
+#define UNIT   WVM_MSG_UNIT
 
 static const struct rule rules[WVM_MSG_TYPES] = {
 	RULE(PING, ANSWER, NOTHING, REQUEST),
-	RULE(MEM_READ, HELD, NOTHING, REQUEST | GPA),
-	RULE(MEM_ACK, ZERO | ERROR | HELD, PAGE, REQUEST | GPA),
-	RULE(MEM_ACQUIRE, HELD, NOTHING, REQUEST | GPA),
+	RULE(MEM_READ, HELD | UNIT, NOTHING, REQUEST | GPA),
+	RULE(MEM_ACK, ZERO | ERROR | HELD | UNIT, PAGE, REQUEST | GPA),
+	RULE(MEM_ACQUIRE, HELD | UNIT, NOTHING, REQUEST | GPA),
 	RULE(VCPU_RUN, MORE, SOME, REQUEST),
 	RULE(VCPU_EXIT, MORE | ERROR, SOME, REQUEST),
 	RULE(VFIO_IRQ, ANSWER | ERROR, BYTES, 0),
@@ -246,6 +247,9 @@ static enum wvm_drop check_payload(const struct wvm_msg *m, const struct rule *r
 		return m->payload_len || instead ? WVM_DROP_NONE : WVM_DROP_SEGMENT;
 	case PAGE: break;
 	}
+	/* A whole unit is granted as zeros: nobody has stored to it. */
+	if (m->flags & UNIT && !(m->flags & ZERO))
+		return WVM_DROP_FLAGS;
 	if (m->flags & HELD) {
 		if (instead || m->payload_len)
 			return WVM_DROP_FLAGS;

@@ -70,7 +70,10 @@ static uint64_t gpa_of_need(struct program *p, enum need need)
 static void take_along(struct program *p)
 {
 	uint64_t *base = program_map(p, harm_gpa(p, 1, 0), NEEDS * NEEDY * PAGE);
+	uint64_t *its_home = program_map(p, harm_gpa(p, DEAD, 0) + 2 * MIB - PAGE, PAGE);
 
+	/* Its first touch: the others will have to ask for each page of that unit, too. */
+	NEED(p, load(its_home) == 0, "%lu", load(its_home));
 	for (unsigned need = 0; need < NEEDS; need++)
 		for (unsigned i = 0; i < NEEDY; i++) {
 			uint64_t *at = base + (need * NEEDY + i) * PAGE_WORDS;

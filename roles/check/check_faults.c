@@ -125,6 +125,7 @@ START_TEST(a_dead_homes_pages_are_errors_after_a_wait_and_other_pages_go_on_work
 	struct program programs[6], *list[6];
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, DEAD, DEAD);
 	for (unsigned i = 0; i < 6; i++) {
 		programs[i] = (struct program){
 			.cluster = &cluster, .arena = a, .node = nodes[i], .index = i, .count = 6};
@@ -175,6 +176,7 @@ START_TEST(a_master_that_stands_still_for_two_seconds_loses_nothing)
 	struct program programs[6], *list[6];
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, DEAD, DEAD);
 	for (unsigned i = 0; i < 6; i++) {
 		programs[i] = (struct program){
 			.cluster = &cluster, .arena = a, .node = i / 2, .index = i, .count = 6};
@@ -418,6 +420,7 @@ START_TEST(a_page_whose_only_copy_died_with_its_owner_is_an_error_and_never_an_o
 	struct arena *a = arena_new(0);
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, 1, 1);
 	/* The home has a stored copy with 1; then node 0 makes it 2 and dies. */
 	programs_run(&cluster, a, (const unsigned[]){0}, 1, write_of_home_1, &first);
 	programs_run(&cluster, a, (const unsigned[]){2}, 1, read_of_home_1, &first);
@@ -464,6 +467,7 @@ START_TEST(without_its_master_a_program_waits_and_is_told)
 	struct program user = {.cluster = &cluster, .arena = a, .count = 1};
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, 1, HARM_ANY);
 	program_start(&user, outlive_master);
 	harm_await(a, READY, 1);
 	cluster_node_end(&cluster, 0, SIGKILL);

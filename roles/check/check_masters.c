@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "roles/check/program.h"
+#include "roles/check/harm.h"
 
 #define GPA MIB
 
@@ -536,6 +536,7 @@ START_TEST(status_says_who_the_node_is_and_what_it_holds)
 	json_t *o, *members, *vm;
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, 0, HARM_ANY);
 	programs_run(&cluster, a, (const unsigned[]){1}, 1, use_some, NULL);
 	o = cluster_json(&cluster, 1, "status");
 	ck_assert_uint_eq(number_of(o, "node"), 1);
@@ -574,6 +575,7 @@ START_TEST(stats_count_what_happened)
 	uint64_t before;
 
 	cluster_start(&cluster, NULL);
+	harm_touch_units(&cluster, a, 0, HARM_ANY);
 	before = cluster_stat(&cluster, 1, "core", "faults_write");
 	programs_run(&cluster, a, (const unsigned[]){1}, 1, use_some, NULL);
 	ck_assert_uint_eq(cluster_stat(&cluster, 1, "core", "faults_write") - before, 64);

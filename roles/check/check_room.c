@@ -95,6 +95,7 @@ START_TEST(a_home_without_room_acknowledges_no_write_back_and_no_byte_is_lost)
 	struct program programs[READERS + 1], *list[READERS + 1];
 
 	start_with_small(HOME, TMPFS_KIB);
+	harm_touch_units(&cluster, a, HOME, HARM_ANY);
 	for (unsigned i = 0; i <= READERS; i++) {
 		programs[i] = (struct program){.cluster = &cluster,
 					       .arena = a,
@@ -165,6 +166,7 @@ START_TEST(a_holder_without_room_fails_the_access_and_keeps_what_it_has)
 	struct program holder = {.cluster = &cluster, .arena = a, .count = 1};
 
 	start_with_small(0, TMPFS_KIB);
+	harm_touch_units(&cluster, a, 1, HARM_ANY);
 	program_start(&holder, hold_without_room);
 	harm_await(a, READY, 1);
 	harm_fill(&cluster, 0, 0);

@@ -235,6 +235,22 @@ uint64_t harm_gpa(struct program *p, unsigned node, unsigned n)
 	return 0;
 }
 
+static void touch_units(struct program *p)
+{
+	uint64_t *base = program_map(p, 0, HARM_UNITS * 2 * MIB);
+	unsigned home = *(const unsigned *)p->arg;
+
+	/* Of each the last page, which no test looks at. */
+	for (unsigned i = 0; i < HARM_UNITS; i++)
+		if (home == HARM_ANY || wvm_where(p->wvm, CLUSTER_VM, i * 2 * MIB) == (int)home)
+			(void)load(base + ((i + 1) * (2 * MIB / PAGE) - 1) * PAGE_WORDS);
+}
+
+void harm_touch_units(const struct cluster *c, struct arena *a, unsigned node, unsigned home)
+{
+	programs_run(c, a, &node, 1, touch_units, &home);
+}
+
 void harm_tell(struct program *p, unsigned word)
 {
 	atomic_fetch_add(&p->arena->word[word], 1);

@@ -17,6 +17,13 @@ void harm_freeze(const struct cluster *c, unsigned node);
 void harm_thaw(const struct cluster *c, unsigned node);
 /* Waits until word[i] of the arena is at least value, or a program has failed. */
 void harm_await(struct arena *a, unsigned word, uint64_t value);
+/*
+ * Of the first HARM_UNITS units those whose home is `home` (HARM_ANY: all) are
+ * touched by a program on `node`, which is granted all of each and then gone:
+ * everybody else has to ask for every page of them.
+ */
+#define HARM_ANY UINT32_MAX
+void harm_touch_units(const struct cluster *c, struct arena *a, unsigned node, unsigned home);
 /* Waits until the node's log has the text. */
 void harm_await_log(const struct cluster *c, unsigned node, const char *text);
 

@@ -103,6 +103,17 @@ static void adopt_held_run(void *ctx, uint64_t first, uint64_t end)
 	}
 }
 
+static void adopt_unit_run(void *ctx, uint64_t first, uint64_t end)
+{
+	struct held_run *run = ctx;
+	struct wvm_node_shard *s = run->shard;
+	uint64_t units = wvm_core_vm_at(s->core, run->vm)->pages / WVM_UNIT_PAGES;
+
+	for (uint64_t unit = first; unit < end && unit < units; unit++)
+		if (mine(s, unit * WVM_UNIT_PAGES))
+			wvm_core_adopt_unit(s->core, run->vm, unit);
+}
+
 /* Pages in the file that no entry ever spoke of: nobody should have put them there. */
 static void remove_strangers(struct wvm_node_shard *s, uint32_t vm)
 {
@@ -141,8 +152,12 @@ void wvm_adopt_turn(struct wvm_node_shard *s)
 	for (uint32_t vm = 0; vm < node->vm_count; vm++) {
 		struct held_run run = {.shard = s, .vm = vm};
 		const struct wvm_core_vm *v = wvm_core_vm_at(s->core, vm);
-		int r = wvm_state_scan(&node->state, v->held, sizeof(*v->held), adopt_held_run,
-				       &run);
+		int r = wvm_state_scan(&node->state, v->held_units, sizeof(*v->held_units),
+				       adopt_unit_run, &run);
+
+		if (!r)
+			r = wvm_state_scan(&node->state, v->held, sizeof(*v->held), adopt_held_run,
+					   &run);
 
 		if (r)
 			wvm_core_panic("the holder's table cannot be read", __FILE__, __LINE__);

@@ -18,10 +18,11 @@ int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm)
 	uint64_t units = (vm->pages + WVM_UNIT_PAGES - 1) / WVM_UNIT_PAGES;
 	size_t home = table_pages(vm->pages, sizeof(*vm->home));
 	size_t held = table_pages(vm->pages, sizeof(*vm->held));
+	size_t held_units = table_pages(units, sizeof(*vm->held_units));
 	uint8_t *at;
 
 	b->vm = *vm;
-	b->bytes = home + held + table_pages(units, sizeof(*vm->units));
+	b->bytes = home + held + held_units + table_pages(units, sizeof(*vm->units));
 	/* Sparse as the tables are. */
 	at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -29,7 +30,8 @@ int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm)
 		return -ENOMEM;
 	b->home = at;
 	b->held = at + home;
-	b->units = at + home + held;
+	b->held_units = at + home + held;
+	b->units = b->held_units + held_units;
 	return 0;
 }
 
@@ -65,15 +67,26 @@ static bool has(uint8_t *marks, void *table, uint64_t index, size_t entry)
 	return true;
 }
 
+bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page)
+{
+	return has(b->held_units, b->vm.held_units, page / WVM_UNIT_PAGES,
+		   sizeof(*b->vm.held_units));
+}
+
 bool wvm_backing_held(struct wvm_backing *b, uint64_t page)
 {
-	return has(b->held, b->vm.held, page, sizeof(*b->vm.held));
+	return wvm_backing_held_unit(b, page) &&
+	       has(b->held, b->vm.held, page, sizeof(*b->vm.held));
+}
+
+bool wvm_backing_unit(struct wvm_backing *b, uint64_t page)
+{
+	return has(b->units, b->vm.units, page / WVM_UNIT_PAGES, sizeof(*b->vm.units));
 }
 
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page)
 {
-	return has(b->home, b->vm.home, page, sizeof(*b->vm.home)) &&
-	       has(b->units, b->vm.units, page / WVM_UNIT_PAGES, sizeof(*b->vm.units));
+	return wvm_backing_unit(b, page) && has(b->home, b->vm.home, page, sizeof(*b->vm.home));
 }
 
 bool wvm_backing_store(struct wvm_backing *b, uint64_t page)

@@ -20,8 +20,8 @@
 /* One VM's arrays, one byte for each 4 KiB of a table: 1 = it has room. Any shard's thread. */
 struct wvm_backing {
 	struct wvm_core_vm vm;
-	uint8_t *home, *units, *held;
-	size_t bytes; /* of the three together */
+	uint8_t *home, *units, *held, *held_units;
+	size_t bytes; /* of the four together */
 };
 
 /* The arrays of vm are mapped, and stay so until close. 0, -ENOMEM. */
@@ -29,10 +29,13 @@ int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm);
 /* A zeroed one is allowed. */
 void wvm_backing_close(struct wvm_backing *b);
 
-/* Whether the core may touch the holder's entry of a page (below vm->pages). */
+/* Whether the core may touch the holder's entry of a page (below vm->pages) and that of its unit.
+ */
 bool wvm_backing_held(struct wvm_backing *b, uint64_t page);
-/* Whether it may touch the directory entry and the unit's counter. */
+bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
+/* Whether it may touch the directory entry of a page and that of its unit. */
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
+bool wvm_backing_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
 /* After wvm_backing_home(), on the home's shard: whether it may write the stored copy. */
 bool wvm_backing_store(struct wvm_backing *b, uint64_t page);
 

@@ -263,9 +263,9 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 	}
 	/* What there is no room for was never touched: all zeros. */
 	if (wvm_backing_held(&n->backing[index], page))
-		h = vm->held[page];
+		h = wvm_core_held(vm, page);
 	if (wvm_backing_home(&n->backing[index], page))
-		e = vm->home[page];
+		e = wvm_core_homed(vm, page);
 	o = json_object();
 	member = wvm_core_home_of(n->shards[0].core, index, page, &vnode);
 	set(o, "vm", q->vm_id);

@@ -118,7 +118,11 @@ static bool told_no_room(struct wvm_node_shard *s)
 
 bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 {
-	return wvm_backing_held(&s->node->backing[vm], page) || told_no_room(s);
+	struct wvm_backing *b = &s->node->backing[vm];
+
+	if (wvm_backing_held_unit(b, page) && !wvm_core_needs_held(s->core, vm, page))
+		return true;
+	return wvm_backing_held(b, page) || told_no_room(s);
 }
 
 /* Whether there is room for what the core touches with this message. What it drops needs none. */
@@ -126,6 +130,7 @@ static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
 {
 	struct wvm_backing *b = s->node->backing;
 	uint64_t page = msg->gpa / WVM_PAGE_BYTES;
+	uint32_t vm;
 
 	while (b < s->node->backing + s->node->vm_count && b->vm.id != msg->vm_id)
 		b++;
@@ -133,6 +138,11 @@ static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
 		return true;
 	if (!is_to_home(msg))
 		return wvm_backing_held(b, page) || told_no_room(s);
+	vm = (uint32_t)(b - s->node->backing);
+	if (!wvm_backing_unit(b, page))
+		return told_no_room(s);
+	if (!wvm_core_needs_home(s->core, vm, page, msg))
+		return true;
 	if (!wvm_backing_home(b, page) ||
 	    (msg->type == WVM_MSG_WRITE_BACK && msg->payload_len && !wvm_backing_store(b, page)))
 		return told_no_room(s);
@@ -169,6 +179,17 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 		s->post_refused++; /* retried like a loss */
 }
 
+/* Where a page may be a hole, and the file has nothing, it is zeros. */
+static void read_page(struct wvm_node_shard *s, const struct wvm_action *a, uint8_t *buf)
+{
+	int r = wvm_mem_read(s->node->vms[a->vm], a->page, buf);
+
+	if (r == -ENODATA && a->hole)
+		memset(buf, 0, WVM_PAGE_BYTES);
+	else if (r)
+		wvm_core_panic("a held page is not in the RAM file", __FILE__, __LINE__);
+}
+
 static const uint8_t *payload_of(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	switch ((enum wvm_data_source)a->source) {
@@ -177,10 +198,7 @@ static const uint8_t *payload_of(struct wvm_node_shard *s, const struct wvm_acti
 
 		return vm->store + (a->page << WVM_PAGE_SHIFT);
 	}
-	case WVM_DATA_RAM:
-		if (wvm_mem_read(s->node->vms[a->vm], a->page, s->page))
-			wvm_core_panic("a held page is not in the RAM file", __FILE__, __LINE__);
-		return s->page;
+	case WVM_DATA_RAM: read_page(s, a, s->page); return s->page;
 	case WVM_DATA_OUTBOX: return s->outbox + (size_t)a->slot * WVM_PAGE_BYTES;
 	default: return NULL;
 	}
@@ -207,6 +225,15 @@ static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
 
 /* ---- the other actions ----------------------------------------------------------------- */
 
+static void no_room_for(struct wvm_node_shard *s, const struct wvm_action *a, int error)
+{
+	if (!s->install_failed++)
+		wvm_log("a page cannot be put into the RAM file: %s; its program gets an error "
+			"(free memory or room on the tmpfs)",
+			strerror(error));
+	wvm_mem_fail(s->node->vms[a->vm], a->page, a->waiters, error);
+}
+
 static void act_install(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
@@ -216,13 +243,29 @@ static void act_install(struct wvm_node_shard *s, const struct wvm_action *a)
 		return;
 	if (r == -EEXIST)
 		wvm_core_panic("a page was in the RAM file that nobody held", __FILE__, __LINE__);
-	if (!s->install_failed++)
-		wvm_log("a page cannot be put into the RAM file: %s; its program gets an error "
-			"(free memory or room on the tmpfs)",
-			strerror(-r));
 	wvm_core_not_installed(s->core, a->vm, a->page);
-	wvm_mem_fail(vm, a->page, a->waiters, -r);
+	no_room_for(s, a, -r);
 	wvm_pins_page(s, a->vm, a->page, r);
+}
+
+/* The pages stay Modified, with room or without: the error is that of this access. */
+static void act_fill(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	struct wvm_mem *vm = s->node->vms[a->vm];
+	int r = wvm_mem_fill(vm, a->page, a->count, a->waiters);
+
+	if (r && a->count > 1)
+		r = wvm_mem_fill(vm, a->page, 1, a->waiters);
+	if (r)
+		no_room_for(s, a, -r);
+}
+
+static void act_settle(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	int r = wvm_mem_settle(s->node->vms[a->vm], a->page, a->waiters);
+
+	if (r && a->waiters)
+		no_room_for(s, a, -r);
 }
 
 static void act_fail(struct wvm_node_shard *s, const struct wvm_action *a)
@@ -251,16 +294,15 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 		if (wvm_mem_protect(vm, a->page))
 			wvm_core_panic("a page cannot be write-protected", __FILE__, __LINE__);
 		break;
-	case WVM_ACT_SAVE:
-		if (wvm_mem_read(vm, a->page, s->outbox + (size_t)a->slot * WVM_PAGE_BYTES))
-			wvm_core_panic("a held page is not in the RAM file", __FILE__, __LINE__);
-		break;
+	case WVM_ACT_SAVE: read_page(s, a, s->outbox + (size_t)a->slot * WVM_PAGE_BYTES); break;
 	case WVM_ACT_PUNCH:
 		if (wvm_mem_punch(vm, a->page))
 			wvm_core_panic("a page cannot be removed from the RAM file", __FILE__,
 				       __LINE__);
 		break;
 	case WVM_ACT_FAIL: act_fail(s, a); break;
+	case WVM_ACT_FILL: act_fill(s, a); break;
+	case WVM_ACT_SETTLE: act_settle(s, a); break;
 	case WVM_ACT_PINNED: wvm_pins_page(s, a->vm, a->page, 0); break;
 	}
 }

@@ -506,6 +506,48 @@ already:
 	return -EEXIST;
 }
 
+/* Lifts the protection of this mm from as much of the pages as it maps here, and wakes. */
+static void fill_in(const struct spot *s, uint64_t gpa, uint64_t len)
+{
+	uint64_t left = s->map->len - (gpa - s->map->gpa);
+	struct uffdio_writeprotect args = {
+		.range = {.start = s->addr, .len = len < left ? len : left}};
+	int ret = spot_ioctl(s, UFFDIO_WRITEPROTECT, &args);
+
+	/* It faults again, and this comes again. */
+	if (ret && ret != -ENOENT)
+		wake_range(s->sh, s->client, s->addr, WVM_PAGE_SIZE);
+}
+
+int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t waiters)
+{
+	uint64_t gpa = page * WVM_PAGE_SIZE, len = (uint64_t)count * WVM_PAGE_SIZE;
+	unsigned c;
+	int ret;
+
+	assert(page + count <= vm->size / WVM_PAGE_SIZE);
+	do
+		ret = fallocate(vm->fd, FALLOC_FL_KEEP_SIZE, (off_t)gpa, (off_t)len);
+	while (ret && errno == EINTR);
+	if (ret)
+		return -errno;
+	for_each_client(c, waiters & mappers(vm, page))
+	{
+		struct spot s;
+
+		if (spot_at(&s, vm, page, c))
+			fill_in(&s, gpa, len);
+	}
+	return 0;
+}
+
+int wvm_mem_settle(struct wvm_mem *vm, uint64_t page, uint64_t waiters)
+{
+	int ret = wvm_mem_present(vm, page) ? 0 : install_by_write(vm, page, zero_page);
+
+	return ret ? ret : wvm_mem_wake(vm, page, waiters);
+}
+
 int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf)
 {
 	ssize_t n;

@@ -170,6 +170,22 @@ int wvm_mem_wake(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
  */
 int wvm_mem_protect(struct wvm_mem *vm, uint64_t page);
 
+/*
+ * Room for `count` pages of one unit, zeros where the file has nothing; what it
+ * has stays. The waiters may write all of it and are woken; the memory of other
+ * programs is left as it is, which is for pages that are Modified. Until a
+ * program touches it, such a page counts as absent for the functions here: the
+ * kernel has yet to zero it. 0; -ENOSPC, -ENOMEM, -EBUSY, -EIO: nobody was woken,
+ * part of it may be there.
+ */
+int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t waiters);
+
+/*
+ * The page, protected before, is written as zeros if the file has nothing, so that
+ * it counts as present; the waiters are woken. 0; -ENOSPC, -ENOMEM, -EIO.
+ */
+int wvm_mem_settle(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
+
 /* The page's bytes as they are in the file. 0; -ENODATA: it is not in the file; -EIO. */
 int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf);
 

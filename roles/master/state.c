@@ -22,7 +22,8 @@ static int failed(int error, const char *path, const char *step, char *err, size
 
 static void remove_left_over(const char *prefix)
 {
-	static const char *const kinds[] = {"home", "units", "held", "store", "outbox", "durable"};
+	static const char *const kinds[] = {"home",  "units",  "held",   "held_units",
+					    "store", "outbox", "durable"};
 	char pattern[256];
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -262,6 +263,7 @@ int wvm_state_vm(struct wvm_state *s, struct wvm_core_vm *vm, char *err, size_t 
 	} f[] = {{"home", pages * sizeof(*vm->home), NULL},
 		 {"units", units * sizeof(*vm->units), NULL},
 		 {"held", pages * sizeof(*vm->held), NULL},
+		 {"held_units", units * sizeof(*vm->held_units), NULL},
 		 {"store", pages * WVM_PAGE_BYTES, NULL}};
 
 	for (size_t i = 0; i < sizeof(f) / sizeof(f[0]); i++) {
@@ -276,7 +278,8 @@ int wvm_state_vm(struct wvm_state *s, struct wvm_core_vm *vm, char *err, size_t 
 	vm->home = f[0].at;
 	vm->units = f[1].at;
 	vm->held = f[2].at;
-	vm->store = f[3].at;
+	vm->held_units = f[3].at;
+	vm->store = f[4].at;
 	return 0;
 }
 

@@ -23,6 +23,7 @@ enum {
 	M = WVM_MSG_MORE,
 	K = WVM_MSG_KEEP,
 	H = WVM_MSG_HELD,
+	U = WVM_MSG_UNIT,
 	A = WVM_MSG_ANSWER,
 };
 
@@ -33,9 +34,9 @@ static const struct kind {
 	uint8_t needs;
 } kinds[] = {
 	{0, A, NOTHING, REQUEST},
-	{1, H, NOTHING, REQUEST | GPA},
-	{3, Z | E | H, PAGE, REQUEST | GPA},
-	{4, H, NOTHING, REQUEST | GPA},
+	{1, H | U, NOTHING, REQUEST | GPA},
+	{3, Z | E | H | U, PAGE, REQUEST | GPA},
+	{4, H | U, NOTHING, REQUEST | GPA},
 	{5, M, SOME, REQUEST},
 	{6, M | E, SOME, REQUEST},
 	{7, A | E, BYTES, 0},
@@ -121,7 +122,10 @@ static uint8_t random_flags(const struct kind *kind)
 	uint8_t flags = (uint8_t)random64() & kind->flags;
 	uint8_t instead = flags & (Z | E | (kind->payload == PAGE ? H : 0));
 
-	return instead & (instead - 1) ? flags & (uint8_t)~instead : flags;
+	if (instead & (instead - 1))
+		flags &= (uint8_t)~instead;
+	/* A whole unit is granted as zeros. */
+	return kind->payload == PAGE && !(flags & Z) ? flags & (uint8_t)~U : flags;
 }
 
 static void random_payload(struct wvm_msg *m, const struct kind *kind)
@@ -326,6 +330,8 @@ START_TEST(types_take_their_flags_and_no_others)
 		else if (m.flags & ~kind->flags)
 			want = WVM_DROP_FLAGS;
 		else if (instead && (m.payload_len || instead & (instead - 1)))
+			want = WVM_DROP_FLAGS;
+		else if (kind->payload == PAGE && (m.flags & (U | Z)) == U)
 			want = WVM_DROP_FLAGS;
 		else if (m.payload_len && kind->payload == NOTHING)
 			want = WVM_DROP_SEGMENT;

@@ -8,8 +8,13 @@
  *	                          saves the bytes again: what programs stored since is in them
  *	Shared, Mod.   page       agreed; where a DOWNGRADE is not acknowledged the protection
  *	                          may be missing, and is made up for
- *	Shared, Mod.   nothing    granted, never installed: no program saw it, it was never taken
+ *	Shared, Mod.   nothing    granted, never installed: no program saw it, it was never taken;
+ *	                          of a unit granted whole: agreed, it is zeros
  *	... and coming page       the same, and the page is an older copy whose removal was to come
+ *
+ * A page of a unit that was granted whole may be in the RAM file and look as if it
+ * were not: room for it, that no program has touched. What is not Modified any
+ * more must not stay there, or programs would find it without asking.
  */
 #include "shared/core/core_int.h"
 
@@ -95,6 +100,27 @@ void wvm_core_adopt_home_end(struct wvm_core *core)
 	}
 }
 
+/*
+ * Its removal may not have been carried out. Without `present` that can only be
+ * seen where the bytes are to be kept: they were saved before it.
+ */
+static void remove_again(struct wvm_core *core, uint32_t vm, uint64_t page,
+			 const struct wvm_demand *d, bool present)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_action *a;
+
+	if (!present && !h->hole)
+		return;
+	wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+	if (d && (present || !core->kept[h->demand - 1].saved)) {
+		a = wvm_core_emit(core, WVM_ACT_SAVE, vm, page);
+		a->slot = h->demand - 1;
+		a->hole = h->hole;
+	}
+	wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
+}
+
 /* It was granted and never came. */
 static void forget(struct wvm_core *core, struct wvm_held_page *h)
 {
@@ -103,10 +129,26 @@ static void forget(struct wvm_core *core, struct wvm_held_page *h)
 	core->stats.adopted_dropped++;
 }
 
+void wvm_core_adopt_unit(struct wvm_core *core, uint32_t vm, uint64_t unit)
+{
+	struct wvm_held_unit *u = &core->vms[vm].held_units[unit];
+
+	WVM_ASSERT(core->adopting && unit <= wvm_unit_index(core->vms[vm].pages - 1));
+	u->requests = u->first = 0;
+	u->hold_until_ns = 0;
+	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++) {
+		for (uint64_t left = u->mine[i] & u->filled[i]; left; left &= left - 1) {
+			core->stats.pages_modified++;
+			core->stats.adopted_held++;
+		}
+	}
+}
+
 void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page,
 			 bool present)
 {
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 	struct wvm_demand *d = written_back(core, h->demand);
 
 	WVM_ASSERT(core->adopting && page < core->vms[vm].pages);
@@ -118,23 +160,24 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 	h->hold_until_ns = h->lost_ns = 0;
 	h->pins = 0;
 	h->hold_shift = 0;
-	if (h->state != WVM_HELD_INVALID && (h->coming || !present)) {
+	if (wvm_unit_mine(u, page)) {
+		WVM_ASSERT(!d && h->state == WVM_HELD_INVALID);
+		return;
+	}
+	if (h->state != WVM_HELD_INVALID && (h->coming || (!present && !h->hole))) {
 		WVM_ASSERT(!d);
 		forget(core, h);
 	}
 	if (h->state == WVM_HELD_INVALID) {
 		WVM_ASSERT(!d || !d->keep);
-		if (!present)
-			return;
-		wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
-		if (d)
-			wvm_core_emit(core, WVM_ACT_SAVE, vm, page)->slot = h->demand - 1;
-		wvm_core_emit(core, WVM_ACT_PUNCH, vm, page);
+		remove_again(core, vm, page, d, present);
 		return;
 	}
 	WVM_ASSERT(!d || (d->keep && h->state == WVM_HELD_SHARED));
-	if (d)
+	if (d || (h->hole && h->state == WVM_HELD_SHARED))
 		wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+	if (h->hole && h->state == WVM_HELD_SHARED)
+		wvm_core_emit(core, WVM_ACT_SETTLE, vm, page);
 	core->stats.adopted_held++;
 	(*(h->state == WVM_HELD_SHARED ? &core->stats.pages_shared
 				       : &core->stats.pages_modified))++;
@@ -145,6 +188,8 @@ bool wvm_core_adopt_pin(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
 	WVM_ASSERT(core->adopting && page < core->vms[vm].pages);
+	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
+		wvm_unit_split(core, vm, page);
 	if (h->state != WVM_HELD_MODIFIED || h->pins == UINT16_MAX)
 		return false;
 	h->pins++;

@@ -257,7 +257,9 @@ struct wvm_action *wvm_core_emit(struct wvm_core *core, enum wvm_action_kind kin
 	a->kind = kind;
 	a->source = WVM_DATA_NONE;
 	a->writable = 0;
+	a->hole = false;
 	a->slot = 0;
+	a->count = 1;
 	a->vm = vm;
 	a->page = page;
 	a->waiters = 0;
@@ -292,9 +294,13 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core)
 		return NULL;
 	wvm_undo_commit(core);
 	a = &core->actions[core->action_head++ % WVM_ACTIONS];
-	/* All before it are done, removing an older copy of the page among them. */
-	if (a->kind == WVM_ACT_INSTALL)
+	/* All before it are done: removing an older copy of the page, saving its bytes. */
+	if (a->kind == WVM_ACT_INSTALL) {
 		wvm_held_of(core, a->vm, a->page)->coming = 0;
+		wvm_held_of(core, a->vm, a->page)->hole = 0;
+	} else if (a->kind == WVM_ACT_PUNCH) {
+		wvm_holder_saved(core, a->vm, a->page);
+	}
 	return a;
 }
 

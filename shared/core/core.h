@@ -77,10 +77,20 @@ struct wvm_holder_block {
 };
 _Static_assert(sizeof(struct wvm_holder_block) == 64, "one cache line");
 
-/* Per unit of 2 MiB at its home. The counter outlives the pages' entries. */
+/*
+ * Per unit of 2 MiB at its home. The counter outlives the pages' entries. A unit
+ * that nobody has touched is granted whole to the first who asks; from then on
+ * a page without an entry is one that this owner has, and gets its entry when
+ * it matters to somebody else. 64 bytes; all zeros: never touched.
+ */
 struct wvm_home_unit {
 	uint64_t version; /* highest version given to any page of the unit */
+	uint64_t granted; /* Whole: the version that all its pages were granted in; else 0 */
+	uint64_t grant;   /* and the request id */
+	uint32_t owner;   /* member */
+	uint32_t reserved[9];
 };
+_Static_assert(sizeof(struct wvm_home_unit) == 64, "one cache line");
 
 enum wvm_held_state {
 	WVM_HELD_INVALID = 0,
@@ -102,9 +112,32 @@ struct wvm_held_page {
 	uint8_t hold_shift;
 	uint8_t coming; /* granted, and WVM_ACT_INSTALL not taken yet: what the RAM file has is
 			   older */
-	uint8_t reserved[11];
+	uint8_t hole;   /* of a unit granted whole: where the RAM file has nothing it is zeros */
+	uint8_t reserved[10];
 };
 _Static_assert(sizeof(struct wvm_held_page) == 64, "one cache line");
+
+#define WVM_UNIT_WORDS (WVM_UNIT_PAGES / 64u)
+
+/*
+ * A unit at its holder. 192 bytes, written by the holder's shard only; all
+ * zeros: nothing of it was ever granted to this node. A page that is `mine` is
+ * Modified here, has no entry of its own, and is zeros where the RAM file has
+ * nothing. It gets its entry, and the bit is cleared, before its home is
+ * answered anything about it.
+ */
+struct wvm_held_unit {
+	uint64_t version;       /* of the grant of the whole */
+	uint64_t grant;         /* and its request id; 0: none was taken */
+	uint64_t hold_until_ns; /* when its pages may be given up, for the faulter's sake */
+	uint32_t requests;      /* while untouched: own requests for pages of it; slot + 1 */
+	uint32_t first;         /* the one of them that asks for the whole; slot + 1 */
+	uint8_t touched;        /* something of it was granted, page or whole */
+	uint8_t reserved[31];
+	uint64_t mine[WVM_UNIT_WORDS];
+	uint64_t filled[WVM_UNIT_WORDS]; /* of those: taken room in the RAM file, at most */
+};
+_Static_assert(sizeof(struct wvm_held_unit) == 192, "three cache lines");
 
 /*
  * One VM as the core sees it. The arrays belong to the driver, zero at first,
@@ -119,6 +152,7 @@ struct wvm_core_vm {
 	struct wvm_home_unit *units;
 	uint8_t *store;
 	struct wvm_held_page *held;
+	struct wvm_held_unit *held_units; /* indexed by unit */
 };
 
 /* ---- actions --------------------------------------------------------------------------- */
@@ -134,6 +168,11 @@ enum wvm_action_kind {
 	WVM_ACT_PUNCH,   /* remove the page from the RAM file and every mm */
 	WVM_ACT_FAIL,    /* the page cannot be had: `reason`; tell the waiters */
 	WVM_ACT_PINNED,  /* a page with pins that was asked for is Modified now */
+	WVM_ACT_FILL,   /* `count` pages are Modified: zeros go where the RAM file has nothing; lift
+			 * the protection of all for the waiters, wake them */
+	WVM_ACT_SETTLE, /* the page is Shared and protected: write zeros where there is nothing, so
+			 * that it is there for everybody; wake the waiters. Without any it may
+			 * fail for lack of room */
 };
 
 enum wvm_data_source {
@@ -158,7 +197,9 @@ struct wvm_action {
 	uint8_t source; /* WVM_ACT_SEND: enum wvm_data_source */
 	uint8_t writable;
 	uint8_t reason; /* enum wvm_fail_reason */
+	bool hole;      /* WVM_ACT_SAVE, WVM_DATA_RAM: zeros where the RAM file has nothing */
 	uint32_t slot;
+	uint32_t count;  /* WVM_ACT_FILL: pages from `page` on, within one unit */
 	uint32_t vm;     /* index as returned by wvm_core_add_vm() */
 	uint32_t member; /* WVM_ACT_SEND: who gets it; this node itself included */
 	uint64_t page;
@@ -198,8 +239,14 @@ struct wvm_action {
 	X(write_backs, "pages written back")                                                   \
 	X(write_backs_retried, "write-backs sent again")                                       \
 	X(pages_shared, "pages held Shared now")                                               \
-	X(pages_modified, "pages held Modified now")                                           \
+	X(pages_modified, "pages held Modified now, of whole units those that were used")      \
 	X(pages_homed, "pages that this home has been asked for")                              \
+	X(home_units, "units granted whole as home")                                           \
+	X(home_units_refused, "of those, never taken")                                         \
+	X(units_taken, "units that this node was granted whole")                               \
+	X(unit_waits, "requests that waited for the grant of their unit")                      \
+	X(unit_fills, "times that pages of such units were filled with zeros")                 \
+	X(unit_pages_split, "pages of such units that somebody else asked for")                \
 	X(partials_evicted, "half-received pages dropped for lack of room")                    \
 	X(adopted_homed, "directory entries taken over from a former life")                    \
 	X(adopted_held, "held pages taken over from a former life")                            \
@@ -265,6 +312,7 @@ struct wvm_core_params {
 	 */
 	bool adopt;
 	uint16_t boot_first; /* of the lives that adopted each other down to this one; 0: `boot` */
+	bool units;          /* ask for whole units (as home they are granted in any case) */
 };
 
 struct wvm_core;
@@ -339,6 +387,22 @@ void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 /* A client is gone: nothing is installed for it any more. */
 void wvm_core_client_gone(struct wvm_core *core, unsigned int client);
 
+/*
+ * Whether carrying a message to a home out looks at the page's own directory entry.
+ * Not for a unit that is granted whole: its entry is enough.
+ */
+bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page,
+			 const struct wvm_msg *msg);
+/* Whether a fault looks at the page's own entry: not while it is of a unit held whole. */
+bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/*
+ * What holder and home say of a page: its entry, or where it has none what the entry
+ * of its unit says. For whoever looks on; any thread, then some fields may be older.
+ */
+struct wvm_held_page wvm_core_held(const struct wvm_core_vm *vm, uint64_t page);
+struct wvm_home_page wvm_core_homed(const struct wvm_core_vm *vm, uint64_t page);
+
 /* Written by the core's thread, readable by others (each figure by itself). */
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);
 
@@ -361,6 +425,8 @@ void wvm_core_adopt(struct wvm_core *core);
 /* Every page of this shard's slices whose entry is not all zeros; others do no harm. */
 void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_core_adopt_home_end(struct wvm_core *core);
+/* Every unit of this shard's ranges whose entry is not all zeros, before the pages. */
+void wvm_core_adopt_unit(struct wvm_core *core, uint32_t vm, uint64_t unit);
 /*
  * Every page of this shard's ranges whose entry is not all zeros or that is
  * present in the RAM file. Actions follow, to be taken before the next page.

@@ -19,6 +19,7 @@ enum wvm_core_timer_kind {
 enum wvm_request_state {
 	WVM_REQUEST_WINDOW,  /* waits for the peer's window */
 	WVM_REQUEST_SENT,    /* the timer is the retry */
+	WVM_REQUEST_UNIT,    /* waits a while for the one that asks for the whole unit; not sent */
 	WVM_REQUEST_BLOCKED, /* the page's write-back is not acknowledged: a request that overtook
 			      * it would tell the home that the grant was never taken */
 };
@@ -36,7 +37,9 @@ struct wvm_request {
 	uint32_t vm;
 	uint32_t member; /* the home's node; dst is the vnode that the slice names */
 	uint32_t home_vnode;
-	uint32_t next; /* window queue or free list; slot + 1 */
+	uint32_t next;      /* window queue or free list; slot + 1 */
+	uint32_t unit_next; /* while listed: wvm_held_unit.requests; slot + 1 */
+	bool listed;
 	uint16_t tries;
 	uint8_t refusals;
 	uint8_t state;  /* enum wvm_request_state */
@@ -112,6 +115,14 @@ struct wvm_txn {
 	uint8_t state; /* enum wvm_txn_state */
 };
 
+/* Pages that were filled with zeros one after the other. 24 bytes. */
+struct wvm_fill {
+	uint64_t next; /* page after the last one */
+	uint32_t vm;
+	uint32_t count; /* filled at once, the last time */
+};
+#define WVM_FILLS 8u
+
 struct wvm_core {
 	struct wvm_core_params params;
 	struct wvm_core_stats stats;
@@ -137,6 +148,8 @@ struct wvm_core {
 	uint64_t *block_used;            /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	uint32_t demands_free, demands_parked;                                  /* how many */
+	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
+	uint32_t fill_next;
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
 };
@@ -184,7 +197,45 @@ static inline void wvm_note_held(struct wvm_core *core, uint32_t vm, uint64_t pa
 	wvm_undo_note(core, WVM_UNDO_HELD, vm, page);
 }
 
+static inline uint64_t wvm_unit_index(uint64_t page)
+{
+	return page >> (WVM_UNIT_SHIFT - WVM_PAGE_SHIFT);
+}
+
+static inline struct wvm_home_unit *wvm_home_unit_of(struct wvm_core *core, uint32_t vm,
+						     uint64_t page)
+{
+	return &core->vms[vm].units[wvm_unit_index(page)];
+}
+
+static inline struct wvm_held_unit *wvm_held_unit_of(const struct wvm_core *core, uint32_t vm,
+						     uint64_t page)
+{
+	return &core->vms[vm].held_units[wvm_unit_index(page)];
+}
+
+static inline bool wvm_unit_mine(const struct wvm_held_unit *u, uint64_t page)
+{
+	return u->mine[page % WVM_UNIT_PAGES / 64] >> page % 64 & 1;
+}
+
+/* unit.c: units held whole */
+bool wvm_unit_room(const struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_unit_begin(struct wvm_core *core, struct wvm_request *r);
+bool wvm_unit_waits(const struct wvm_core *core, const struct wvm_request *r);
+bool wvm_unit_asks(const struct wvm_core *core, const struct wvm_request *r);
+void wvm_unit_forget(struct wvm_core *core, struct wvm_request *r);
+void wvm_unit_touched(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_unit_give_up(struct wvm_core *core, const struct wvm_request *r);
+void wvm_unit_take(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg);
+void wvm_unit_fill(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t waiters);
+void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page);
+struct wvm_request *wvm_unit_asked(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t id);
+
 /* request.c */
+void wvm_request_submit(struct wvm_core *core, struct wvm_request *r);
+void wvm_request_finish(struct wvm_core *core, struct wvm_request *r);
+void wvm_request_latency(struct wvm_core *core, const struct wvm_request *r);
 bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg);
 bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
 		       uint64_t waiters, bool pin);
@@ -200,11 +251,23 @@ enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t pag
 enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64_t page,
 				      uint32_t member, const struct wvm_msg *msg);
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
+void wvm_holder_saved(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state);
 void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_holder_superseded(struct wvm_core *core, uint32_t vm, uint64_t page);
 
+/* unit.c: units granted whole */
+bool wvm_unit_grant(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_asked *q);
+void wvm_unit_track(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_unit_written(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+		      const struct wvm_msg *msg);
+bool wvm_unit_owns(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_unit_refused(struct wvm_core *core, uint32_t vm, uint64_t page);
+
 /* home.c */
+uint64_t wvm_home_version(struct wvm_core *core, uint32_t vm, uint64_t page);
+struct wvm_action *wvm_home_reply(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  const struct wvm_asked *q);
 enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			       const struct wvm_msg *msg);
 enum wvm_drop wvm_home_invalidated(struct wvm_core *core, uint32_t vm, uint64_t page,

@@ -7,6 +7,9 @@ static void *entry_of(struct wvm_core *core, uint32_t kind, uint32_t vm, uint64_
 	case WVM_UNDO_HELD: return wvm_held_of(core, vm, index);
 	case WVM_UNDO_BLOCK: return &core->blocks[index];
 	case WVM_UNDO_KEPT: return &core->kept[index];
+	case WVM_UNDO_UNIT: return &core->vms[vm].units[index];
+	case WVM_UNDO_HELD_UNIT: return &core->vms[vm].held_units[index];
+	case WVM_UNDO_MINE: return &core->vms[vm].held_units[index].mine;
 	}
 	WVM_ASSERT(!"an entry of a known kind");
 	return NULL;
@@ -51,6 +54,11 @@ static bool valid(const struct wvm_core *core, const struct wvm_undo *u)
 	case WVM_UNDO_HELD: return u->vm < core->vm_count && u->index < core->vms[u->vm].pages;
 	case WVM_UNDO_BLOCK: return u->index < core->params.limits.holder_blocks;
 	case WVM_UNDO_KEPT: return u->index < core->params.limits.demands;
+	case WVM_UNDO_UNIT:
+	case WVM_UNDO_HELD_UNIT:
+	case WVM_UNDO_MINE:
+		return u->vm < core->vm_count &&
+		       u->index <= wvm_unit_index(core->vms[u->vm].pages - 1);
 	default: return false;
 	}
 }

@@ -2,7 +2,7 @@
  * What of a core outlives its process, so that the next one of the same node
  * can go on with the same pages after kill -9 at any instruction.
  *
- *	the VMs' arrays    home, units, store, held: struct wvm_core_vm
+ *	the VMs' arrays    home, units, store, held, held_units: struct wvm_core_vm
  *	the durable block  below: the undo log, write-backs under way, grants taken, holder blocks
  *	the outbox         bytes of write-backs under way
  *
@@ -32,6 +32,9 @@ enum wvm_undo_kind {
 	WVM_UNDO_HELD, /* index: page */
 	WVM_UNDO_BLOCK,
 	WVM_UNDO_KEPT,
+	WVM_UNDO_UNIT,      /* at the home; index: unit */
+	WVM_UNDO_HELD_UNIT, /* at the holder, its first half */
+	WVM_UNDO_MINE,      /* and its second */
 };
 
 #define WVM_UNDO_BYTES 64u /* of every kind of entry */
@@ -45,9 +48,10 @@ struct wvm_undo {
 };
 
 /*
- * An input changes one page: its two entries, its write-back, and of its
- * holder blocks at most one old one for each of the 64 queued requests that it
- * answers.
+ * An input changes one page: its two entries, its units' three parts, its
+ * write-back, and of its holder blocks at most one old one for each of the 64
+ * queued requests that it answers. The grant of a unit changes the unit's parts
+ * and the entries of those of 64 requests that wait for pins.
  */
 #define WVM_UNDO_MAX 80u
 
@@ -60,9 +64,10 @@ struct wvm_kept {
 	uint16_t vm_id;
 	uint16_t steer; /* of the answer */
 	uint8_t used;
-	uint8_t keep; /* a Shared copy stays, and the bytes are in the RAM file; else in the outbox
-		       */
-	uint8_t reserved[26];
+	uint8_t keep;  /* a Shared copy stays, and the bytes are in the RAM file; else in the outbox
+			*/
+	uint8_t saved; /* WVM_ACT_SAVE is carried out */
+	uint8_t reserved[25];
 };
 _Static_assert(sizeof(struct wvm_kept) == WVM_UNDO_BYTES, "undo image");
 

@@ -107,6 +107,7 @@ static void answer(struct wvm_core *core, const struct wvm_demand *d, uint8_t ty
 	a->msg.qos = WVM_QOS_BULK;
 	a->msg.flags = d->keep ? WVM_MSG_KEEP : 0;
 	a->source = d->keep ? WVM_DATA_RAM : WVM_DATA_OUTBOX;
+	a->hole = d->keep && wvm_held_of(core, d->vm, d->page)->hole;
 	a->slot = slot_of(core, d) - 1;
 }
 
@@ -131,10 +132,22 @@ static void drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page, struc
 /* The bytes move to the outbox: no thread of this node may read them once others may write. */
 static void save_and_drop(struct wvm_core *core, struct wvm_demand *d, struct wvm_held_page *h)
 {
-	wvm_core_emit(core, WVM_ACT_SAVE, d->vm, d->page)->slot = slot_of(core, d) - 1;
+	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_SAVE, d->vm, d->page);
+
+	a->slot = slot_of(core, d) - 1;
+	a->hole = h->hole;
 	give_up(core, d->vm, d->page, h);
 	d->keep = false;
 	set_kept(core, d, true);
+}
+
+/* The page is about to be removed: its bytes are in the outbox, if they are to be kept. */
+void wvm_holder_saved(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint32_t slot = wvm_held_of(core, vm, page)->demand;
+
+	if (slot && core->demands[slot - 1].state == WVM_DEMAND_WRITE_BACK)
+		core->kept[slot - 1].saved = 1;
 }
 
 /*
@@ -218,6 +231,9 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	d->state = WVM_DEMAND_WRITE_BACK;
 	d->tries = 0;
 	if (d->type == WVM_MSG_DOWNGRADE) {
+		/* A program that maps later protects itself from what it finds in the file. */
+		if (h->hole)
+			wvm_core_emit(core, WVM_ACT_SETTLE, d->vm, d->page);
 		wvm_note_held(core, d->vm, d->page);
 		wvm_holder_set(core, h, WVM_HELD_SHARED);
 		d->keep = true;
@@ -352,7 +368,7 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 				const struct wvm_msg *msg)
 {
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
-	struct wvm_request *r = h->request ? &core->requests[h->request - 1] : NULL;
+	struct wvm_request *r = wvm_unit_asked(core, vm, page, msg->grant);
 	uint16_t boot = wvm_request_boot(msg->grant);
 	struct wvm_demand d = {.page = page,
 			       .txn = msg->request,
@@ -364,7 +380,7 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 			       .steer = msg->reply_steer};
 	uint8_t type = WVM_MSG_INVALIDATE_ACK;
 
-	if (r && r->id && r->id == msg->grant && wvm_request_early(core, r, msg))
+	if (r && wvm_request_early(core, r, msg))
 		return WVM_DROP_NONE;
 	if (boot > core->params.boot)
 		return WVM_DROP_STALE; /* nobody was granted anything in a boot to come */
@@ -383,7 +399,7 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 	 * The id alone ends the grant. Its version is not given up: that of a Modified
 	 * grant never was, and the home goes back to the one before.
 	 */
-	if (r && r->id && r->id == msg->grant)
+	if (r)
 		wvm_request_renew(core, r);
 	return WVM_DROP_NONE;
 }
@@ -394,6 +410,8 @@ enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t pag
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
 
+	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
+		wvm_unit_split(core, vm, page);
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
 	    d->version == msg->version) {
 		repeat(core, d, msg);

@@ -14,9 +14,9 @@ static uint32_t slot_of(const struct wvm_core *core, const struct wvm_txn *t)
 /* ---- grants ---------------------------------------------------------------------------- */
 
 /* One counter per unit, so that a page forgotten by one entry never goes back in time. */
-static uint64_t next_version(struct wvm_core *core, uint32_t vm, uint64_t page)
+uint64_t wvm_home_version(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	struct wvm_home_unit *u = &core->vms[vm].units[page >> (WVM_UNIT_SHIFT - WVM_PAGE_SHIFT)];
+	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
 	uint64_t floor = (uint64_t)core->params.epoch << 32;
 
 	if (u->version < floor)
@@ -24,8 +24,8 @@ static uint64_t next_version(struct wvm_core *core, uint32_t vm, uint64_t page)
 	return ++u->version;
 }
 
-static struct wvm_action *reply(struct wvm_core *core, uint32_t vm, uint64_t page,
-				const struct wvm_asked *q)
+struct wvm_action *wvm_home_reply(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  const struct wvm_asked *q)
 {
 	struct wvm_action *a = wvm_core_send(core, WVM_MSG_MEM_ACK, vm, page, q->member, q->vnode);
 
@@ -40,7 +40,7 @@ static void grant(struct wvm_core *core, uint32_t vm, uint64_t page, const struc
 		  uint64_t version)
 {
 	const struct wvm_home_page *e = wvm_home_of(core, vm, page);
-	struct wvm_action *a = reply(core, vm, page, q);
+	struct wvm_action *a = wvm_home_reply(core, vm, page, q);
 	bool holds = q->type == WVM_MSG_MEM_ACQUIRE && q->flags & WVM_MSG_HELD &&
 		     q->version == e->version;
 
@@ -62,7 +62,7 @@ static void grant_modified(struct wvm_core *core, uint32_t vm, uint64_t page,
 
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_MODIFIED;
-	e->granted = next_version(core, vm, page);
+	e->granted = wvm_home_version(core, vm, page);
 	wvm_holders_add(core, e, q->member, q->id);
 	grant(core, vm, page, q, e->granted);
 }
@@ -341,7 +341,8 @@ static void lose(struct wvm_core *core, struct wvm_home_page *e)
  * asks for nothing while it is Modified or its write-back is on the way. From
  * a later life of the owner it says nothing of the kind: the former one may
  * have stored, and only the owner knows whether its bytes were taken over. It is
- * asked, like any owner.
+ * asked, like any owner. So is one who was granted the whole unit: the request may
+ * have been on its way when that grant came.
  */
 static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t page,
 				  const struct wvm_asked *q, bool *done)
@@ -360,7 +361,8 @@ static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t p
 			grant(core, vm, page, q, e->granted);
 			return WVM_DROP_NONE;
 		}
-		if (wvm_request_boot(q->id) != wvm_request_boot(known))
+		if (wvm_request_boot(q->id) != wvm_request_boot(known) ||
+		    wvm_unit_owns(core, vm, page))
 			return begin(core, vm, page, q, WVM_TXN_FETCH);
 		wvm_holders_clear(core, e);
 		e->state = WVM_HOME_HOME;
@@ -382,13 +384,10 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 	WVM_ASSERT(!e->txn);
 	wvm_note_home(core, vm, page);
 	if (e->flags & WVM_HOME_LOST) {
-		reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
+		wvm_home_reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
 		return WVM_DROP_NONE;
 	}
-	if (!e->version) {
-		e->version = next_version(core, vm, page);
-		core->stats.pages_homed++;
-	}
+	wvm_unit_track(core, vm, page);
 	drop = check_record(core, vm, page, q, &done);
 	if (done)
 		return drop;
@@ -411,6 +410,8 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 			      .flags = msg->flags};
 
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
+	if (wvm_unit_grant(core, vm, page, &q))
+		return WVM_DROP_NONE;
 	if (!e->txn)
 		return start(core, vm, page, &q);
 	t = &core->txns[e->txn - 1];
@@ -465,6 +466,8 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	    !is_owner(core, e, member, msg))
 		return WVM_DROP_STALE;
 	wvm_note_home(core, vm, page);
+	if (msg->type == WVM_MSG_NOT_HELD && wvm_unit_owns(core, vm, page))
+		wvm_unit_refused(core, vm, page);
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_HOME;
 	if (msg->type == WVM_MSG_LOST)
@@ -478,6 +481,7 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 		    const struct wvm_msg *msg)
 {
+	wvm_unit_written(core, vm, page, member, msg);
 	return is_owner(core, wvm_home_of(core, vm, page), member, msg);
 }
 
@@ -523,6 +527,7 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 	struct wvm_txn *t = e->txn ? &core->txns[e->txn - 1] : NULL;
 
+	wvm_unit_written(core, vm, page, member, msg);
 	if (!is_owner(core, e, member, msg)) {
 		/*
 		 * An owner's record ends only with its write-back, or when the owner

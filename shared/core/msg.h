@@ -93,7 +93,9 @@ enum wvm_msg_flag {
 	WVM_MSG_HELD = 0x10,   /* MEM_READ, MEM_ACQUIRE: the sender holds `version`;
 				* MEM_ACK: that copy is the granted one, no payload */
 	WVM_MSG_ANSWER = 0x20, /* this PING, REPORT, … answers the one with this request id */
-	WVM_MSG_AUTH = 0x80,   /* a tag follows the payload (reserved: dropped so far) */
+	WVM_MSG_UNIT = 0x40, /* MEM_READ, MEM_ACQUIRE: the sender has nothing of the unit, and would
+			      * take all of it; MEM_ACK: all of it is granted, Modified */
+	WVM_MSG_AUTH = 0x80, /* a tag follows the payload (reserved: dropped so far) */
 };
 
 /* Two lanes: control and small messages always leave before bulk. */

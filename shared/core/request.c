@@ -40,6 +40,8 @@ static void transmit(struct wvm_core *core, struct wvm_request *r)
 	if (h->state == WVM_HELD_SHARED) {
 		a->msg.flags = WVM_MSG_HELD;
 		a->msg.version = h->version;
+	} else if (wvm_unit_asks(core, r)) {
+		a->msg.flags = WVM_MSG_UNIT;
 	}
 	r->sent_ns = core->now_ns;
 	if (due > deadline_of(core, r))
@@ -56,7 +58,7 @@ static void start_sending(struct wvm_core *core, struct wvm_request *r)
 }
 
 /* Sends r, or queues it until the peer's window has room. */
-static void submit(struct wvm_core *core, struct wvm_request *r)
+void wvm_request_submit(struct wvm_core *core, struct wvm_request *r)
 {
 	struct wvm_peer *peer = &core->peers[r->member];
 	uint32_t slot = slot_of(core, r);
@@ -125,7 +127,7 @@ static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t pa
 	uint32_t slot = core->free_request;
 	struct wvm_request *r;
 
-	if (!slot)
+	if (!slot || !wvm_unit_room(core, vm, page))
 		return NULL;
 	r = &core->requests[slot - 1];
 	core->free_request = r->next;
@@ -136,16 +138,18 @@ static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t pa
 				  .started_ns = core->now_ns};
 	r->member = wvm_core_home_of(core, vm, page, &r->home_vnode);
 	wvm_held_of(core, vm, page)->request = slot;
+	wvm_unit_begin(core, r);
 	return r;
 }
 
-static void finish(struct wvm_core *core, struct wvm_request *r)
+void wvm_request_finish(struct wvm_core *core, struct wvm_request *r)
 {
 	uint32_t slot = slot_of(core, r);
 	struct wvm_held_page *h = wvm_held_of(core, r->vm, r->page);
 
 	WVM_ASSERT(h->request == slot);
 	h->request = 0;
+	wvm_unit_forget(core, r);
 	wvm_core_timer_cancel(&core->timers, &r->timer);
 	r->waiters_read = r->waiters_write = 0;
 	leave_window(core, r);
@@ -167,7 +171,7 @@ static void fail(struct wvm_core *core, struct wvm_request *r, enum wvm_fail_rea
 	/* Not Modified, so every pin on it was one that waited for this request. */
 	if (r->pin)
 		wvm_held_of(core, r->vm, r->page)->pins = 0;
-	finish(core, r);
+	wvm_request_finish(core, r);
 }
 
 static void submit_or_block(struct wvm_core *core, struct wvm_request *r)
@@ -180,7 +184,16 @@ static void submit_or_block(struct wvm_core *core, struct wvm_request *r)
 		wvm_core_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
 		return;
 	}
-	submit(core, r);
+	if (wvm_unit_waits(core, r)) {
+		uint64_t due = core->now_ns + core->params.times.rto_initial_ns;
+
+		core->stats.unit_waits++;
+		r->state = WVM_REQUEST_UNIT;
+		wvm_core_timer_arm(&core->timers, &r->timer,
+				   due < deadline_of(core, r) ? due : deadline_of(core, r));
+		return;
+	}
+	wvm_request_submit(core, r);
 }
 
 void wvm_request_unblock(struct wvm_core *core, uint32_t slot)
@@ -188,7 +201,7 @@ void wvm_request_unblock(struct wvm_core *core, uint32_t slot)
 	struct wvm_request *r = &core->requests[slot - 1];
 
 	if (r->state == WVM_REQUEST_BLOCKED)
-		submit(core, r);
+		wvm_request_submit(core, r);
 }
 
 #define REFUSALS_MAX 4u /* that double the wait; rto_max_ns bounds it, too */
@@ -232,6 +245,10 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 		fail(core, r, WVM_FAIL_DEADLINE);
 		return;
 	}
+	if (r->state == WVM_REQUEST_UNIT) {
+		wvm_unit_give_up(core, r);
+		return;
+	}
 	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
 	if (r->tries < UINT16_MAX)
 		r->tries++;
@@ -269,6 +286,33 @@ bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool w
 	return true;
 }
 
+/*
+ * A page of a unit that was granted whole may be there without being in the RAM
+ * file. True: it is there, in a state that is enough.
+ */
+static bool fault_in_hole(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
+			  uint64_t waiters)
+{
+	const struct wvm_held_page *h;
+	struct wvm_action *a;
+
+	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page)) {
+		core->stats.faults_local++;
+		wvm_unit_fill(core, vm, page, waiters);
+		return true;
+	}
+	h = wvm_held_of(core, vm, page);
+	if (!h->hole || !(h->state == WVM_HELD_MODIFIED || (h->state == WVM_HELD_SHARED && !write)))
+		return false;
+	core->stats.faults_local++;
+	if (h->state == WVM_HELD_SHARED)
+		wvm_core_emit(core, WVM_ACT_PROTECT, vm, page);
+	a = wvm_core_emit(core, h->state == WVM_HELD_MODIFIED ? WVM_ACT_FILL : WVM_ACT_SETTLE, vm,
+			  page);
+	a->waiters = waiters;
+	return true;
+}
+
 bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page, bool write,
 		    unsigned int client)
 {
@@ -279,6 +323,8 @@ bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
 	(*(write ? &core->stats.faults_write : &core->stats.faults_read))++;
+	if (fault_in_hole(core, vm, page, write, bit))
+		return true;
 	if (h->state == WVM_HELD_MODIFIED || (h->state == WVM_HELD_SHARED && !write)) {
 		core->stats.faults_local++;
 		wvm_core_emit(core, h->state == WVM_HELD_MODIFIED ? WVM_ACT_LIFT : WVM_ACT_WAKE, vm,
@@ -299,6 +345,8 @@ enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_
 	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
+	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
+		wvm_unit_split(core, vm, page);
 	if (h->pins == UINT16_MAX)
 		return WVM_PIN_MANY;
 	if (h->state == WVM_HELD_MODIFIED) {
@@ -333,7 +381,7 @@ static void start_hold(struct wvm_core *core, struct wvm_held_page *h, const str
 	h->hold_until_ns = core->now_ns + (hold < t->hold_max_ns ? hold : t->hold_max_ns);
 }
 
-static void note_latency(struct wvm_core *core, const struct wvm_request *r)
+void wvm_request_latency(struct wvm_core *core, const struct wvm_request *r)
 {
 	uint64_t us = (core->now_ns - r->started_ns) / 1000;
 	unsigned int bucket = us ? 64 - (unsigned int)__builtin_clzll(us) : 0;
@@ -400,6 +448,14 @@ static bool acceptable(const struct wvm_held_page *h, const struct wvm_request *
 	return !(msg->flags & WVM_MSG_HELD) || h->state == WVM_HELD_SHARED;
 }
 
+/* What the home asked of the grant before it came; of a unit it may be another page. */
+static void obey_early(struct wvm_core *core, uint32_t vm, uint32_t member,
+		       const struct wvm_msg *msg, const struct wvm_msg *early)
+{
+	if (early->type && early->version == msg->version)
+		wvm_holder_demand(core, vm, early->gpa >> WVM_PAGE_SHIFT, member, early);
+}
+
 enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg, const uint8_t *data)
 {
@@ -417,7 +473,7 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 	}
 	if (!data && !(msg->flags & (WVM_MSG_ZERO | WVM_MSG_HELD)))
 		return WVM_DROP_SEGMENT;
-	if (!acceptable(h, r, msg)) {
+	if (msg->flags & WVM_MSG_UNIT ? !wvm_unit_asks(core, r) : !acceptable(h, r, msg)) {
 		core->stats.grants_dropped++;
 		wvm_request_renew(core, r);
 		return WVM_DROP_STALE;
@@ -428,6 +484,14 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		wvm_peer_answered(&core->peers[member]);
 	}
 	core->stats.grants_zero += !!(msg->flags & WVM_MSG_ZERO);
+	core->taken[member]++;
+	early = r->early;
+	r->early.type = 0;
+	if (msg->flags & WVM_MSG_UNIT) {
+		wvm_unit_take(core, r, msg);
+		obey_early(core, vm, member, msg, &early);
+		return WVM_DROP_NONE;
+	}
 	wvm_note_held(core, vm, page);
 	if (r->type == WVM_MSG_MEM_READ)
 		take_shared(core, h, r, data);
@@ -435,11 +499,9 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		take_modified(core, h, r, msg, data);
 	h->version = msg->version;
 	h->grant = r->id;
-	core->taken[member]++;
-	note_latency(core, r);
+	wvm_request_latency(core, r);
 	start_hold(core, h, r);
-	early = r->early;
-	r->early.type = 0;
+	wvm_unit_touched(core, vm, page);
 	if (r->type == WVM_MSG_MEM_READ && (r->waiters_write || r->pin)) {
 		/*
 		 * Writers that came while the read was under way: the upgrade has its own
@@ -449,11 +511,10 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		r->type = WVM_MSG_MEM_ACQUIRE;
 		r->id = 0;
 		r->started_ns = r->write_ns;
-		submit(core, r);
+		wvm_request_submit(core, r);
 	} else {
-		finish(core, r);
+		wvm_request_finish(core, r);
 	}
-	if (early.type && early.version == msg->version)
-		wvm_holder_demand(core, vm, page, member, &early);
+	obey_early(core, vm, member, msg, &early);
 	return WVM_DROP_NONE;
 }

@@ -51,6 +51,7 @@ static void setup(void)
 	vm = (struct wvm_core_vm){.id = 1, .pages = PAGES};
 	vm.home = map_file("home", PAGES * sizeof(*vm.home));
 	vm.units = map_file("units", PAGES / WVM_UNIT_PAGES * sizeof(*vm.units));
+	vm.held_units = map_file("held_units", PAGES / WVM_UNIT_PAGES * sizeof(*vm.held_units));
 	vm.held = map_file("held", PAGES * sizeof(*vm.held));
 	vm.store = map_file("store", (size_t)PAGES * PAGE);
 	ck_assert_int_eq(wvm_backing_open(&backing, &vm), 0);

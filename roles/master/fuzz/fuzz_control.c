@@ -94,6 +94,7 @@ static void open_node(void)
 	vm.home = calloc(PAGES, sizeof(*vm.home));
 	vm.held = calloc(PAGES, sizeof(*vm.held));
 	vm.units = calloc(PAGES / WVM_UNIT_PAGES, sizeof(*vm.units));
+	vm.held_units = calloc(PAGES / WVM_UNIT_PAGES, sizeof(*vm.held_units));
 	vm.home[1].state = WVM_HOME_MODIFIED;
 	vm.home[1].holders = 1;
 	vm.home[1].member[0] = 2;

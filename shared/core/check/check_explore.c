@@ -53,6 +53,16 @@ static const struct bounds runs[] = {
 	 BOUNDS(.nodes = 3, .programs = 1, .outstanding = 3, .accesses = 3, .under_way = 8,
 		.losses = 1, .duplicates = 1, .retries = 1),
 	 100000},
+	{"2 nodes, whole units, any order",
+	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .under_way = 3, .units = true), 20000},
+	{"2 nodes, whole units, loss, copy, early retry, deadline",
+	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .under_way = 1, .losses = 1,
+		.duplicates = 1, .retries = 1, .deadlines = 1, .units = true),
+	 400000},
+	{"3 nodes, whole units, 3 accesses, loss, copy, early retry",
+	 BOUNDS(.nodes = 3, .programs = 1, .outstanding = 3, .accesses = 3, .under_way = 8,
+		.losses = 1, .duplicates = 1, .retries = 1, .units = true),
+	 100000},
 };
 #define RUNS (int)(sizeof(runs) / sizeof(*runs))
 
@@ -97,6 +107,7 @@ START_TEST(renamed_states_behave_like_the_cores_own)
 	c.outstanding = c.nodes * c.programs;
 	c.deadlines = 1;
 	c.under_way = 6;
+	c.units = _i % 3 == 0;
 	made = explore_compare(&c, seed, steps, &r);
 	if (made != steps)
 		ck_abort_msg("seed %llu step %llu: %s", (unsigned long long)seed,

@@ -106,6 +106,8 @@ static void look(const struct rig *r, struct files *f)
 {
 	static struct wvm_core next;
 	static struct wvm_durable durable;
+	static struct wvm_home_unit units[RIG_PAGES / WVM_UNIT_PAGES];
+	static struct wvm_held_unit held_units[RIG_PAGES / WVM_UNIT_PAGES];
 
 	memcpy(f->home, r->home, sizeof(f->home));
 	memcpy(f->held, r->held, sizeof(f->held));
@@ -118,6 +120,11 @@ static void look(const struct rig *r, struct files *f)
 	next.blocks = f->blocks;
 	next.vm_count = 1;
 	next.vms[0] = (struct wvm_core_vm){.pages = PAGES, .home = f->home, .held = f->held};
+	/* Units are not looked at here: what is rolled back of them goes to copies. */
+	memcpy(units, r->units, sizeof(units));
+	memcpy(held_units, r->held_units, sizeof(held_units));
+	next.vms[0].units = units;
+	next.vms[0].held_units = held_units;
 	wvm_undo_roll_back(&next);
 	mask(f);
 }

@@ -63,6 +63,7 @@ struct node {
 	struct wvm_home_page home;
 	struct wvm_home_unit unit;
 	struct wvm_held_page held;
+	struct wvm_held_unit held_unit;
 	uint8_t store[WVM_PAGE_BYTES], ram[WVM_PAGE_BYTES];
 	bool present, stores[CLIENTS];
 };
@@ -320,7 +321,8 @@ static void make_node(struct net *n, uint32_t index)
 				 .home = &node->home,
 				 .units = &node->unit,
 				 .store = node->store,
-				 .held = &node->held};
+				 .held = &node->held,
+				 .held_units = &node->held_unit};
 	struct wvm_core_params p = {.members = &n->members,
 				    .slices = &n->slices,
 				    .self = index,

@@ -76,6 +76,7 @@ struct rig_step {
 	uint32_t member;
 	uint32_t slot;
 	uint32_t holders;
+	uint32_t count;
 	uint64_t page;
 	uint64_t request, version, grant;
 	uint64_t waiters;
@@ -99,6 +100,7 @@ struct rig {
 	struct wvm_home_page *home;
 	struct wvm_home_unit units[RIG_PAGES / WVM_UNIT_PAGES];
 	struct wvm_held_page *held;
+	struct wvm_held_unit held_units[RIG_PAGES / WVM_UNIT_PAGES];
 	uint8_t *store, *outbox;
 	uint64_t now_ns;
 	const char *name; /* of the case, and its step */
@@ -165,6 +167,7 @@ static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_
 	r->core = wvm_core_init(r->memory, &r->params);
 	vm.home = r->home = rig_memory(sizeof(*vm.home) * RIG_PAGES);
 	vm.units = r->units;
+	vm.held_units = r->held_units;
 	vm.store = r->store = rig_memory((size_t)RIG_PAGES * WVM_PAGE_BYTES);
 	vm.held = r->held = rig_memory(sizeof(*vm.held) * RIG_PAGES);
 	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
@@ -262,8 +265,8 @@ static inline void rig_check_msg(struct rig *r, const struct rig_step *s,
 
 static inline void rig_out(struct rig *r, const struct rig_step *s)
 {
-	static const char *const names[] = {"SEND", "INSTALL", "LIFT", "WAKE",  "PROTECT",
-					    "SAVE", "PUNCH",   "FAIL", "PINNED"};
+	static const char *const names[] = {"SEND",  "INSTALL", "LIFT",   "WAKE", "PROTECT", "SAVE",
+					    "PUNCH", "FAIL",    "PINNED", "FILL", "SETTLE"};
 	const struct wvm_action *a = wvm_core_action(r->core);
 
 	rig_assert(r, a, "no action, where %s was due", names[s->kind]);
@@ -273,6 +276,8 @@ static inline void rig_out(struct rig *r, const struct rig_step *s)
 	rig_assert(r, a->slot == s->slot, "slot is %u", a->slot);
 	if (a->kind == WVM_ACT_SEND)
 		rig_check_msg(r, s, a);
+	if (a->kind == WVM_ACT_FILL)
+		rig_assert(r, a->count == s->count, "%u pages are filled", a->count);
 	if (a->kind == WVM_ACT_FAIL)
 		rig_assert(r, a->reason == s->state, "reason is %u", a->reason);
 	rig_assert(r, a->writable == s->writable, "writable is %u", a->writable);
@@ -338,6 +343,8 @@ static inline void rig_kill(struct rig *r)
 	for (uint64_t page = 0; page < RIG_PAGES; page++)
 		wvm_core_adopt_home(r->core, 0, page);
 	wvm_core_adopt_home_end(r->core);
+	for (uint64_t unit = 0; unit < RIG_PAGES / WVM_UNIT_PAGES; unit++)
+		wvm_core_adopt_unit(r->core, 0, unit);
 	wvm_core_serve(r->core, true);
 }
 

@@ -3,6 +3,21 @@
  */
 #include "shared/core/explore/world.h"
 
+struct wvm_held_page ex_held(const struct ex_node *node)
+{
+	struct ex_node n = *node;
+
+	return wvm_core_held(&(struct wvm_core_vm){.held = &n.held, .held_units = &n.unit}, 0);
+}
+
+struct wvm_home_page ex_home(const struct ex_world *w)
+{
+	struct wvm_home_page home = w->home;
+	struct wvm_home_unit unit = w->unit;
+
+	return wvm_core_homed(&(struct wvm_core_vm){.home = &home, .units = &unit}, 0);
+}
+
 /* The one waiting thread of each program is among those that its node's request will wake. */
 static void check_threads(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 {
@@ -27,29 +42,33 @@ static void check_value(struct ex_rig *rig, const struct ex_world *w, uint32_t n
 {
 	const struct ex_node *node = &w->node[n];
 
-	if (node->present && node->ram != w->truth)
+	const struct wvm_held_page h = ex_held(node);
+	bool hole = !node->present && h.hole && h.state != WVM_HELD_INVALID;
+
+	if ((node->present || hole) && (hole ? EX_ZERO : node->ram) != w->truth)
 		ex_failed(rig, "node %u: a load returns a value that was overwritten, held %d", n,
-			  node->held.state);
+			  h.state);
 }
 
 static void check_memory(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 {
 	const struct ex_node *node = &w->node[n];
 
-	if (node->present != (node->held.state != WVM_HELD_INVALID))
-		ex_failed(rig, "node %u: page in RAM %d, held %d", n, node->present,
-			  node->held.state);
+	const struct wvm_held_page h = ex_held(node);
+	bool held = h.state != WVM_HELD_INVALID;
+
+	if (node->present != held && !(held && h.hole))
+		ex_failed(rig, "node %u: page in RAM %d, held %d", n, node->present, h.state);
 	for (uint32_t c = 0; c < rig->config.programs; c++)
-		if (node->stores[c] && node->held.state != WVM_HELD_MODIFIED)
-			ex_failed(rig, "node %u: program %u can store, held %d", n, c,
-				  node->held.state);
+		if (node->stores[c] && h.state != WVM_HELD_MODIFIED)
+			ex_failed(rig, "node %u: program %u can store, held %d", n, c, h.state);
 }
 
 /* The records may name too many holders, never too few. */
 static void check_record(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 {
-	const struct wvm_held_page *h = &w->node[n].held;
-	const struct wvm_home_page *e = &w->home;
+	const struct wvm_held_page held = ex_held(&w->node[n]), *h = &held;
+	const struct wvm_home_page home = ex_home(w), *e = &home;
 	bool modified = e->state == WVM_HOME_MODIFIED, recorded = false;
 
 	if (h->state == WVM_HELD_INVALID)
@@ -67,7 +86,7 @@ static void check_record(struct ex_rig *rig, const struct ex_world *w, uint32_t 
 /* The last written bytes are in the store, with the owner, or on their way from it. */
 static void check_home(struct ex_rig *rig, const struct ex_world *w, uint32_t modified)
 {
-	const struct wvm_home_page *e = &w->home;
+	const struct wvm_home_page home = ex_home(w), *e = &home;
 	uint8_t stored = e->flags & WVM_HOME_WRITTEN ? w->store : EX_ZERO;
 	bool kept = stored == w->truth || modified;
 
@@ -104,7 +123,7 @@ bool ex_check(struct ex_rig *rig, const struct ex_world *w)
 	if (rig->config.bytes_only)
 		return !rig->failure[0];
 	for (uint32_t i = 0; i < rig->config.nodes; i++) {
-		modified += w->node[i].held.state == WVM_HELD_MODIFIED;
+		modified += ex_held(&w->node[i]).state == WVM_HELD_MODIFIED;
 		present += w->node[i].present;
 	}
 	if (modified > 1 || (modified && present > 1))

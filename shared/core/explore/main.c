@@ -55,6 +55,7 @@ static const struct argp_option options[] = {
 	{"duplicates", 'd', "N", 0, "messages delivered twice, in all", 0},
 	{"retries", 'r', "N", 0, "retries while messages are under way, in all", 0},
 	{"deadlines", 't', "N", 0, "deadlines that strike, in all", 0},
+	{"units", 'w', NULL, 0, "nodes ask for the whole unit of the page", 0},
 	{"states", OPT_STATES, "N", 0, "end after that many states", 0},
 	{"memory", OPT_MEMORY, "MB", 0, "end at that much memory for states", 0},
 	{0},
@@ -82,6 +83,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'd': a->c.duplicates = (uint32_t)value; break;
 	case 'r': a->c.retries = (uint32_t)value; break;
 	case 't': a->c.deadlines = (uint32_t)value; break;
+	case 'w': a->c.units = a->one = true; break;
 	case OPT_STATES: a->c.states_max = value; break;
 	case OPT_MEMORY: a->c.memory_max = value << 20; break;
 	case ARGP_KEY_ARG: argp_error(state, "no argument is expected"); break;
@@ -100,8 +102,9 @@ static bool run(const struct explore_config *c)
 	       c->outstanding);
 	if (c->accesses)
 		printf(" (%u in all)", c->accesses);
-	printf(", begun below %u messages; %u lost, %u doubled, %u early retries, %u deadlines\n",
-	       c->under_way, c->losses, c->duplicates, c->retries, c->deadlines);
+	printf(", begun below %u messages; %u lost, %u doubled, %u early retries, %u deadlines%s\n",
+	       c->under_way, c->losses, c->duplicates, c->retries, c->deadlines,
+	       c->units ? "; whole units" : "");
 	fflush(stdout);
 	err = explore(c, &r);
 	if (err) {

@@ -220,6 +220,17 @@ static void programs(struct walk *k, struct ex_node *node, uint32_t original)
 	}
 }
 
+/* The bits of pages that were filled only count; one page is its unit's first. */
+static void unit(struct walk *k, struct wvm_held_unit *u, uint32_t original)
+{
+	ITEM(k, u->touched, 1);
+	ITEM(k, u->mine[0], 1);
+	if (!u->mine[0])
+		return;
+	version_item(k, &u->version);
+	id_item(k, original, &u->grant);
+}
+
 static void request(struct walk *k, struct wvm_request *r, uint32_t owner)
 {
 	bool early = r->early.type;
@@ -229,6 +240,7 @@ static void request(struct walk *k, struct wvm_request *r, uint32_t owner)
 	ITEM(k, r->state, 2);
 	ITEM(k, r->type, 3);
 	ITEM(k, r->pin, 1);
+	ITEM(k, r->listed, 1);
 	ITEM(k, early, 1);
 	if (early) {
 		ITEM(k, r->early.type, 5);
@@ -259,6 +271,8 @@ static void node(struct walk *k, struct ex_node *n, uint32_t original)
 		version_item(k, &h->version);
 		id_item(k, original, &h->grant);
 	}
+	ITEM(k, h->hole, 1);
+	unit(k, &n->unit, original);
 	ITEM(k, n->present, 1);
 	if (n->present)
 		ITEM(k, n->ram, 2);
@@ -275,14 +289,29 @@ static void node(struct walk *k, struct ex_node *n, uint32_t original)
 
 /* ---- the home -------------------------------------------------------------------------- */
 
+/* Those that occur here: ZERO to HELD, and UNIT. */
+static uint32_t flags_packed(uint8_t flags)
+{
+	return (flags & 0x1fu) | (flags & WVM_MSG_UNIT ? 0x20u : 0);
+}
+
+static uint8_t flags_unpacked(uint32_t packed)
+{
+	return (uint8_t)((packed & 0x1f) | (packed & 0x20 ? WVM_MSG_UNIT : 0));
+}
+
 static void asked(struct walk *k, struct wvm_asked *q)
 {
+	uint32_t flags;
+
 	/* The order matters to reading: whose id it is must be known. */
 	member_item(k, &q->member);
 	id_item(k, q->member, &q->id);
 	version_item(k, &q->version);
 	ITEM(k, q->type, 3);
-	ITEM(k, q->flags, 5);
+	flags = flags_packed(q->flags);
+	ITEM(k, flags, 6);
+	q->flags = flags_unpacked(flags);
 }
 
 /* Records in order of their packed member. */
@@ -313,6 +342,11 @@ static void home(struct walk *k, struct ex_world *w)
 	version_item(k, &e->version);
 	version_item(k, &e->granted);
 	version_item(k, &w->unit.version);
+	version_item(k, &w->unit.granted);
+	if (w->unit.granted) {
+		member_item(k, &w->unit.owner);
+		id_item(k, w->unit.owner, &w->unit.grant);
+	}
 	ITEM(k, e->holders, 2);
 	records(k, e);
 	ITEM(k, w->truth, 1);
@@ -346,7 +380,7 @@ static uint64_t *id_of(struct wvm_msg *m, uint32_t *owner)
 	}
 }
 
-#define MESSAGE_BITS 28
+#define MESSAGE_BITS 29
 
 static uint32_t message_key(struct walk *k, struct ex_msg *m)
 {
@@ -354,7 +388,7 @@ static uint32_t message_key(struct walk *k, struct ex_msg *m)
 	uint32_t owner;
 	uint64_t *id = id_of(&m->msg, &owner);
 
-	key = key << 5 | (m->msg.flags & 0x1f);
+	key = key << 6 | flags_packed(m->msg.flags);
 	key = key << 2 | k->to[m->msg.src];
 	key = key << 2 | k->to[m->msg.dst];
 	key = key << 2 | m->value;
@@ -363,7 +397,7 @@ static uint32_t message_key(struct walk *k, struct ex_msg *m)
 	key = key << RANK_BITS | version_rank(k, m->msg.version);
 	return (uint32_t)key;
 }
-_Static_assert(5 + 5 + 2 + 2 + 2 + 1 + 2 * RANK_BITS <= MESSAGE_BITS, "a key holds a message");
+_Static_assert(5 + 6 + 2 + 2 + 2 + 1 + 2 * RANK_BITS <= MESSAGE_BITS, "a key holds a message");
 
 static void message_named(struct walk *k, const struct ex_rig *rig, struct ex_msg *m, uint32_t key)
 {
@@ -377,8 +411,8 @@ static void message_named(struct walk *k, const struct ex_rig *rig, struct ex_ms
 	m->value = key >> (2 * RANK_BITS + 1) & 3;
 	m->msg.dst = key >> (2 * RANK_BITS + 3) & 3;
 	m->msg.src = key >> (2 * RANK_BITS + 5) & 3;
-	m->msg.flags = key >> (2 * RANK_BITS + 7) & 0x1f;
-	m->msg.type = (uint8_t)(key >> (2 * RANK_BITS + 12));
+	m->msg.flags = flags_unpacked(key >> (2 * RANK_BITS + 7) & 0x3f);
+	m->msg.type = (uint8_t)(key >> (2 * RANK_BITS + 13));
 	m->msg.request = wvm_request_id(1, 0, 0);
 	id = id_of(&m->msg, &owner);
 	*id = id_named(k, owner, key >> RANK_BITS & ranks);
@@ -521,6 +555,7 @@ void ex_unpack(const struct ex_rig *rig, struct ex_world *w, const uint8_t *byte
 		n->demand.home_vnode = rig->slices.home_vnode[wvm_slice_of(rig->vm_id, 0)];
 		n->demand.txn = wvm_request_id(1, 0, 0);
 		fill_request(rig, &n->request);
+		n->unit.first = n->unit.requests = n->held.request && n->request.listed;
 	}
 	w->txn.id = wvm_request_id(1, 0, 0);
 	w->txn.asked.vnode = w->txn.asked.member;

@@ -58,6 +58,7 @@ static int make_core(struct ex_rig *rig, uint32_t node)
 			   .holder_blocks = 1,
 			   .peer_shards = 1},
 		.outbox = rig->outbox,
+		.units = rig->config.units,
 	};
 	struct wvm_core_vm vm = {.id = rig->vm_id, .pages = 1, .store = rig->store};
 
@@ -134,7 +135,7 @@ static void put_both(const struct ex_world *w, struct ex_event *list, uint32_t *
 
 	put(list, n, kind, node, index);
 	if ((demand || node == EX_HOME) &&
-	    (at->held.state != WVM_HELD_INVALID || (at->held.request && at->request.early.type)))
+	    (ex_held(at).state != WVM_HELD_INVALID || (at->held.request && at->request.early.type)))
 		put(list, n, kind, node, index)->late = true;
 }
 
@@ -322,6 +323,7 @@ static void set_times(struct ex_rig *rig, struct ex_world *w, const struct ex_ev
 	}
 	node->held.hold_until_ns = e->late ? NOW : NOW + 1;
 	node->held.lost_ns = 0;
+	node->unit.hold_until_ns = node->held.hold_until_ns;
 	core->requests[0].early_until_ns = e->late ? NOW : NOW + 1;
 	core->requests[0].started_ns = core->txns[0].started_ns = NOW;
 	if (e->kind == EX_DEADLINE && e->index == WVM_TIMER_REQUEST)
@@ -329,6 +331,7 @@ static void set_times(struct ex_rig *rig, struct ex_world *w, const struct ex_ev
 	if (e->kind == EX_DEADLINE && e->index == WVM_TIMER_TXN)
 		core->txns[0].started_ns = NOW - core->params.times.deadline_ns;
 	core->vms[0].held = &node->held;
+	core->vms[0].held_units = &node->unit;
 	core->vms[0].home = e->node == EX_HOME ? &w->home : &rig->no_home;
 	core->vms[0].units = e->node == EX_HOME ? &w->unit : &rig->no_unit;
 	if (e->node == EX_HOME)
@@ -360,6 +363,17 @@ static void post(struct ex_rig *rig, struct ex_world *w, const struct ex_msg *m)
 	w->msg[w->messages++] = *m;
 }
 
+/* Nothing in the RAM file is zeros, where the core says that it may be so. */
+static uint8_t in_ram(struct ex_rig *rig, uint32_t n, const struct ex_node *node,
+		      const struct wvm_action *a)
+{
+	if (node->present)
+		return node->ram;
+	if (!a->hole)
+		ex_failed(rig, "node %u: an absent page read", n);
+	return EX_ZERO;
+}
+
 static void send(struct ex_rig *rig, struct ex_world *w, uint32_t n, const struct wvm_action *a)
 {
 	const struct ex_node *node = &w->node[n];
@@ -369,7 +383,7 @@ static void send(struct ex_rig *rig, struct ex_world *w, uint32_t n, const struc
 	if (a->source == WVM_DATA_STORE)
 		m.value = rig->store[0];
 	else if (a->source == WVM_DATA_RAM)
-		m.value = node->ram;
+		m.value = in_ram(rig, n, node, a);
 	else if (a->source == WVM_DATA_OUTBOX)
 		m.value = node->outbox;
 	if (m.paged && m.value == EX_ZERO) {
@@ -408,22 +422,31 @@ static void carry_out(struct ex_rig *rig, struct ex_world *w, uint32_t n,
 	case WVM_ACT_SEND: send(rig, w, n, a); return;
 	case WVM_ACT_INSTALL: install(rig, w, n, a); return;
 	case WVM_ACT_LIFT:
-		if (!node->present)
+		if (!node->present && !node->held.hole)
 			ex_failed(rig, "node %u: protection lifted from an absent page", n);
 		lift(node, a->waiters);
 		wake(node, a->waiters);
 		return;
 	case WVM_ACT_WAKE: wake(node, a->waiters); return;
 	case WVM_ACT_PROTECT: memset(node->stores, 0, sizeof(node->stores)); return;
-	case WVM_ACT_SAVE: node->outbox = node->ram; return;
+	case WVM_ACT_SAVE: node->outbox = in_ram(rig, n, node, a); return;
 	case WVM_ACT_PUNCH:
-		if (!node->present)
+		if (!node->present && !node->held.hole)
 			ex_failed(rig, "node %u: an absent page removed", n);
 		node->present = false;
 		return;
 	case WVM_ACT_FAIL:
 		if (!deadline)
 			ex_failed(rig, "node %u: an access failed, reason %u", n, a->reason);
+		wake(node, a->waiters);
+		return;
+	case WVM_ACT_FILL:
+	case WVM_ACT_SETTLE:
+		if (!node->present)
+			node->ram = EX_ZERO;
+		node->present = true;
+		if (a->kind == WVM_ACT_FILL)
+			lift(node, a->waiters);
 		wake(node, a->waiters);
 		return;
 	case WVM_ACT_PINNED: ex_failed(rig, "node %u: pinned, and nobody asked", n); return;

@@ -38,6 +38,7 @@ struct ex_msg {
 
 struct ex_node {
 	struct wvm_held_page held;
+	struct wvm_held_unit unit;
 	struct wvm_request request; /* with held.request; else unused */
 	struct wvm_demand demand;   /* with held.demand */
 	uint64_t counter;           /* of the last request id */
@@ -120,6 +121,10 @@ static inline bool ex_progress(const struct ex_event *e)
 bool ex_check(struct ex_rig *rig, const struct ex_world *w);
 /* Nothing waits, nothing is under way, no timer is armed. */
 bool ex_complete(const struct ex_rig *rig, const struct ex_world *w);
+
+/* What a node and the home say of the page, the units' entries looked through. */
+struct wvm_held_page ex_held(const struct ex_node *node);
+struct wvm_home_page ex_home(const struct ex_world *w);
 
 /* pack.c */
 uint32_t ex_pack(const struct ex_rig *rig, const struct ex_world *w, uint8_t *bytes,

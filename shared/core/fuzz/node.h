@@ -27,6 +27,7 @@ struct node {
 	uint8_t *outbox;
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
+	struct wvm_held_unit *held_units;
 	struct wvm_held_page *held;
 	uint8_t *store;
 	struct wvm_core_params params;
@@ -95,7 +96,8 @@ static void clear_arrays(struct node *n)
 		n->held = calloc(VM_PAGES, sizeof(*n->held));
 		n->units = calloc(UNITS, sizeof(*n->units));
 		n->store = calloc(VM_PAGES, WVM_PAGE_BYTES);
-		FUZZ_CHECK(n->home && n->held && n->units && n->store, "memory");
+		n->held_units = calloc(UNITS, sizeof(*n->held_units));
+		FUZZ_CHECK(n->home && n->held && n->units && n->held_units && n->store, "memory");
 	}
 	for (uint32_t i = 0; i < PAGES; i++) {
 		memset(&n->home[core_page(i)], 0, sizeof(*n->home));
@@ -103,6 +105,7 @@ static void clear_arrays(struct node *n)
 		memset(n->store + core_page(i) * WVM_PAGE_BYTES, 0xdb, WVM_PAGE_BYTES);
 	}
 	memset(n->units, 0, UNITS * sizeof(*n->units));
+	memset(n->held_units, 0, UNITS * sizeof(*n->held_units));
 }
 
 static void node_open(struct node *n, uint32_t self, const struct wvm_core_limits *limits,
@@ -110,6 +113,7 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 {
 	struct wvm_home_page *home = n->home;
 	struct wvm_home_unit *units = n->units;
+	struct wvm_held_unit *held_units = n->held_units;
 	struct wvm_held_page *held = n->held;
 	uint8_t *store = n->store;
 	struct wvm_core_vm vm = {.id = VM_ID, .pages = VM_PAGES};
@@ -118,6 +122,7 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 	memset(n, 0, sizeof(*n));
 	n->home = home;
 	n->units = units;
+	n->held_units = held_units;
 	n->held = held;
 	n->store = store;
 	clear_arrays(n);
@@ -129,7 +134,8 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 					     .epoch = EPOCH,
 					     .boot = 2,
 					     .seed = seed,
-					     .limits = *limits};
+					     .limits = *limits,
+					     .units = seed & 1};
 	wvm_core_default_times(&n->params.times);
 	n->params.outbox = n->outbox = node_memory((size_t)limits->demands * WVM_PAGE_BYTES);
 	FUZZ_CHECK(limits->demands <= sizeof(n->saved), "demands");
@@ -140,6 +146,7 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 	n->core = wvm_core_init(n->memory, &n->params);
 	vm.home = n->home;
 	vm.units = n->units;
+	vm.held_units = n->held_units;
 	vm.held = n->held;
 	vm.store = n->store;
 	FUZZ_CHECK(wvm_core_add_vm(n->core, &vm) == 0, "the VM");
@@ -166,6 +173,14 @@ static void check_msg(const struct node *n, const struct wvm_action *a)
 	FUZZ_CHECK(!m->payload_len && !m->seg_total && !m->seg_offset, "payload");
 }
 
+static const uint8_t no_bytes[WVM_PAGE_BYTES];
+
+/* Of a unit that was granted whole: it need not be in the RAM file. */
+static bool may_be_hole(const struct node *n, uint64_t page)
+{
+	return n->held[page].hole;
+}
+
 static const uint8_t *payload_of(const struct node *n, const struct wvm_action *a, uint32_t i)
 {
 	switch ((enum wvm_data_source)a->source) {
@@ -176,8 +191,9 @@ static const uint8_t *payload_of(const struct node *n, const struct wvm_action *
 			   "stored copy of page %u", i);
 		return n->store + a->page * WVM_PAGE_BYTES;
 	case WVM_DATA_RAM:
-		FUZZ_CHECK(n->present[i] && !n->stores[i], "page %u leaves the RAM file", i);
-		return n->ram[i];
+		FUZZ_CHECK((n->present[i] || a->hole) && !n->stores[i],
+			   "page %u leaves the RAM file", i);
+		return n->present[i] ? n->ram[i] : no_bytes;
 	case WVM_DATA_OUTBOX:
 		FUZZ_CHECK(a->slot < n->params.limits.demands && n->saved[a->slot], "outbox %u",
 			   a->slot);
@@ -245,6 +261,17 @@ static void act_install(struct node *n, const struct wvm_action *a, uint32_t i)
 		memset(n->ram[i], 0, WVM_PAGE_BYTES);
 }
 
+static void fill(struct node *n, uint32_t i, bool stores)
+{
+	FUZZ_CHECK(!stores || wvm_core_held(wvm_core_vm_at(n->core, 0), core_page(i)).state ==
+				      WVM_HELD_MODIFIED,
+		   "page %u is filled", i);
+	if (!n->present[i])
+		memset(n->ram[i], 0, WVM_PAGE_BYTES);
+	n->present[i] = true;
+	n->stores[i] = stores;
+}
+
 static void act(struct node *n, const struct wvm_action *a)
 {
 	uint32_t i = model_page(a->page);
@@ -254,8 +281,9 @@ static void act(struct node *n, const struct wvm_action *a)
 	case WVM_ACT_SEND: act_send(n, a); return;
 	case WVM_ACT_INSTALL: act_install(n, a, i); return;
 	case WVM_ACT_LIFT:
-		FUZZ_CHECK(n->present[i] && n->held[a->page].state == WVM_HELD_MODIFIED, "page %u",
-			   i);
+		FUZZ_CHECK((n->present[i] || may_be_hole(n, a->page)) &&
+				   n->held[a->page].state == WVM_HELD_MODIFIED,
+			   "page %u", i);
 		release(n, i, a->waiters, true);
 		n->stores[i] = true;
 		return;
@@ -264,17 +292,20 @@ static void act(struct node *n, const struct wvm_action *a)
 		release(n, i, a->waiters, false);
 		return;
 	case WVM_ACT_PROTECT:
-		FUZZ_CHECK(n->present[i], "page %u", i);
+		FUZZ_CHECK(n->present[i] || may_be_hole(n, a->page), "page %u", i);
 		n->stores[i] = false;
 		return;
 	case WVM_ACT_SAVE:
-		FUZZ_CHECK(n->present[i] && !n->stores[i] && a->slot < n->params.limits.demands,
+		FUZZ_CHECK((n->present[i] || a->hole) && !n->stores[i] &&
+				   a->slot < n->params.limits.demands,
 			   "page %u, outbox %u", i, a->slot);
-		memcpy(n->outbox + (size_t)a->slot * WVM_PAGE_BYTES, n->ram[i], WVM_PAGE_BYTES);
+		memcpy(n->outbox + (size_t)a->slot * WVM_PAGE_BYTES,
+		       n->present[i] ? n->ram[i] : no_bytes, WVM_PAGE_BYTES);
 		n->saved[a->slot] = true;
 		return;
 	case WVM_ACT_PUNCH:
-		FUZZ_CHECK(n->present[i] && !n->stores[i], "page %u", i);
+		FUZZ_CHECK((n->present[i] || may_be_hole(n, a->page)) && !n->stores[i], "page %u",
+			   i);
 		n->present[i] = false;
 		return;
 	case WVM_ACT_FAIL:
@@ -282,6 +313,18 @@ static void act(struct node *n, const struct wvm_action *a)
 		release(n, i, a->waiters, true);
 		n->asked[i] = 0;
 		n->failed[i]++;
+		return;
+	case WVM_ACT_FILL:
+		for (uint64_t at = a->page; at < a->page + a->count; at++)
+			if (at % WVM_UNIT_PAGES < 2)
+				fill(n, model_page(at), true);
+		release(n, i, a->waiters, true);
+		return;
+	case WVM_ACT_SETTLE:
+		FUZZ_CHECK(!n->stores[i] && n->held[a->page].state == WVM_HELD_SHARED, "page %u",
+			   i);
+		fill(n, i, false);
+		release(n, i, a->waiters, false);
 		return;
 	case WVM_ACT_PINNED:
 		n->pinned[i] += n->asked[i];
@@ -295,9 +338,12 @@ static void act(struct node *n, const struct wvm_action *a)
 
 static void check_held(const struct node *n, uint32_t i, uint32_t *requests, uint32_t *demands)
 {
-	const struct wvm_held_page *h = &n->held[core_page(i)];
+	const struct wvm_held_page held = wvm_core_held(wvm_core_vm_at(n->core, 0), core_page(i));
+	const struct wvm_held_page *h = &held;
 
-	FUZZ_CHECK(h->state <= WVM_HELD_MODIFIED && n->present[i] == (h->state != WVM_HELD_INVALID),
+	FUZZ_CHECK(h->state <= WVM_HELD_MODIFIED &&
+			   (n->present[i] == (h->state != WVM_HELD_INVALID) ||
+			    (h->hole && h->state != WVM_HELD_INVALID)),
 		   "page %u: state %u, present %d", i, h->state, n->present[i]);
 	FUZZ_CHECK(!n->present[i] || !n->stores[i] || h->state == WVM_HELD_MODIFIED,
 		   "page %u takes stores in state %u", i, h->state);
@@ -382,6 +428,10 @@ static void node_check(const struct node *n)
 		shared += n->held[core_page(i)].state == WVM_HELD_SHARED;
 		modified += n->held[core_page(i)].state == WVM_HELD_MODIFIED;
 	}
+	for (uint32_t i = 0; i < UNITS * WVM_UNIT_WORDS; i++)
+		modified += (uint64_t)__builtin_popcountll(
+			n->held_units[i / WVM_UNIT_WORDS].mine[i % WVM_UNIT_WORDS] &
+			n->held_units[i / WVM_UNIT_WORDS].filled[i % WVM_UNIT_WORDS]);
 	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified, "figures");
 	check_pools(n, requests, demands, txns, queued);
 }

@@ -63,6 +63,7 @@ struct sim_config {
 	uint64_t trouble_gap_ns, trouble_ns; /* mean time between two, and of one */
 	uint64_t program_gap_ns;             /* mean time that a program stays */
 	uint64_t program_away_ns;            /* and until it is there again */
+	bool units;                          /* nodes ask for whole units */
 	uint32_t full_ppm;                   /* installs that fail: the RAM file has no room */
 	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */

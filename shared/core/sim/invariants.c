@@ -38,10 +38,21 @@ static bool is_truth(const struct sim *s, uint64_t page, const uint8_t *bytes)
 	return true;
 }
 
+/* What a node says of a page, as holder and as home. */
+static struct wvm_held_page sim_held(const struct sim_node *n, uint64_t page)
+{
+	return wvm_core_held(&n->core->vms[0], sim_core_page(page));
+}
+
+static struct wvm_home_page sim_home(const struct sim_node *n, uint64_t page)
+{
+	return wvm_core_homed(&n->core->vms[0], sim_core_page(page));
+}
+
 /* A page of zeros is stored as a flag; its bytes are older ones. */
 static bool stored_is_truth(const struct sim *s, struct sim_node *home, uint64_t page)
 {
-	const struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	const struct wvm_home_page v = sim_home(home, page), *e = &v;
 	static const uint8_t zeros[WVM_PAGE_BYTES];
 
 	return is_truth(s, page,
@@ -68,8 +79,8 @@ static const struct wvm_demand *demand_of(const struct sim_node *n, const struct
 static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
-	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
-	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	const struct wvm_held_page held = sim_held(n, page), *h = &held;
+	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	const struct wvm_demand *d = demand_of(n, h);
 	uint64_t grant = recorded(home, e, node);
 
@@ -92,17 +103,20 @@ static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
-	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
-	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	const struct wvm_held_page held = sim_held(n, page), *h = &held;
+	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
-	if (!in_between(n) && n->present[page] != (h->state != WVM_HELD_INVALID))
+	bool hole = h->hole && h->state != WVM_HELD_INVALID && !n->present[page];
+	static const uint8_t zeros[WVM_PAGE_BYTES];
+
+	if (!in_between(n) && !hole && n->present[page] != (h->state != WVM_HELD_INVALID))
 		sim_failed(s, "node %u: page %llu in RAM %d, held %d", node, ll(page),
 			   n->present[page], h->state);
 	if (h->state == WVM_HELD_INVALID)
 		return;
 	if (!in_between(n) && h->state != WVM_HELD_MODIFIED && n->untrapped[page] & n->usable)
 		sim_failed(s, "node %u: page %llu writable, held %d", node, ll(page), h->state);
-	if (n->present[page] && !is_truth(s, page, sim_ram(n, page)))
+	if ((n->present[page] || hole) && !is_truth(s, page, hole ? zeros : sim_ram(n, page)))
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
 	if (h->state == WVM_HELD_SHARED)
 		check_shared(s, page, node);
@@ -116,7 +130,7 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 static void check_slots(struct sim *s, uint64_t page, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
-	const struct wvm_held_page *h = &n->held[sim_core_page(page)];
+	const struct wvm_held_page held = sim_held(n, page), *h = &held;
 	const struct wvm_demand *d = demand_of(n, h);
 
 	if (in_between(n))
@@ -149,7 +163,7 @@ static void check_slots(struct sim *s, uint64_t page, uint32_t node)
 static void check_records(struct sim *s, uint64_t page)
 {
 	struct sim_node *home = &s->nodes[s->homes[page]];
-	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	uint32_t seen = 0;
 
 	for (uint32_t i = 0; i < e->holders; i++) {
@@ -181,7 +195,7 @@ static void check_records(struct sim *s, uint64_t page)
 static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_home_page *e)
 {
 	const struct sim_node *owner = &s->nodes[e->member[0]];
-	const struct wvm_held_page *h = &owner->held[sim_core_page(page)];
+	const struct wvm_held_page held = sim_held(owner, page), *h = &held;
 	const struct wvm_demand *d = demand_of(owner, h);
 
 	if (h->state == WVM_HELD_MODIFIED)
@@ -192,7 +206,7 @@ static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_
 static void check_home(struct sim *s, uint64_t page)
 {
 	struct sim_node *home = &s->nodes[s->homes[page]];
-	struct wvm_home_page *e = &home->home[sim_core_page(page)];
+	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
 	check_records(s, page);
 	if (e->flags & WVM_HOME_LOST)
@@ -211,7 +225,7 @@ static void check_page(struct sim *s, uint64_t page)
 	for (uint32_t i = 0; i < s->config.nodes; i++) {
 		const struct sim_node *n = &s->nodes[i];
 
-		modified += n->held[sim_core_page(page)].state == WVM_HELD_MODIFIED;
+		modified += sim_held(n, page).state == WVM_HELD_MODIFIED;
 		present += n->present[page];
 		check_holder(s, page, i);
 	}
@@ -255,7 +269,7 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 	uint64_t page = sim_page_of(msg->gpa >> WVM_PAGE_SHIFT);
 	const struct sim_node *n = &s->nodes[node];
 	const struct wvm_demand *d = demand_of(n, &n->held[sim_core_page(page)]);
-	const struct wvm_home_page *e = &s->nodes[s->homes[page]].home[sim_core_page(page)];
+	const struct wvm_home_page entry = sim_home(&s->nodes[s->homes[page]], page), *e = &entry;
 
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
 	    d->version == msg->version && e->version < d->version)

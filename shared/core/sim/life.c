@@ -52,14 +52,16 @@ static void take_over_pages(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
+	for (uint64_t unit = 0; unit * WVM_UNIT_PAGES < s->page_count; unit++)
+		wvm_core_adopt_unit(n->core, 0, unit);
 	for (uint32_t p = 0; p < s->config.pages; p++) {
 		uint64_t page = sim_core_page(p);
 		const struct wvm_held_page never = {0};
 
-		if (!n->present[p] && !memcmp(&n->held[page], &never, sizeof(never)))
+		if (!n->data[p] && !memcmp(&n->held[page], &never, sizeof(never)))
 			continue;
 		s->report.steps++;
-		wvm_core_adopt_held(n->core, s->report.now_ns, 0, page, n->present[p]);
+		wvm_core_adopt_held(n->core, s->report.now_ns, 0, page, n->data[p]);
 		sim_node_drain(s, node);
 		if (n->down)
 			return; /* killed again */

@@ -61,21 +61,74 @@ static void install(struct sim *s, uint32_t node, uint64_t page, const struct wv
 		memcpy(sim_ram(n, page), a->data, WVM_PAGE_BYTES);
 	else
 		memset(sim_ram(n, page), 0, WVM_PAGE_BYTES);
-	n->present[page] = true;
+	n->present[page] = n->data[page] = true;
 	if (a->writable)
 		lift(n, page, a->waiters);
 	sim_wake(s, node, page, a->waiters);
+}
+
+/* Zeros where there is nothing. Programs that have no marker in their page tables can store. */
+static void fill(struct sim *s, uint32_t node, const struct wvm_action *a)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	for (uint64_t at = a->page; at < a->page + a->count; at++) {
+		uint64_t page = sim_page_of(at);
+
+		if (at % WVM_UNIT_PAGES >= SIM_UNIT_PAGES || page >= s->config.pages)
+			continue;
+		sim_touch(s, page);
+		sim_note(s, node, page, "fill p%llu", (unsigned long long)page);
+		if (!n->present[page]) {
+			memset(sim_ram(n, page), 0, WVM_PAGE_BYTES);
+			n->present[page] = true;
+			n->untrapped[page] |= n->known & (uint8_t)sim_rnd(s);
+		}
+		lift(n, page, a->waiters);
+		sim_wake(s, node, page, a->waiters);
+	}
+}
+
+static void settle(struct sim *s, uint32_t node, uint64_t page, const struct wvm_action *a)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	if (!n->present[page] && sim_chance(s, s->config.full_ppm)) {
+		sim_note(s, node, page, "no room to settle p%llu", (unsigned long long)page);
+		sim_wake_failed(s, node, page, a->waiters);
+		return;
+	}
+	sim_note(s, node, page, "settle p%llu", (unsigned long long)page);
+	if (!n->data[page])
+		memset(sim_ram(n, page), 0, WVM_PAGE_BYTES);
+	n->present[page] = n->data[page] = true;
+	sim_wake(s, node, page, a->waiters);
+}
+
+/* The page as the RAM file has it; where it has nothing, and the core knows: zeros. */
+static const uint8_t *ram_of(struct sim *s, uint32_t node, uint64_t page,
+			     const struct wvm_action *a)
+{
+	static const uint8_t zeros[WVM_PAGE_BYTES];
+	struct sim_node *n = &s->nodes[node];
+
+	if (n->present[page])
+		return sim_ram(n, page);
+	if (!a->hole)
+		sim_failed(s, "node %u: page %llu is read and not there", node,
+			   (unsigned long long)page);
+	return zeros;
 }
 
 static void punch(struct sim *s, uint32_t node, uint64_t page)
 {
 	struct sim_node *n = &s->nodes[node];
 
-	if (!n->present[page])
+	if (!n->present[page] && !n->held[sim_core_page(page)].hole)
 		sim_failed(s, "node %u: page %llu punched but absent", node,
 			   (unsigned long long)page);
 	sim_note(s, node, page, "punch p%llu", (unsigned long long)page);
-	n->present[page] = false;
+	n->present[page] = n->data[page] = false;
 	/* The kernel may drop a marker when a refault races with the removal of the page. */
 	if (sim_rnd(s) % 4 == 0)
 		n->untrapped[page] |= n->known & (uint8_t)sim_rnd(s);
@@ -91,7 +144,7 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 	if (a->source == WVM_DATA_STORE)
 		data = n->store + (a->page << WVM_PAGE_SHIFT);
 	else if (a->source == WVM_DATA_RAM)
-		data = sim_ram(n, page);
+		data = ram_of(s, node, page, a);
 	else if (a->source == WVM_DATA_OUTBOX)
 		data = n->outbox + (size_t)a->slot * WVM_PAGE_BYTES;
 	if (msg.type == WVM_MSG_WRITE_BACK)
@@ -123,7 +176,7 @@ static void carry_out(struct sim *s, uint32_t node, const struct wvm_action *a)
 	case WVM_ACT_SEND: send(s, node, page, a); return;
 	case WVM_ACT_INSTALL: install(s, node, page, a); return;
 	case WVM_ACT_LIFT:
-		if (!n->present[page])
+		if (!n->present[page] && !n->held[sim_core_page(page)].hole)
 			sim_failed(s, "node %u: page %llu lifted but absent", node,
 				   (unsigned long long)page);
 		sim_note(s, node, page, "lift p%llu", (unsigned long long)page);
@@ -140,7 +193,7 @@ static void carry_out(struct sim *s, uint32_t node, const struct wvm_action *a)
 		return;
 	case WVM_ACT_SAVE:
 		sim_note(s, node, page, "save p%llu", (unsigned long long)page);
-		memcpy(n->outbox + (size_t)a->slot * WVM_PAGE_BYTES, sim_ram(n, page),
+		memcpy(n->outbox + (size_t)a->slot * WVM_PAGE_BYTES, ram_of(s, node, page, a),
 		       WVM_PAGE_BYTES);
 		return;
 	case WVM_ACT_PUNCH: punch(s, node, page); return;
@@ -150,6 +203,8 @@ static void carry_out(struct sim *s, uint32_t node, const struct wvm_action *a)
 		n->orphans[page] = 0;
 		sim_wake_failed(s, node, page, a->waiters);
 		return;
+	case WVM_ACT_FILL: fill(s, node, a); return;
+	case WVM_ACT_SETTLE: settle(s, node, page, a); return;
 	case WVM_ACT_PINNED: sim_pins_done(s, node, page); return;
 	}
 	sim_failed(s, "node %u: action %u", node, a->kind);
@@ -177,6 +232,7 @@ static void make_files(struct sim *s, struct sim_node *n, const struct wvm_core_
 
 	n->home = sim_zeroed(sizeof(*n->home) * s->page_count);
 	n->held = sim_zeroed(sizeof(*n->held) * s->page_count);
+	n->held_units = sim_zeroed(sizeof(*n->held_units) * (s->page_count / WVM_UNIT_PAGES + 1));
 	n->units = sim_zeroed(sizeof(*n->units) * (s->page_count / WVM_UNIT_PAGES + 1));
 	n->store = sim_zeroed(s->page_count << WVM_PAGE_SHIFT);
 	n->ram = sim_zeroed((size_t)c->pages * WVM_PAGE_BYTES);
@@ -210,6 +266,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.seed = sim_rnd(s) + 1,
 		.limits = s->config.limits,
 		.times = s->config.times,
+		.units = s->config.units,
 	};
 	struct wvm_core_vm vm = {.id = SIM_VM_ID, .pages = s->page_count};
 
@@ -222,6 +279,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 	n->core = wvm_core_init(n->memory, &p);
 	vm.home = n->home;
 	vm.held = n->held;
+	vm.held_units = n->held_units;
 	vm.units = n->units;
 	vm.store = n->store;
 	wvm_core_add_vm(n->core, &vm);
@@ -234,6 +292,7 @@ void sim_node_free(struct sim_node *n)
 {
 	free(n->home);
 	free(n->held);
+	free(n->held_units);
 	free(n->units);
 	free(n->store);
 	free(n->ram);

@@ -126,6 +126,7 @@ static void plan_troubles(struct dice *d, struct sim_config *c)
 		c->program_gap_ns = roll_scale(d, 5 * MS, 1000 * MS);
 		c->program_away_ns = roll_scale(d, 50 * US, 20 * MS);
 	}
+	c->units = !one_in(d, 4);
 	c->full_ppm = one_in(d, 4) ? (uint32_t)roll_scale(d, 100, 20000) : 0;
 }
 

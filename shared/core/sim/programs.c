@@ -44,6 +44,7 @@ static void access_now(struct sim *s, struct sim_thread *t)
 	uint64_t *truth = &s->truth[t->page][t->word], seen;
 	bool reads = !t->write || t->modify;
 
+	s->nodes[t->node].data[t->page] = true;
 	memcpy(&seen, at, 8);
 	if (reads && seen != *truth)
 		sim_failed(s, "node %u read %llu at page %llu word %u, last written %llu", t->node,
@@ -317,7 +318,7 @@ static void use(struct sim *s, uint32_t node, uint32_t client)
 
 	sim_note(s, node, SIM_NO_PAGE, "program %u runs", client);
 	for (uint32_t p = 0; p < s->config.pages; p++)
-		if (n->present[p])
+		if (n->data[p])
 			n->untrapped[p] &= (uint8_t) ~(1u << client);
 	n->usable |= (uint8_t)(1u << client);
 	for_each_thread(s, node, i) if (s->threads[i].client == client && !s->quiet)

@@ -67,9 +67,11 @@ struct sim_node {
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
+	struct wvm_held_unit *held_units;
 	uint8_t *store, *ram, *outbox;
 	void *durable; /* of the core */
 	bool present[SIM_PAGES_MAX];
+	bool data[SIM_PAGES_MAX]; /* present, and not only room that nobody has touched */
 	/* Programs for which a store to the page, once it is present, does not trap. */
 	uint8_t untrapped[SIM_PAGES_MAX];
 	uint8_t usable; /* programs that run */
@@ -193,15 +195,17 @@ static inline bool sim_chance(struct sim *s, uint32_t ppm)
 	return ppm && sim_rnd(s) % 1000000 < ppm;
 }
 
-/* Two pages to a unit: different homes, and versions from a shared counter. */
+/* Three pages to a unit: different homes, and versions from a shared counter. */
+#define SIM_UNIT_PAGES 3u
+
 static inline uint64_t sim_core_page(uint64_t page)
 {
-	return page / 2 * WVM_UNIT_PAGES + page % 2;
+	return page / SIM_UNIT_PAGES * WVM_UNIT_PAGES + page % SIM_UNIT_PAGES;
 }
 
 static inline uint64_t sim_page_of(uint64_t core_page)
 {
-	return core_page / WVM_UNIT_PAGES * 2 + core_page % WVM_UNIT_PAGES;
+	return core_page / WVM_UNIT_PAGES * SIM_UNIT_PAGES + core_page % WVM_UNIT_PAGES;
 }
 
 static inline uint32_t sim_word_offset(uint32_t word)
