@@ -480,6 +480,26 @@ START_TEST(tmpfs_with_huge_pages_is_refused)
 }
 END_TEST
 
+START_TEST(hugetlbfs_is_refused_naming_the_alternative)
+{
+	char dir[] = "/dev/shm/wvm-check-hugetlb.XXXXXX", file[96];
+	int ret;
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(file, sizeof(file), "mount -t hugetlbfs none %s", dir);
+	ck_assert_int_eq(system(file), 0);
+	snprintf(file, sizeof(file), "%s/ram", dir);
+	ret = open_second(1, file, VM_BYTES, WVM_MEM_EMPTY);
+	snprintf(file, sizeof(file), "umount %s", dir);
+	ck_assert_int_eq(system(file), 0);
+	rmdir(dir);
+	ck_assert_int_eq(ret, -EMEDIUMTYPE);
+	ck_assert_ptr_nonnull(strstr(err, "hugetlbfs"));
+	ck_assert_ptr_nonnull(strstr(err, "/dev/shm"));
+	ck_assert_ptr_null(strchr(err, '\n'));
+}
+END_TEST
+
 START_TEST(leftover_pages_are_punched_unless_adopted)
 {
 	for (unsigned adopt = 0; adopt < 2; adopt++) {
@@ -532,6 +552,7 @@ int main(void)
 	tcase_add_test(files, impossible_ranges_are_refused);
 	tcase_add_test(files, bad_ram_files_are_refused_with_a_text);
 	tcase_add_test(files, tmpfs_with_huge_pages_is_refused);
+	tcase_add_test(files, hugetlbfs_is_refused_naming_the_alternative);
 	tcase_add_test(files, leftover_pages_are_punched_unless_adopted);
 	tcase_set_timeout(files, 60);
 	suite_add_tcase(s, files);
