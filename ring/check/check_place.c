@@ -68,6 +68,24 @@ START_TEST(shards_spread_over_nodes_then_cores_then_threads)
 }
 END_TEST
 
+/* PUs are numbered thread by thread within a core here, so a core's first one is even. */
+START_TEST(every_core_of_every_package_gives_its_first_thread_first)
+{
+	struct wvm_place p[16];
+
+	synthetic("package:2 numa:2 core:4 pu:2");
+	ck_assert_int_eq(wvm_place_compute(p, 16, NULL, why, sizeof(why)), 0);
+	ck_assert_uint_eq(count_distinct(p, 16, true), 16);
+	for (unsigned i = 0; i < 16; i++) {
+		ck_assert_int_eq(p[i].pu, 2 * p[i].core);
+		ck_assert_int_eq(p[i].node, p[i].pu / 8);
+	}
+	ck_assert_int_eq(wvm_place_compute(p, 4, NULL, why, sizeof(why)), 0);
+	for (int i = 0; i < 4; i++)
+		ck_assert_uint_eq(on_node(p, 4, i), 1);
+}
+END_TEST
+
 START_TEST(a_list_is_followed_in_its_order_and_begun_again)
 {
 	const int want[] = {5, 2, 3, 5};
@@ -213,6 +231,7 @@ int main(void)
 
 	tcase_add_loop_test(c, shards_spread_over_nodes_then_cores_then_threads, 0,
 			    sizeof(spread_cases) / sizeof(spread_cases[0]));
+	tcase_add_test(c, every_core_of_every_package_gives_its_first_thread_first);
 	tcase_add_test(c, a_list_is_followed_in_its_order_and_begun_again);
 	tcase_add_loop_test(c, a_bad_list_is_refused_with_its_text, 0,
 			    sizeof(bad_lists) / sizeof(bad_lists[0]));
