@@ -33,6 +33,9 @@ void wvm_print_status(const json_t *o)
 	       number(o, "clients"));
 	printf("pages  held Shared %llu  held Modified %llu  homed here %llu\n",
 	       number(o, "pages_shared"), number(o, "pages_modified"), number(o, "pages_homed"));
+	printf("read ahead  asked for %llu  waited for %llu  passed %llu  given up %llu\n",
+	       number(o, "ahead_asked"), number(o, "ahead_joined"), number(o, "ahead_passed"),
+	       number(o, "ahead_given_up"));
 	printf("memory  guest pages %.1f MiB  home store %.1f MiB  tables %.1f MiB\n",
 	       mib((number(o, "pages_shared") + number(o, "pages_modified")) * 4096),
 	       mib(number(o, "store_bytes")), mib(number(o, "tables_bytes")));

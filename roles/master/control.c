@@ -106,6 +106,10 @@ static json_t *status_json(const struct wvm_node *n)
 	set(o, "pages_shared", core.pages_shared);
 	set(o, "pages_modified", core.pages_modified);
 	set(o, "pages_homed", core.pages_homed);
+	set(o, "ahead_asked", core.ahead_asked);
+	set(o, "ahead_joined", core.ahead_joined);
+	set(o, "ahead_passed", core.ahead_passed);
+	set(o, "ahead_given_up", core.ahead_given_up);
 	state_bytes = wvm_state_bytes(&n->state, &store_bytes);
 	set(o, "store_bytes", store_bytes);
 	set(o, "tables_bytes", state_bytes - store_bytes);

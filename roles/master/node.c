@@ -185,7 +185,8 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 				    .epoch = WVM_STATIC_EPOCH,
 				    .boot = n->boot ? n->boot : 1, /* not known yet: no matter */
 				    .shard = (uint8_t)index,
-				    .units = true};
+				    .units = true,
+				    .read_ahead = n->options->read_ahead};
 
 	wvm_core_default_limits(&p.limits);
 	wvm_core_default_times(&p.times);

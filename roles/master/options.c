@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/core/ahead.h"
 #include "shared/core/msg.h"
 
 const char *argp_program_version = "wavevm_node_master " WVM_VERSION " (protocol 31)";
@@ -21,6 +22,7 @@ enum {
 	OPT_POLL,
 	OPT_STATE,
 	OPT_FRESH,
+	OPT_AHEAD,
 };
 
 static const struct argp_option option_list[] = {
@@ -39,6 +41,8 @@ static const struct argp_option option_list[] = {
 	{"mtu", OPT_MTU, "BYTES", 0,
 	 "largest UDP payload, 576 to 65000 (interface MTU - 28, at most 1472)", 0},
 	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
+	{"read-ahead", OPT_AHEAD, "PAGES", 0,
+	 "pages of other nodes to ask for ahead of one who reads in order, 0 to 64 (64)", 0},
 	{"state-dir", OPT_STATE, "DIR", 0, "what outlives a reboot (/var/lib/wavevm)", 0},
 	{"fresh", OPT_FRESH, NULL, 0,
 	 "discard what a killed master left, instead of going on with it; only when the whole "
@@ -126,6 +130,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_CPUS: o->cpus = arg; break;
 	case OPT_SHARDS: o->shards = (unsigned)number(state, "--shards", arg, 1, 16); break;
 	case OPT_MTU: o->mtu = (unsigned)number(state, "--mtu", arg, WVM_MTU_MIN, 65000); break;
+	case OPT_AHEAD:
+		o->read_ahead = (unsigned)number(state, "--read-ahead", arg, 0, WVM_AHEAD_MOST);
+		break;
 	case OPT_POLL: o->poll = true; break;
 	case OPT_STATE: o->state_dir = arg; break;
 	case OPT_FRESH: o->fresh = true; break;
@@ -177,8 +184,10 @@ void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
 	};
 
 	argp_err_exit_status = 1;
-	*o = (struct wvm_master_options){
-		.sync_batch = 1, .shards = 1, .state_dir = "/var/lib/wavevm"};
+	*o = (struct wvm_master_options){.sync_batch = 1,
+					 .shards = 1,
+					 .state_dir = "/var/lib/wavevm",
+					 .read_ahead = WVM_AHEAD_MOST};
 	argp_parse(&argp, argc, argv, 0, NULL, o);
 	defaults(o);
 }

@@ -30,8 +30,9 @@ struct wvm_master_options {
 	char shm_file[200]; /* RAM files are <shm_file>.<vm_id>, state files <shm_file>.<vm_id>.* */
 	const char *state_dir;
 	const char *cpus;
-	unsigned shards; /* 1 to 16 */
-	unsigned mtu;    /* UDP payload bytes; 0: from the interface */
+	unsigned shards;     /* 1 to 16 */
+	unsigned mtu;        /* UDP payload bytes; 0: from the interface */
+	unsigned read_ahead; /* pages, 0: none */
 	bool poll;
 	bool fresh;
 	struct wvm_master_vm vms[WVM_MASTER_VMS_MAX];

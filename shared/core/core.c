@@ -54,7 +54,7 @@ static bool limits_valid(const struct wvm_core_params *p)
 	       l->partials <= most && !(l->partials & (l->partials - 1)) && l->holder_blocks &&
 	       l->holder_blocks <= 1u << 28 && l->peer_shards && l->peer_shards <= 256 &&
 	       p->members->count && p->self < p->members->count && p->boot &&
-	       p->boot_first <= p->boot && p->times.hold_min_ns;
+	       p->boot_first <= p->boot && p->times.hold_min_ns && p->read_ahead <= WVM_AHEAD_MOST;
 }
 
 static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, struct wvm_core *to)
@@ -155,6 +155,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	__builtin_memset(core->demands, 0, sizeof(*core->demands) * l->demands);
 	__builtin_memset(core->txns, 0, sizeof(*core->txns) * l->txns);
 	FREE_LIST(core, requests, free_request, l->requests);
+	core->requests_free = l->requests;
 	FREE_LIST(core, demands, free_demand, l->demands);
 	core->demands_free = l->demands;
 	FREE_LIST(core, txns, free_txn, l->txns);

@@ -24,6 +24,7 @@
 #ifndef WVM_CORE_H
 #define WVM_CORE_H
 
+#include "shared/core/ahead.h"
 #include "shared/core/durable.h"
 #include "shared/core/msg.h"
 #include "shared/core/slices.h"
@@ -220,6 +221,10 @@ struct wvm_action {
 	X(requests_retried, "requests sent again")                                             \
 	X(requests_renewed, "requests asked again under a new id")                             \
 	X(requests_blocked, "requests that waited for an own write-back")                      \
+	X(ahead_asked, "pages asked for ahead of a fault")                                     \
+	X(ahead_joined, "of those, waited for by a fault before they had come")                \
+	X(ahead_passed, "pages that a stream which was read ahead passed without a fault")     \
+	X(ahead_given_up, "pages asked for ahead that did not come, and nobody waited for")    \
 	X(grants_shared, "pages received Shared")                                              \
 	X(grants_modified, "pages received Modified")                                          \
 	X(grants_upgrade, "of those, without data")                                            \
@@ -294,9 +299,10 @@ struct wvm_core_params {
 	const struct wvm_slices *slices;
 	uint32_t self; /* index in members */
 	uint32_t epoch;
-	uint16_t boot; /* of this node: one more at every start, never 0 */
-	uint8_t shard; /* this shard's index, part of its request ids */
-	uint64_t seed; /* of the retry jitter */
+	uint16_t boot;       /* of this node: one more at every start, never 0 */
+	uint8_t shard;       /* this shard's index, part of its request ids */
+	uint64_t seed;       /* of the retry jitter */
+	uint32_t read_ahead; /* pages, at most WVM_AHEAD_MOST; 0: not */
 	struct wvm_core_limits limits;
 	struct wvm_core_times times;
 	uint8_t *outbox; /* limits.demands × 4096 bytes, the driver's; written by WVM_ACT_SAVE */
@@ -320,7 +326,8 @@ struct wvm_core;
 void wvm_core_default_limits(struct wvm_core_limits *limits);
 void wvm_core_default_times(struct wvm_core_times *times);
 
-/* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit or hold_min_ns is out of its range.
+/* Bytes that wvm_core_init() needs, 64-aligned; 0 when a limit, hold_min_ns or
+ * read_ahead is out of its range.
  */
 size_t wvm_core_bytes(const struct wvm_core_params *params);
 
@@ -348,6 +355,13 @@ void wvm_core_serve(struct wvm_core *core, bool serving);
  */
 bool wvm_core_fault(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page, bool write,
 		    unsigned int client);
+
+/*
+ * After a read fault and its actions: asks for pages of the same unit that the
+ * faults so far say will be read next, whose holder entries the driver has made
+ * room for. What comes of it is INSTALL without waiters.
+ */
+void wvm_core_ahead(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page);
 
 /*
  * One decoded segment, addressed to this node, from an address that is its

@@ -5,6 +5,7 @@
 #ifndef WVM_CORE_INT_H
 #define WVM_CORE_INT_H
 
+#include "shared/core/ahead.h"
 #include "shared/core/assert.h"
 #include "shared/core/core.h"
 #include "shared/core/partial.h"
@@ -44,6 +45,7 @@ struct wvm_request {
 	uint8_t refusals;
 	uint8_t state;  /* enum wvm_request_state */
 	uint8_t type;   /* WVM_MSG_MEM_READ or WVM_MSG_MEM_ACQUIRE */
+	bool ahead;     /* nobody ever waited for it: read ahead */
 	bool pin;       /* somebody waits for WVM_ACT_PINNED */
 	bool in_window; /* counted in the peer's in_flight */
 	/*
@@ -147,9 +149,10 @@ struct wvm_core {
 	struct wvm_holder_block *blocks; /* durable */
 	uint64_t *block_used;            /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
-	uint32_t demands_free, demands_parked;                                  /* how many */
+	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
 	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
 	uint32_t fill_next;
+	struct wvm_ahead ahead;
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
 };
@@ -239,11 +242,15 @@ void wvm_request_latency(struct wvm_core *core, const struct wvm_request *r);
 bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struct wvm_msg *msg);
 bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
 		       uint64_t waiters, bool pin);
+void wvm_request_ahead(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_request_renew(struct wvm_core *core, struct wvm_request *r);
 void wvm_request_unblock(struct wvm_core *core, uint32_t slot);
 void wvm_request_timer(struct wvm_core *core, struct wvm_request *r);
 enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg, const uint8_t *data);
+
+/* ahead.c: asks for the page unless it is there or on its way. False: no room for guesses. */
+bool wvm_ahead_page(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* holder.c */
 enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,

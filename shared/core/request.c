@@ -131,6 +131,7 @@ static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t pa
 		return NULL;
 	r = &core->requests[slot - 1];
 	core->free_request = r->next;
+	core->requests_free--;
 	*r = (struct wvm_request){.timer.kind = WVM_TIMER_REQUEST,
 				  .page = page,
 				  .vm = vm,
@@ -154,14 +155,26 @@ void wvm_request_finish(struct wvm_core *core, struct wvm_request *r)
 	r->waiters_read = r->waiters_write = 0;
 	leave_window(core, r);
 	r->id = 0;
+	core->requests_free++;
 	r->next = core->free_request;
 	core->free_request = slot;
+}
+
+/* Nobody waits, so nobody is told; the id will never be taken. */
+static void give_up_ahead(struct wvm_core *core, struct wvm_request *r)
+{
+	core->stats.ahead_given_up++;
+	finish(core, r);
 }
 
 static void fail(struct wvm_core *core, struct wvm_request *r, enum wvm_fail_reason reason)
 {
 	struct wvm_action *a;
 
+	if (r->ahead) {
+		give_up_ahead(core, r);
+		return;
+	}
 	if (wvm_held_of(core, r->vm, r->page)->state == WVM_HELD_SHARED)
 		wvm_holder_drop_shared(core, r->vm, r->page);
 	a = wvm_core_emit(core, WVM_ACT_FAIL, r->vm, r->page);
@@ -233,6 +246,10 @@ bool wvm_request_early(struct wvm_core *core, struct wvm_request *r, const struc
 void wvm_request_renew(struct wvm_core *core, struct wvm_request *r)
 {
 	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+	if (r->ahead) {
+		give_up_ahead(core, r);
+		return;
+	}
 	core->stats.requests_renewed++;
 	r->id = 0;
 	r->early.type = 0;
@@ -250,10 +267,14 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 		return;
 	}
 	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+	wvm_peer_timed_out(&core->peers[r->member], core->now_ns);
+	if (r->ahead) {
+		give_up_ahead(core, r); /* not worth a retry */
+		return;
+	}
 	if (r->tries < UINT16_MAX)
 		r->tries++;
 	core->stats.requests_retried++;
-	wvm_peer_timed_out(&core->peers[r->member], core->now_ns);
 	transmit(core, r);
 	/*
 	 * It is lost, or waits at its home for somebody else: either way it is not on the
@@ -266,6 +287,26 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 
 /* ---- faults and pins ------------------------------------------------------------------- */
 
+/* A guess at what is read next: the caller has found the page free and the window open. */
+void wvm_request_ahead(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_request *r = begin(core, vm, page, WVM_MSG_MEM_READ);
+
+	WVM_ASSERT(r);
+	r->ahead = true;
+	core->stats.ahead_asked++;
+	submit(core, r);
+	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+}
+
+/* Somebody waits for it now, and from now on: it is like any other. */
+static void join_ahead(struct wvm_core *core, struct wvm_request *r)
+{
+	r->ahead = false;
+	r->started_ns = core->now_ns;
+	core->stats.ahead_joined++;
+}
+
 bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
 		       uint64_t waiters, bool pin)
 {
@@ -275,6 +316,8 @@ bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool w
 
 	if (!r)
 		return false;
+	if (r->ahead)
+		join_ahead(core, r);
 	if (write && !r->waiters_write && !r->pin)
 		r->write_ns = core->now_ns;
 	*(write ? &r->waiters_write : &r->waiters_read) |= waiters;
@@ -499,8 +542,14 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		take_modified(core, h, r, msg, data);
 	h->version = msg->version;
 	h->grant = r->id;
-	wvm_request_latency(core, r);
-	start_hold(core, h, r);
+	if (r->ahead) {
+		/* Nobody makes progress by it. Not before this input's actions: see
+		 * obey_when_due(). */
+		h->hold_until_ns = core->now_ns + 1;
+	} else {
+		wvm_request_latency(core, r);
+		start_hold(core, h, r);
+	}
 	wvm_unit_touched(core, vm, page);
 	if (r->type == WVM_MSG_MEM_READ && (r->waiters_write || r->pin)) {
 		/*

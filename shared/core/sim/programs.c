@@ -117,6 +117,18 @@ static void fault(struct sim *s, uint32_t index)
 	sim_arrive(s, e);
 }
 
+/* Guesses that are as bad as can be: any pages, few of them read soon. */
+static void read_ahead(struct sim *s, uint32_t node)
+{
+	for (uint32_t i = 0; i < s->config.read_ahead; i++) {
+		uint32_t page = (uint32_t)(sim_rnd(s) % s->config.pages);
+
+		sim_touch(s, page);
+		if (!wvm_ahead_page(s->nodes[node].core, 0, sim_core_page(page)))
+			return;
+	}
+}
+
 /*
  * The master reads a fault. Its thread may have been woken meanwhile, by
  * another's: the master does not know that.
@@ -134,8 +146,10 @@ void sim_thread_fault(struct sim *s, const struct sim_event *e)
 	sim_touch(s, e->page);
 	sim_note(s, t->node, e->page, "fault p%u %s", e->page, e->write ? "W" : "R");
 	if (wvm_core_fault(s->nodes[t->node].core, s->report.now_ns, 0, sim_core_page(e->page),
-			   e->write, t->client))
+			   e->write, t->client)) {
+		read_ahead(s, t->node);
 		return;
+	}
 	sim_note(s, t->node, e->page, "refused p%u", e->page);
 	if (present)
 		again(s, e->index);
