@@ -124,9 +124,6 @@ void wvm_core_ahead(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	if (!core->params.read_ahead)
 		return;
-	/* What has its home here is there as fast as it is asked for. */
-	if (wvm_core_home_of(core, vm, page, NULL) == core->params.self)
-		return;
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
 	st = find(ahead, vm, page);

@@ -230,18 +230,36 @@ START_TEST(pages_that_are_there_or_on_their_way_are_not_asked_for)
 }
 END_TEST
 
-START_TEST(nothing_is_asked_for_when_off_or_homed_here)
+START_TEST(nothing_is_asked_for_when_off)
 {
-	for (uint32_t i = 0; i < 2; i++) {
-		struct rig r;
+	struct rig r;
 
-		open_sized(&r, i ? RIG_SELF : HOME, i ? MOST : 0, 0);
-		for (uint64_t page = 10; page < 14; page++) {
-			wvm_core_ahead(r.core, r.now_ns, 0, page);
-			rig_quiet(&r);
-		}
-		rig_close(&r);
+	open_with(&r, 0);
+	for (uint64_t page = 10; page < 14; page++) {
+		wvm_core_ahead(r.core, r.now_ns, 0, page);
+		rig_quiet(&r);
 	}
+	rig_close(&r);
+}
+END_TEST
+
+/* The owner may be far away all the same. */
+START_TEST(pages_homed_here_are_asked_for_too)
+{
+	struct rig r;
+
+	open_sized(&r, RIG_SELF, MOST, 0);
+	for (uint64_t page = 10; page < 12; page++) {
+		rig_do(&r, (struct rig_step)DO(FAULT, .page = page));
+		rig_do(&r, (struct rig_step)SENT(MEM_READ, RIG_SELF, .request = OWN(++ids),
+						 .page = page));
+		wvm_core_ahead(r.core, r.now_ns, 0, page);
+	}
+	for (uint64_t page = 12; page < 12 + FIRST; page++)
+		rig_do(&r, (struct rig_step)SENT(MEM_READ, RIG_SELF, .request = OWN(++ids),
+						 .page = page));
+	rig_quiet(&r);
+	rig_close(&r);
 }
 END_TEST
 
@@ -411,7 +429,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, as_many_streams_as_there_is_room_for_go_on_side_by_side);
 	tcase_add_test(tc, guesses_stay_in_the_unit);
 	tcase_add_test(tc, pages_that_are_there_or_on_their_way_are_not_asked_for);
-	tcase_add_test(tc, nothing_is_asked_for_when_off_or_homed_here);
+	tcase_add_test(tc, nothing_is_asked_for_when_off);
+	tcase_add_test(tc, pages_homed_here_are_asked_for_too);
 	tcase_add_test(tc, guesses_take_half_of_the_room_at_most);
 	tcase_add_test(tc, guesses_that_do_not_come_end_without_a_word);
 	tcase_add_test(tc, a_lost_page_is_an_error_only_to_who_waits);
