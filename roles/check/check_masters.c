@@ -119,6 +119,8 @@ START_TEST(a_command_line_that_makes_no_sense_is_refused)
 		{{"--shards", "17"}, "--shards '17'"},
 		{{"--shards", "two"}, "--shards 'two'"},
 		{{"--mtu", "500"}, "--mtu '500'"},
+		{{"--read-ahead", "65"}, "--read-ahead '65'"},
+		{{"--read-ahead", "-1"}, "--read-ahead '-1'"},
 		{{"--vm", "1:1G"}, "--vm 1 is given twice"},
 		{{"--vm", "2:3"}, "multiple of 2M"},
 		{{"--vm", "2"}, "not ID:SIZE"},
