@@ -14,8 +14,6 @@
 #include "shared/wire.h"
 
 #define TICKS_PER_TURN  256u /* due timers handled before sockets get their turn again */
-/* Holder entries in one page of their table. */
-#define HELD_PER_PAGE   (WVM_PAGE_BYTES / sizeof(struct wvm_held_page))
 #define NO_ROOM_SAID_NS UINT64_C(10000000000) /* between two lines about it */
 
 void wvm_core_panic(const char *what, const char *file, int line)
@@ -531,20 +529,6 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 
 /* ---- clients --------------------------------------------------------------------------- */
 
-/* What is read next is asked for once the fault is on its way; without room for it, not at all. */
-static void read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
-{
-	const uint64_t first = page - page % WVM_UNIT_PAGES;
-
-	if (!s->node->options->read_ahead)
-		return;
-	for (uint64_t at = first; at < first + WVM_UNIT_PAGES; at += HELD_PER_PAGE)
-		if (!wvm_backing_held(&s->node->backing[vm], at))
-			return;
-	wvm_core_ahead(s->core, s->shard->now_ns, vm, page);
-	wvm_node_drain(s);
-}
-
 static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t page, bool write,
 		     unsigned client)
 {
@@ -563,7 +547,7 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 		wvm_mem_wake(vm, page, UINT64_C(1) << client);
 	wvm_node_drain(s);
 	if (!write)
-		read_ahead(s, index, page);
+		wvm_node_read_ahead(s, index, page);
 }
 
 static void on_pin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t first, uint64_t count,

@@ -51,6 +51,8 @@ struct wvm_node_shard {
 	uint64_t post_refused; /* own messages dropped since another shard's inbox was full */
 	uint64_t install_failed;
 	uint64_t no_room; /* inputs dropped since the tmpfs had no room for what they touch */
+	uint64_t ahead_until_ns; /* what ahead_room says holds so long */
+	bool ahead_room;
 	uint64_t no_room_said_ns;
 	_Alignas(64) uint8_t page[WVM_PAGE_BYTES]; /* of the RAM file, on its way out */
 };
@@ -110,6 +112,8 @@ void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns);
 void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns);
 /* Takes the core's actions and carries them out. After every input to the core. */
 void wvm_node_drain(struct wvm_node_shard *s);
+/* ahead.c: after a read fault and its actions */
+void wvm_node_read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* Says that this node serves, once all of it does. On shard 0. */
 void wvm_node_ready(struct wvm_node *node);
 /* The shard that is the holder of a page. */
