@@ -164,7 +164,7 @@ void wvm_request_finish(struct wvm_core *core, struct wvm_request *r)
 static void give_up_ahead(struct wvm_core *core, struct wvm_request *r)
 {
 	core->stats.ahead_given_up++;
-	finish(core, r);
+	wvm_request_finish(core, r);
 }
 
 static void fail(struct wvm_core *core, struct wvm_request *r, enum wvm_fail_reason reason)
@@ -295,7 +295,7 @@ void wvm_request_ahead(struct wvm_core *core, uint32_t vm, uint64_t page)
 	WVM_ASSERT(r);
 	r->ahead = true;
 	core->stats.ahead_asked++;
-	submit(core, r);
+	wvm_request_submit(core, r);
 	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
 }
 
