@@ -378,6 +378,17 @@ bool wvm_mem_present(struct wvm_mem *vm, uint64_t page)
 	return lseek(vm->fd, at, SEEK_DATA) == at;
 }
 
+/*
+ * The same the other way round, for a page that is likely to be a hole: the
+ * kernel looks for data through all of the hole, but stops at once if it looks for a hole.
+ */
+static bool is_hole(struct wvm_mem *vm, uint64_t page)
+{
+	off_t at = (off_t)(page * WVM_PAGE_SIZE);
+
+	return lseek(vm->fd, at, SEEK_HOLE) == at;
+}
+
 /* Write-protects the page in these clients' mms; goes on after a failure and reports it. */
 static int protect_in(struct wvm_mem *vm, uint64_t page, uint64_t clients)
 {
@@ -487,7 +498,7 @@ int wvm_mem_install(struct wvm_mem *vm, uint64_t page, const void *data, bool wr
 		if (ret)
 			return ret;
 	}
-	if (wvm_mem_present(vm, page))
+	if (!is_hole(vm, page))
 		goto already;
 	ret = install_by_write(vm, page, data);
 	if (ret)
@@ -570,7 +581,7 @@ int wvm_mem_punch(struct wvm_mem *vm, uint64_t page)
 		int ret = fallocate(vm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				    (off_t)(page * WVM_PAGE_SIZE), WVM_PAGE_SIZE);
 
-		if (!ret && !wvm_mem_present(vm, page))
+		if (!ret && is_hole(vm, page))
 			return 0;
 		COUNT(sh, punch_retries);
 	}
