@@ -243,6 +243,8 @@ struct wvm_action {
 	X(demands_early, "of those asked for before their grant had come")                     \
 	X(write_backs, "pages written back")                                                   \
 	X(write_backs_retried, "write-backs sent again")                                       \
+	X(evicted_shared, "Shared copies given up for lack of memory")                         \
+	X(evicted_modified, "Modified pages written back for lack of memory")                  \
 	X(pages_shared, "pages held Shared now")                                               \
 	X(pages_modified, "pages held Modified now, of whole units those that were used")      \
 	X(pages_homed, "pages that this home has been asked for")                              \
@@ -397,6 +399,18 @@ enum wvm_pin_result {
 enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_t vm,
 				 uint64_t page);
 void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page);
+
+enum wvm_evict {
+	WVM_EVICT_DONE, /* it leaves the RAM file with the actions that follow */
+	WVM_EVICT_BUSY, /* not held, wanted here or by its home, pinned, or held for too short */
+	WVM_EVICT_ROOM, /* no slot is left for it, or no room for actions: later */
+};
+
+/*
+ * Gives a page up to make room: a Shared one without a word, a Modified one by
+ * writing it back. An input like any other: its actions are to be taken.
+ */
+enum wvm_evict wvm_core_evict(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page);
 
 /* A client is gone: nothing is installed for it any more. */
 void wvm_core_client_gone(struct wvm_core *core, unsigned int client);

@@ -261,6 +261,7 @@ void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
 void wvm_holder_saved(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state);
 void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page);
+bool wvm_holder_leave(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_holder_superseded(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* unit.c: units granted whole */

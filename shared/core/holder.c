@@ -245,6 +245,27 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	write_back(core, d);
 }
 
+/*
+ * A Modified page leaves unasked, as by a FETCH. That has no transaction of the
+ * home to name: the grant's id stands for it. False: no slot.
+ */
+bool wvm_holder_leave(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_msg fetch = {
+		.type = WVM_MSG_FETCH_AND_INVALIDATE,
+		.request = h->grant,
+		.grant = h->grant,
+		.version = h->version,
+		.reply_steer = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT)};
+	uint32_t member = wvm_core_home_of(core, vm, page, &fetch.src);
+	struct wvm_demand *d = begin(core, vm, page, member, &fetch);
+
+	if (d)
+		obey(core, d);
+	return d != NULL;
+}
+
 #define PARKED_PART 8u /* of the slots, for pinned pages: their programs may keep them long */
 
 /*
@@ -324,6 +345,7 @@ static void repeat(struct wvm_core *core, struct wvm_demand *d, const struct wvm
 	struct wvm_held_page *h = wvm_held_of(core, d->vm, d->page);
 
 	d->txn = msg->request;
+	d->steer = msg->reply_steer;
 	if (msg->type == WVM_MSG_INVALIDATE) {
 		/* Asked of sharers only: the home has the bytes, its acknowledgement was lost. */
 		if (d->keep)

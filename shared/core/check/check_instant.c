@@ -246,6 +246,8 @@ static const struct rig_case holder[] = {
 	CASE("an acknowledgement that lets a request go", SAVED, DO(FAULT, .slot = 0),
 	     IN(WRITE_BACK_ACK, H, .request = ID(1), .grant = OWN(1), .version = V(5))),
 	CASE("a demand for a newer copy", HAS_S, AFTER_HOLD, ASK(INVALIDATE, 7, V(6))),
+	CASE("a Shared page given up unasked", HAS_S, AFTER_HOLD, DO(EVICT)),
+	CASE("a Modified page given up unasked", HAS_M, AFTER_HOLD, DO(EVICT)),
 	CASE("the last try of an upgrade", HAS_S, DO(FAULT, .slot = 1, .flags = 1),
 	     SENT(MEM_ACQUIRE, H, .request = OWN(2), .flags = HELD, .version = V(5)),
 	     GRANT(2, 0, .flags = WVM_MSG_ERROR)),
@@ -291,6 +293,8 @@ static const struct rig_case home[] = {
 	CASE("bytes that are lost", OWNER(10), ACQUIRE(9, ID(1)),
 	     SENT(FETCH_AND_INVALIDATE, 10, .request = OWN(1), .grant = ID(1), .version = V(2)),
 	     IN(LOST, 10, .request = OWN(1), .grant = ID(1), .version = V(2))),
+	CASE("bytes that were never asked for", OWNER(10),
+	     IN(WRITE_BACK, 10, .request = ID(1), .grant = ID(1), .version = V(2), .fill = 0xa1)),
 	CASE("the owner asks anew", OWNER(10), ACQUIRE(10, ID(2))),
 };
 

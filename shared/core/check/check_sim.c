@@ -388,6 +388,28 @@ START_TEST(masters_that_are_killed_and_taken_over_lose_nothing)
 }
 END_TEST
 
+/* Pages go unasked, whatever is under way, also of masters that are killed meanwhile. */
+START_TEST(pages_given_up_for_lack_of_memory_lose_nothing)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, KILLED));
+	c.nodes = 2 + (uint32_t)_i % 4;
+	c.pages = 8;
+	c.pin_ppm = 20000;
+	c.evict_ppm = 200000;
+	if (_i % 2) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 5 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	r = run(&c, 500000);
+	ck_assert_uint_gt(r.evicted, 3000 / EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 START_TEST(installs_without_room_lose_nothing)
 {
 	struct sim_config c;
@@ -555,6 +577,7 @@ int main(void)
 			    DAMAGED);
 	tcase_add_loop_test(tc, programs_that_come_and_go_see_no_wrong_value, 0, VISITS);
 	tcase_add_loop_test(tc, masters_that_are_killed_and_taken_over_lose_nothing, 0, KILLED);
+	tcase_add_loop_test(tc, pages_given_up_for_lack_of_memory_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, installs_without_room_lose_nothing, 0, 3);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);

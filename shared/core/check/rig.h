@@ -58,6 +58,7 @@ enum rig_op {
 	RIG_CALL,    /* a function of the test */
 	RIG_KILL,    /* the process ends, whatever actions are left; the next one begins to adopt */
 	RIG_ADOPT,   /* the page's entries are taken over; `flags`: it is in the RAM file */
+	RIG_EVICT,   /* `drop`: enum wvm_evict */
 	RIG_ADOPTED, /* the holder's part is done: home and holder serve */
 };
 
@@ -230,7 +231,9 @@ static inline void rig_check_steer(struct rig *r, const struct rig_step *s, cons
 	bool begun = m->type == WVM_MSG_INVALIDATE || m->type == WVM_MSG_DOWNGRADE ||
 		     m->type == WVM_MSG_FETCH_AND_INVALIDATE;
 	uint16_t slice = wvm_slice_of(RIG_VM, m->gpa);
-	uint16_t want = to_home ? slice : begun ? 0 : (uint16_t)(20 + s->member);
+	/* A write-back that nobody asked for names its grant: nobody named a shard. */
+	bool unasked = m->type == WVM_MSG_WRITE_BACK && m->request == m->grant;
+	uint16_t want = to_home || unasked ? slice : begun ? 0 : (uint16_t)(20 + s->member);
 
 	rig_assert(r, m->steer == want, "steer is %u, not %u", m->steer, want);
 	if (begun || m->type == WVM_MSG_MEM_ACK)
@@ -363,6 +366,10 @@ static inline void rig_input(struct rig *r, const struct rig_step *s)
 	case RIG_PIN:
 		rig_assert(r, (int)wvm_core_pin(r->core, r->now_ns, 0, s->page) == s->drop,
 			   "another answer to the pin");
+		return;
+	case RIG_EVICT:
+		rig_assert(r, (int)wvm_core_evict(r->core, r->now_ns, 0, s->page) == s->drop,
+			   "another answer to the eviction");
 		return;
 	case RIG_UNPIN: wvm_core_unpin(r->core, r->now_ns, 0, s->page); return;
 	case RIG_TICK:

@@ -58,6 +58,7 @@ static void replenish(struct pair *p)
 	p->w.duplicates = full.duplicates;
 	p->w.retries = full.retries;
 	p->w.deadlines = full.deadlines;
+	p->w.evictions = full.evictions;
 }
 
 static bool step(struct pair *p, struct explore_report *report)

@@ -28,6 +28,14 @@ static const struct explore_config table[] = {
 	 .retries = 1,
 	 .deadlines = 1},
 	{.nodes = 3, .programs = 1, .outstanding = 3, .under_way = 1, .losses = 1, .deadlines = 1},
+	{.nodes = 2,
+	 .programs = 1,
+	 .outstanding = 2,
+	 .under_way = 2,
+	 .losses = 1,
+	 .duplicates = 1,
+	 .retries = 1,
+	 .evictions = 2},
 	{.nodes = 3,
 	 .programs = 1,
 	 .outstanding = 3,
@@ -51,6 +59,7 @@ static const struct argp_option options[] = {
 	{"operations", 'o', "N", 0, "accesses that wait at the same time", 0},
 	{"accesses", 'a', "N", 0, "that miss, in all; 0: any number", 0},
 	{"under-way", 'u', "N", 0, "no access begins while so many messages are under way", 0},
+	{"evictions", 'e', "N", 0, "pages given up for lack of memory, in all", 0},
 	{"losses", 'l', "N", 0, "messages lost, in all", 0},
 	{"duplicates", 'd', "N", 0, "messages delivered twice, in all", 0},
 	{"retries", 'r', "N", 0, "retries while messages are under way, in all", 0},
@@ -79,6 +88,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'o': a->c.outstanding = (uint32_t)value; break;
 	case 'a': a->c.accesses = (uint32_t)value; break;
 	case 'u': a->c.under_way = (uint32_t)value; break;
+	case 'e': a->c.evictions = (uint32_t)value; break;
 	case 'l': a->c.losses = (uint32_t)value; break;
 	case 'd': a->c.duplicates = (uint32_t)value; break;
 	case 'r': a->c.retries = (uint32_t)value; break;
@@ -102,8 +112,9 @@ static bool run(const struct explore_config *c)
 	       c->outstanding);
 	if (c->accesses)
 		printf(" (%u in all)", c->accesses);
-	printf(", begun below %u messages; %u lost, %u doubled, %u early retries, %u deadlines%s\n",
-	       c->under_way, c->losses, c->duplicates, c->retries, c->deadlines,
+	printf(", begun below %u messages; %u lost, %u doubled, %u early retries, %u deadlines, "
+	       "%u evictions%s\n",
+	       c->under_way, c->losses, c->duplicates, c->retries, c->deadlines, c->evictions,
 	       c->units ? "; whole units" : "");
 	fflush(stdout);
 	err = explore(c, &r);

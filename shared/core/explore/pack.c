@@ -464,6 +464,7 @@ static void walk(struct walk *k, const struct ex_rig *rig, struct ex_world *w)
 	ITEM(k, w->duplicates, 3);
 	ITEM(k, w->retries, 3);
 	ITEM(k, w->deadlines, 3);
+	ITEM(k, w->evictions, 3);
 	for (uint32_t i = 0; i < k->nodes; i++)
 		node(k, &w->node[k->from[i]], k->from[i]);
 	home(k, w);

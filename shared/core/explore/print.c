@@ -43,6 +43,7 @@ void ex_print_event(FILE *to, const struct ex_world *w, const struct ex_event *e
 		      to);
 		print_message(to, &w->msg[e->index], names);
 		break;
+	case EX_EVICT: fprintf(to, "node %u: gives the page up for lack of memory", node); break;
 	case EX_TIMER: fprintf(to, "node %u: %s", node, timers[e->index]); break;
 	case EX_DEADLINE: fprintf(to, "node %u: deadline at its %s", node, timers[e->index]); break;
 	}

@@ -335,8 +335,8 @@ static bool valid(const struct explore_config *c)
 	return c->nodes >= 2 && c->nodes <= EX_NODES_MAX && c->programs >= 1 &&
 	       c->programs <= EX_PROGRAMS_MAX && c->outstanding >= 1 && c->accesses < 32 &&
 	       c->under_way >= 1 && c->under_way < EX_MESSAGES && c->losses < 8 &&
-	       c->duplicates < 8 && c->retries < 8 && c->deadlines < 8 && c->states_max &&
-	       c->memory_max;
+	       c->duplicates < 8 && c->retries < 8 && c->deadlines < 8 && c->evictions < 8 &&
+	       c->states_max && c->memory_max;
 }
 
 int explore(const struct explore_config *config, struct explore_report *report)

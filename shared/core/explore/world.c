@@ -109,6 +109,7 @@ void ex_first(const struct ex_rig *rig, struct ex_world *w)
 	w->duplicates = (uint8_t)rig->config.duplicates;
 	w->retries = (uint8_t)rig->config.retries;
 	w->deadlines = (uint8_t)rig->config.deadlines;
+	w->evictions = (uint8_t)rig->config.evictions;
 }
 
 /* ---- what may happen next -------------------------------------------------------------- */
@@ -225,6 +226,18 @@ static void timer_events(const struct ex_rig *rig, const struct ex_world *w, str
 		put_both(w, list, n, EX_DEADLINE, EX_HOME, WVM_TIMER_TXN, false);
 }
 
+/* Only of what could go: the others are refused and change nothing. */
+static void evict_events(const struct ex_rig *rig, const struct ex_world *w, struct ex_event *list,
+			 uint32_t *n)
+{
+	for (uint32_t i = 0; w->evictions && i < rig->config.nodes; i++) {
+		const struct wvm_held_page *h = &w->node[i].held;
+
+		if (h->state != WVM_HELD_INVALID && !h->request && !h->demand)
+			put(list, n, EX_EVICT, i, 0)->late = true;
+	}
+}
+
 uint32_t ex_events(const struct ex_rig *rig, const struct ex_world *w, struct ex_event *list)
 {
 	uint32_t n = 0;
@@ -232,6 +245,7 @@ uint32_t ex_events(const struct ex_rig *rig, const struct ex_world *w, struct ex
 	message_events(w, list, &n);
 	timer_events(rig, w, list, &n);
 	access_events(rig, w, list, &n);
+	evict_events(rig, w, list, &n);
 	return n;
 }
 
@@ -510,6 +524,11 @@ static void input(struct ex_rig *rig, struct ex_world *w, const struct ex_event 
 	case EX_LOSE:
 		w->losses--;
 		w->msg[e->index] = w->msg[--w->messages];
+		return;
+	case EX_EVICT:
+		w->evictions--;
+		if (wvm_core_evict(rig->core[e->node], NOW, 0, 0) != WVM_EVICT_DONE)
+			ex_failed(rig, "node %u: a page that nobody wants does not go", e->node);
 		return;
 	case EX_DEADLINE: w->deadlines--; break;
 	case EX_TIMER:

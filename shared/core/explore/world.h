@@ -58,7 +58,7 @@ struct ex_world {
 	uint8_t waiting_count;
 	uint8_t store; /* enum ex_value, with WVM_HOME_WRITTEN */
 	uint8_t truth; /* EX_ZERO until the first store, then EX_CURRENT */
-	uint8_t accesses, losses, duplicates, retries, deadlines; /* that may still happen */
+	uint8_t accesses, losses, duplicates, retries, deadlines, evictions; /* that may happen */
 	uint8_t messages;
 	struct ex_msg msg[EX_MESSAGES];
 };
@@ -70,6 +70,7 @@ enum ex_kind {
 	EX_LOSE,
 	EX_TIMER,    /* `index`: enum wvm_core_timer_kind */
 	EX_DEADLINE, /* the same, so late that it is given up */
+	EX_EVICT,
 };
 
 struct ex_event {

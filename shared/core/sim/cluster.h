@@ -64,6 +64,7 @@ struct sim_config {
 	uint64_t program_gap_ns;             /* mean time that a program stays */
 	uint64_t program_away_ns;            /* and until it is there again */
 	bool units;                          /* nodes ask for whole units */
+	uint32_t evict_ppm;                  /* inputs of a node after which it gives some page up */
 	uint32_t full_ppm;                   /* installs that fail: the RAM file has no room */
 	uint32_t read_ahead;                 /* guesses at what is read next, with every fault */
 	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
@@ -120,6 +121,7 @@ struct sim_report {
 	uint64_t overflowed;                                  /* lost in full socket buffers */
 	uint64_t cuts, stops, slowed;
 	uint64_t kills, kills_undone;   /* masters killed; of those within an input */
+	uint64_t evicted;               /* pages given up for lack of memory */
 	uint64_t left, installs_failed; /* programs that went; pages that had no room */
 	uint64_t sweeps;                /* times that all pages and pools were checked */
 	uint64_t history;               /* accesses that sim_check_history() went through */

@@ -41,6 +41,7 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->slowed += r->slowed;
 	sum->kills += r->kills;
 	sum->kills_undone += r->kills_undone;
+	sum->evicted += r->evicted;
 	sum->left += r->left;
 	sum->installs_failed += r->installs_failed;
 	sum->sweeps += r->sweeps;
@@ -60,10 +61,12 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"  masters killed and taken over %llu, of them within an input %llu\n"
 		"  accesses %llu, all in a linearizable history; faults %llu, of them errors %llu, "
 		"longest wait %.3f s\n"
-		"  installs without room %llu; full checks of all pages %llu\n",
+		"  pages given up for lack of memory %llu, installs without room %llu; full checks "
+		"of all pages %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
 		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
-		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(installs_failed), N(sweeps));
+		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
+		N(sweeps));
 #undef N
 }

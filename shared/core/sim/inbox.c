@@ -23,6 +23,24 @@ void sim_note_stall(struct sim *s, struct sim_node *n)
 	}
 }
 
+/* A node short of memory: any page may have to go, whatever it is in the middle of. */
+static void evict(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	uint64_t page;
+
+	if (!s->config.evict_ppm || n->down || !sim_chance(s, s->config.evict_ppm))
+		return;
+	page = sim_rnd(s) % s->config.pages;
+	s->report.steps++;
+	sim_touch(s, page);
+	if (wvm_core_evict(n->core, s->report.now_ns, 0, sim_core_page(page)) == WVM_EVICT_DONE) {
+		s->report.evicted++;
+		sim_note(s, node, page, "evicts p%llu", (unsigned long long)page);
+	}
+	sim_node_drain(s, node);
+}
+
 static void handle(struct sim *s, uint32_t node, struct sim_event *e)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -33,6 +51,7 @@ static void handle(struct sim *s, uint32_t node, struct sim_event *e)
 		sim_thread_fault(s, e);
 	sim_event_free(s, e);
 	sim_node_drain(s, node);
+	evict(s, node);
 	if (n->service_ns)
 		n->busy_until_ns = s->report.now_ns + n->service_ns / 2 +
 				   sim_rnd(s) % (n->service_ns + 1);
