@@ -324,7 +324,7 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 	snprintf(ctrl, sizeof(ctrl), "%u", n->ctrl_port);
 	snprintf(id, sizeof(id), "%u", i);
 	const char *const fixed[] = {master,
-				     "4096",
+				     c->opts.ram_mb && !i ? c->opts.ram_mb : "4096",
 				     port,
 				     c->topology,
 				     id,

@@ -39,6 +39,10 @@ void wvm_print_status(const json_t *o)
 	printf("memory  guest pages %.1f MiB  home store %.1f MiB  tables %.1f MiB\n",
 	       mib((number(o, "pages_shared") + number(o, "pages_modified")) * 4096),
 	       mib(number(o, "store_bytes")), mib(number(o, "tables_bytes")));
+	printf("budget  %llu MiB  given up Shared %llu  Modified %llu  faults that waited %llu  "
+	       "failed %llu\n",
+	       number(o, "ram_mb"), number(o, "evicted_shared"), number(o, "evicted_modified"),
+	       number(o, "reclaim_waits"), number(o, "reclaim_failed"));
 	json_array_foreach(json_object_get(o, "shards"), i, item)
 		printf("shard %zu  %s\n", i, json_is_string(item) ? json_string_value(item) : "?");
 	json_array_foreach(json_object_get(o, "vms"), i, item)

@@ -87,7 +87,7 @@ static json_t *status_json(const struct wvm_node *n)
 	static const char *const states[] = {"asking", "serving", "refused"};
 	json_t *o = json_object(), *vms = json_array(), *places = json_array();
 	struct wvm_core_stats core;
-	uint64_t state_bytes, store_bytes;
+	uint64_t state_bytes, store_bytes, waits = 0, failed = 0;
 
 	sum_core(n, &core);
 	set(o, "node", n->options->phys_id);
@@ -110,6 +110,15 @@ static json_t *status_json(const struct wvm_node *n)
 	set(o, "ahead_joined", core.ahead_joined);
 	set(o, "ahead_passed", core.ahead_passed);
 	set(o, "ahead_given_up", core.ahead_given_up);
+	set(o, "pages_budget", wvm_reclaim_budget(n));
+	set(o, "evicted_shared", core.evicted_shared);
+	set(o, "evicted_modified", core.evicted_modified);
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		waits += n->shards[i].reclaim.waits;
+		failed += n->shards[i].reclaim.failed;
+	}
+	set(o, "reclaim_waits", waits);
+	set(o, "reclaim_failed", failed);
 	state_bytes = wvm_state_bytes(&n->state, &store_bytes);
 	set(o, "store_bytes", store_bytes);
 	set(o, "tables_bytes", state_bytes - store_bytes);

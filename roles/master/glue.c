@@ -515,6 +515,7 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	uint64_t due;
 
 	wvm_adopt_turn(s);
+	more |= wvm_reclaim_turn(s);
 	due = wvm_core_deadline(s->core);
 
 	if (due == s->armed_ns)
@@ -542,6 +543,8 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 		wvm_mem_fail(vm, page, UINT64_C(1) << client, ENOSPC);
 		return;
 	}
+	if (!wvm_reclaim_fault(s, index, page, client))
+		return;
 	/* No room for one more request: the thread tries its access again. */
 	if (!wvm_core_fault(s->core, s->shard->now_ns, index, page, write, client))
 		wvm_mem_wake(vm, page, UINT64_C(1) << client);

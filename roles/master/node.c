@@ -302,6 +302,11 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	r = map_filled(n, index, "durable", wvm_core_durable_bytes(&p), &p.durable, err, err_len);
 	if (r)
 		return r;
+	r = wvm_reclaim_init(s);
+	if (r) {
+		snprintf(err, err_len, "no memory for shard %u", index);
+		return r;
+	}
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
 	if (!s->core_memory) {
 		snprintf(err, err_len, "no memory for shard %u", index);
@@ -511,6 +516,7 @@ static void unbuild(struct wvm_node *n)
 		wvm_shard_destroy(s->shard);
 		free(s->core_memory);
 		wvm_pins_free(s);
+		wvm_reclaim_free(s);
 	}
 	for (unsigned i = 0; remove && i < n->vm_count; i++)
 		wvm_mem_unlink(n->vms[i]);

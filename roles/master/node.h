@@ -16,6 +16,7 @@
 #include "roles/master/mem.h"
 #include "roles/master/options.h"
 #include "roles/master/pins.h"
+#include "roles/master/reclaim.h"
 #include "roles/master/state.h"
 #include "shared/conf.h"
 #include "shared/core/core.h"
@@ -42,6 +43,7 @@ struct wvm_node_shard {
 	struct wvm_timer timer; /* the core's next deadline */
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
 	struct wvm_pins pins;
+	struct wvm_reclaim reclaim;
 	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
 	uint64_t received; /* messages from the wire: accepted, or in a drop counter */
 	uint64_t accepted;

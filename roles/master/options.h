@@ -18,7 +18,7 @@ struct wvm_master_vm {
 };
 
 struct wvm_master_options {
-	uint64_t ram_mb; /* budget of cached guest pages; reported, not enforced yet */
+	uint64_t ram_mb; /* budget of cached guest pages: reclaim.h */
 	uint16_t port;
 	const char *topology;
 	uint32_t phys_id;

@@ -1,0 +1,223 @@
+#include "roles/master/reclaim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "ring/post.h"
+#include "roles/master/node.h"
+
+#define HIGH_PERCENT 97u /* of the budget: pages go from here */
+#define LOW_PERCENT  94u /* down to here */
+#define EVICTIONS    64u /* of one turn */
+#define VISITS       256u
+#define RETRY_NS     UINT64_C(500000)  /* hold times are shorter, mostly */
+#define HELP_NS      UINT64_C(1000000) /* between two calls for help */
+
+int wvm_reclaim_init(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+
+	r->shard = s;
+	for (unsigned i = 0; i < s->node->vm_count; i++) {
+		uint64_t bytes = wvm_mem_size(s->node->vms[i]) / WVM_PAGE_BYTES;
+		void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (at == MAP_FAILED)
+			return -ENOMEM;
+		r->marks[i] = at;
+		r->mark_bytes[i] = bytes;
+	}
+	return 0;
+}
+
+void wvm_reclaim_free(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+
+	for (unsigned i = 0; i < WVM_MASTER_VMS_MAX; i++)
+		if (r->marks[i])
+			munmap(r->marks[i], r->mark_bytes[i]);
+}
+
+uint64_t wvm_reclaim_budget(const struct wvm_node *node)
+{
+	return (node->options->ram_mb << 20) / WVM_PAGE_BYTES;
+}
+
+static uint64_t held_by(const struct wvm_node_shard *s)
+{
+	const struct wvm_core_stats *c = wvm_core_stats(s->core);
+
+	return __atomic_load_n(&c->pages_shared, __ATOMIC_RELAXED) +
+	       __atomic_load_n(&c->pages_modified, __ATOMIC_RELAXED);
+}
+
+uint64_t wvm_reclaim_held(const struct wvm_node *node)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < node->shard_count; i++)
+		sum += held_by(&node->shards[i]);
+	return sum;
+}
+
+/* ---- the hand -------------------------------------------------------------------------- */
+
+/* The next page of this shard that is in a RAM file. False: once round without any. */
+static bool advance(struct wvm_node_shard *s)
+{
+	struct wvm_node *n = s->node;
+	struct wvm_reclaim *r = &s->reclaim;
+
+	for (unsigned tries = 0; tries <= n->vm_count;) {
+		uint64_t pages = r->mark_bytes[r->vm];
+		uint64_t range = UINT64_C(1) << (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT);
+
+		if (r->page < pages)
+			r->page = wvm_mem_next_present(n->vms[r->vm], r->page);
+		if (r->page >= pages) {
+			r->page = 0;
+			r->vm = (r->vm + 1) % n->vm_count;
+			tries++;
+		} else if (wvm_holder_shard(n, r->page) != s->index) {
+			r->page = (r->page / range + 1) * range;
+		} else {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The page under the hand. True: it is on its way out. */
+static bool visit(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+	const struct wvm_held_page *h = &wvm_core_vm_at(s->core, r->vm)->held[r->page];
+	uint8_t *mark = &r->marks[r->vm][r->page];
+	bool modified = h->state == WVM_HELD_MODIFIED;
+	enum wvm_evict said;
+
+	if (*mark < (modified ? 2 : 1)) {
+		/* Where it cannot be protected no store is seen, and nothing else is wrong. */
+		if (!*mark && modified && !h->pins)
+			(void)wvm_mem_protect(s->node->vms[r->vm], r->page);
+		++*mark;
+		return false;
+	}
+	said = wvm_core_evict(s->core, s->shard->now_ns, r->vm, r->page);
+	wvm_node_drain(s);
+	return said == WVM_EVICT_DONE;
+}
+
+/* ---- work ------------------------------------------------------------------------------ */
+
+static void on_timer(struct wvm_timer *timer, uint64_t now_ns)
+{
+	/* It ran so that the shard has a turn. */
+	(void)timer;
+	(void)now_ns;
+}
+
+static void on_help(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	/* Likewise: the turn finds that the node has too many pages. */
+}
+
+/* Other shards may sleep, and have all the pages. */
+static void ask_others(struct wvm_node_shard *s)
+{
+	struct wvm_node *n = s->node;
+
+	if (s->shard->now_ns - s->reclaim.asked_ns < HELP_NS)
+		return;
+	s->reclaim.asked_ns = s->shard->now_ns;
+	for (unsigned i = 0; i < n->shard_count; i++)
+		if (i != s->index) /* where its inbox is full it does not sleep */
+			(void)wvm_post(s->shard, n->shards[i].shard, on_help, &n->shards[i], NULL,
+				       0);
+}
+
+static unsigned sweep(struct wvm_node_shard *s)
+{
+	unsigned gone = 0;
+
+	/* Of a home that is silent no more pages go: the hand passes them. */
+	for (unsigned i = 0; i < VISITS && gone < EVICTIONS && advance(s); i++) {
+		gone += visit(s);
+		s->reclaim.page++;
+	}
+	return gone;
+}
+
+static bool too_long(const struct wvm_node_shard *s)
+{
+	struct wvm_core_times times;
+
+	wvm_core_default_times(&times);
+	return s->shard->now_ns - s->reclaim.stalled_ns > times.deadline_ns;
+}
+
+/* Faults come again: there is room, or they are to be told that there is none. */
+static void release(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+
+	if (!r->stalled)
+		return;
+	if (wvm_reclaim_held(s->node) < wvm_reclaim_budget(s->node))
+		r->stalled = false;
+	else if (!too_long(s))
+		return;
+	wvm_mem_wake_all(s->node->memory, s->index);
+}
+
+bool wvm_reclaim_turn(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+	uint64_t budget = wvm_reclaim_budget(s->node), held = wvm_reclaim_held(s->node);
+	unsigned gone;
+
+	if (!r->active && !r->stalled && held * 100 < budget * HIGH_PERCENT)
+		return false;
+	if (s->adopting)
+		return false;
+	r->active = held * 100 > budget * LOW_PERCENT;
+	if (!r->active) {
+		release(s);
+		return false;
+	}
+	r->rounds++;
+	ask_others(s);
+	gone = sweep(s);
+	if (gone)
+		r->stalled_ns = s->shard->now_ns;
+	release(s);
+	r->timer.fire = on_timer;
+	if (!gone)
+		wvm_shard_arm(s->shard, &r->timer, RETRY_NS);
+	return gone;
+}
+
+/* ---- faults ---------------------------------------------------------------------------- */
+
+bool wvm_reclaim_fault(struct wvm_node_shard *s, uint32_t vm, uint64_t page, unsigned client)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+
+	r->marks[vm][page] = 0;
+	if (wvm_core_vm_at(s->core, vm)->held[page].state != WVM_HELD_INVALID ||
+	    wvm_reclaim_held(s->node) < wvm_reclaim_budget(s->node))
+		return true;
+	if (!r->stalled) {
+		r->stalled = true;
+		r->stalled_ns = s->shard->now_ns;
+	} else if (too_long(s)) {
+		r->failed++;
+		wvm_mem_fail(s->node->vms[vm], page, UINT64_C(1) << client, ENOMEM);
+		return false;
+	}
+	r->waits++;
+	return false;
+}
