@@ -11,8 +11,9 @@
 #define LOW_PERCENT  94u /* down to here */
 #define EVICTIONS    64u /* of one turn */
 #define VISITS       256u
-#define RETRY_NS     UINT64_C(500000)  /* hold times are shorter, mostly */
-#define HELP_NS      UINT64_C(1000000) /* between two calls for help */
+#define RETRY_NS     UINT64_C(500000)    /* hold times are shorter, mostly */
+#define HELP_NS      UINT64_C(1000000)   /* between two calls for help */
+#define FAILING_NS   UINT64_C(100000000) /* for all who waited too long to come and be told */
 
 int wvm_reclaim_init(struct wvm_node_shard *s)
 {
@@ -151,12 +152,14 @@ static unsigned sweep(struct wvm_node_shard *s)
 	return gone;
 }
 
-static bool too_long(const struct wvm_node_shard *s)
+/* How long over time those are that wait for room; 0: not yet. */
+static uint64_t overdue_ns(const struct wvm_node_shard *s)
 {
+	uint64_t waited = s->shard->now_ns - s->reclaim.stalled_ns;
 	struct wvm_core_times times;
 
 	wvm_core_default_times(&times);
-	return s->shard->now_ns - s->reclaim.stalled_ns > times.deadline_ns;
+	return waited > times.deadline_ns ? waited - times.deadline_ns : 0;
 }
 
 /* Faults come again: there is room, or they are to be told that there is none. */
@@ -168,8 +171,10 @@ static void release(struct wvm_node_shard *s)
 		return;
 	if (wvm_reclaim_held(s->node) < wvm_reclaim_budget(s->node))
 		r->stalled = false;
-	else if (!too_long(s))
+	else if (!overdue_ns(s))
 		return;
+	else if (overdue_ns(s) > FAILING_NS) /* whoever comes now waits anew */
+		r->stalled = false;
 	wvm_mem_wake_all(s->node->memory, s->index);
 }
 
@@ -213,7 +218,7 @@ bool wvm_reclaim_fault(struct wvm_node_shard *s, uint32_t vm, uint64_t page, uns
 	if (!r->stalled) {
 		r->stalled = true;
 		r->stalled_ns = s->shard->now_ns;
-	} else if (too_long(s)) {
+	} else if (overdue_ns(s)) {
 		r->failed++;
 		wvm_mem_fail(s->node->vms[vm], page, UINT64_C(1) << client, ENOMEM);
 		return false;
