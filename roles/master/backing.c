@@ -8,21 +8,29 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
+/* A call costs more than the page that it makes room for; 64 KiB are soon used or little. */
+#define PIECE_PAGES 16u /* a power of two */
+
 static size_t table_pages(uint64_t entries, size_t entry)
 {
 	return (entries * entry + WVM_PAGE_BYTES - 1) / WVM_PAGE_BYTES;
 }
 
+static uint64_t units_of(const struct wvm_core_vm *vm)
+{
+	return (vm->pages + WVM_UNIT_PAGES - 1) / WVM_UNIT_PAGES;
+}
+
 int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm)
 {
-	uint64_t units = (vm->pages + WVM_UNIT_PAGES - 1) / WVM_UNIT_PAGES;
 	size_t home = table_pages(vm->pages, sizeof(*vm->home));
 	size_t held = table_pages(vm->pages, sizeof(*vm->held));
-	size_t held_units = table_pages(units, sizeof(*vm->held_units));
+	size_t held_units = table_pages(units_of(vm), sizeof(*vm->held_units));
+	size_t units = table_pages(units_of(vm), sizeof(*vm->units));
 	uint8_t *at;
 
 	b->vm = *vm;
-	b->bytes = home + held + held_units + table_pages(units, sizeof(*vm->units));
+	b->bytes = home + held + held_units + units + vm->pages;
 	/* Sparse as the tables are. */
 	at = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -30,8 +38,9 @@ int wvm_backing_open(struct wvm_backing *b, const struct wvm_core_vm *vm)
 		return -ENOMEM;
 	b->home = at;
 	b->held = at + home;
-	b->held_units = at + home + held;
+	b->held_units = b->held + held;
 	b->units = b->held_units + held_units;
+	b->stored = b->units + units;
 	return 0;
 }
 
@@ -54,17 +63,28 @@ int wvm_backing_fill(void *at, size_t len)
 	return errno == EFAULT ? -ENOSPC : -errno; /* EFAULT: a touch would be a SIGBUS */
 }
 
-/* Shards share pages of the tables, and mark them for each other; a mark is only ever set. */
+static bool is_marked(const uint8_t *marks, uint64_t i)
+{
+	return __atomic_load_n(&marks[i], __ATOMIC_RELAXED);
+}
+
+/* Pages from to end - 1 of an array. A mark is only ever set. */
+static bool fill_and_mark(uint8_t *marks, void *array, uint64_t from, uint64_t end)
+{
+	if (wvm_backing_fill((uint8_t *)array + from * WVM_PAGE_BYTES,
+			     (end - from) * WVM_PAGE_BYTES))
+		return false;
+	for (uint64_t i = from; i < end; i++)
+		__atomic_store_n(&marks[i], 1, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* Shards share pages of the tables, and mark them for each other. */
 static bool has(uint8_t *marks, void *table, uint64_t index, size_t entry)
 {
 	uint64_t i = index * entry / WVM_PAGE_BYTES;
 
-	if (__atomic_load_n(&marks[i], __ATOMIC_RELAXED))
-		return true;
-	if (wvm_backing_fill((uint8_t *)table + i * WVM_PAGE_BYTES, WVM_PAGE_BYTES))
-		return false;
-	__atomic_store_n(&marks[i], 1, __ATOMIC_RELAXED);
-	return true;
+	return is_marked(marks, i) || fill_and_mark(marks, table, i, i + 1);
 }
 
 bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page)
@@ -89,8 +109,22 @@ bool wvm_backing_home(struct wvm_backing *b, uint64_t page)
 	return wvm_backing_unit(b, page) && has(b->home, b->vm.home, page, sizeof(*b->vm.home));
 }
 
+/*
+ * Whoever comes from the page below goes on upwards as a rule: then the rest of the piece
+ * gets its room by the same call. A lone page stays one page, as does one whose piece has
+ * no room. (What a call that fails made room for is not given back: it may hold a former
+ * life's data.)
+ */
 bool wvm_backing_store(struct wvm_backing *b, uint64_t page)
 {
-	return b->vm.home[page].flags & WVM_HOME_WRITTEN ||
-	       !wvm_backing_fill(b->vm.store + page * WVM_PAGE_BYTES, WVM_PAGE_BYTES);
+	uint64_t end = (page | (PIECE_PAGES - 1)) + 1;
+
+	if (b->vm.home[page].flags & WVM_HOME_WRITTEN || is_marked(b->stored, page))
+		return true;
+	if (end > b->vm.pages)
+		end = b->vm.pages;
+	if (page && is_marked(b->stored, page - 1) &&
+	    fill_and_mark(b->stored, b->vm.store, page, end))
+		return true;
+	return fill_and_mark(b->stored, b->vm.store, page, page + 1);
 }

@@ -17,11 +17,11 @@
 
 #include "shared/core/core.h"
 
-/* One VM's arrays, one byte for each 4 KiB of a table: 1 = it has room. Any shard's thread. */
+/* One VM's arrays, one byte for each 4 KiB of them: 1 = it has room. Any shard's thread. */
 struct wvm_backing {
 	struct wvm_core_vm vm;
-	uint8_t *home, *units, *held, *held_units;
-	size_t bytes; /* of the four together */
+	uint8_t *home, *units, *held, *held_units, *stored;
+	size_t bytes; /* of all together */
 };
 
 /* The arrays of vm are mapped, and stay so until close. 0, -ENOMEM. */

@@ -564,12 +564,15 @@ int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf)
 	ssize_t n;
 
 	assert(page < vm->size / WVM_PAGE_SIZE);
-	if (!wvm_mem_present(vm, page))
-		return -ENODATA; /* a hole would read as zeros */
 	do
 		n = pread(vm->fd, buf, WVM_PAGE_SIZE, (off_t)(page * WVM_PAGE_SIZE));
 	while (n < 0 && errno == EINTR);
-	return n == (ssize_t)WVM_PAGE_SIZE ? 0 : -EIO;
+	if (n != (ssize_t)WVM_PAGE_SIZE)
+		return -EIO;
+	/* A hole reads as zeros, so only zeros leave a doubt. */
+	if (!memcmp(buf, zero_page, WVM_PAGE_SIZE) && !wvm_mem_present(vm, page))
+		return -ENODATA;
+	return 0;
 }
 
 int wvm_mem_punch(struct wvm_mem *vm, uint64_t page)

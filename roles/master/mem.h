@@ -186,7 +186,7 @@ int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t wai
  */
 int wvm_mem_settle(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
 
-/* The page's bytes as they are in the file. 0; -ENODATA: it is not in the file; -EIO. */
+/* The page's bytes as they are in the file. 0; -ENODATA: it is not there, buf is zeros; -EIO. */
 int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf);
 
 /* Whether the file has the page. */

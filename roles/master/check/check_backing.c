@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "roles/master/backing.h"
@@ -122,6 +123,43 @@ START_TEST(a_stored_copy_that_was_written_is_not_asked_about_again)
 }
 END_TEST
 
+static unsigned used_pages(void)
+{
+	struct statfs f;
+
+	ck_assert_int_eq(statfs(dir, &f), 0);
+	return (unsigned)(f.f_blocks - f.f_bfree);
+}
+
+START_TEST(pages_in_order_get_room_by_the_piece_and_a_lone_one_gets_a_page)
+{
+	unsigned before;
+
+	ck_assert(wvm_backing_home(&backing, 3));
+	before = used_pages();
+	ck_assert(wvm_backing_store(&backing, 3));
+	ck_assert_uint_eq(used_pages(), before + 1);
+	ck_assert(wvm_backing_store(&backing, 4));
+	ck_assert_uint_eq(used_pages(), before + 13); /* 3, and 4 to 15 */
+	fill();
+	ck_assert(wvm_backing_store(&backing, 15));
+	memset(vm.store + 4 * PAGE, 1, 12 * PAGE);
+	ck_assert(!wvm_backing_store(&backing, 16));
+}
+END_TEST
+
+START_TEST(a_page_gets_room_that_its_whole_piece_has_not)
+{
+	ck_assert(wvm_backing_home(&backing, 3));
+	ck_assert(wvm_backing_store(&backing, 3));
+	fill();
+	make_room(1);
+	ck_assert(wvm_backing_store(&backing, 4));
+	memset(vm.store + 4 * PAGE, 1, PAGE);
+	ck_assert(!wvm_backing_store(&backing, 5));
+}
+END_TEST
+
 START_TEST(asking_changes_no_byte)
 {
 	vm.held[70].version = 42;
@@ -161,6 +199,8 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, what_has_room_keeps_it_and_what_has_none_is_refused);
 	tcase_add_test(t, a_stored_copy_that_was_written_is_not_asked_about_again);
+	tcase_add_test(t, pages_in_order_get_room_by_the_piece_and_a_lone_one_gets_a_page);
+	tcase_add_test(t, a_page_gets_room_that_its_whole_piece_has_not);
 	tcase_add_test(t, asking_changes_no_byte);
 	tcase_add_test(t, a_whole_mapping_has_room_or_says_why_not);
 	suite_add_tcase(s, t);
