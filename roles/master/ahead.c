@@ -36,7 +36,9 @@ static bool has_entries(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 
 void wvm_node_read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 {
-	if (!s->node->options->read_ahead || !has_room(s, vm) || !has_entries(s, vm, page))
+	if (!s->node->options->read_ahead ||
+	    wvm_reclaim_short(s->node, s->node->options->read_ahead) || !has_room(s, vm) ||
+	    !has_entries(s, vm, page))
 		return;
 	wvm_core_ahead(s->core, s->shard->now_ns, vm, page);
 	wvm_node_drain(s);

@@ -93,6 +93,15 @@ bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page)
 		   sizeof(*b->vm.held_units));
 }
 
+uint64_t wvm_backing_next_held_unit(const struct wvm_backing *b, uint64_t page, uint64_t end)
+{
+	while (page < end &&
+	       !is_marked(b->held_units,
+			  page / WVM_UNIT_PAGES * sizeof(*b->vm.held_units) / WVM_PAGE_BYTES))
+		page = (page | (WVM_UNIT_PAGES - 1)) + 1;
+	return page < end ? page : end;
+}
+
 bool wvm_backing_held(struct wvm_backing *b, uint64_t page)
 {
 	return wvm_backing_held_unit(b, page) &&

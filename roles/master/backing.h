@@ -33,6 +33,8 @@ void wvm_backing_close(struct wvm_backing *b);
  */
 bool wvm_backing_held(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
+/* The next page from `page` on, below end, whose unit's entry has room; or end. */
+uint64_t wvm_backing_next_held_unit(const struct wvm_backing *b, uint64_t page, uint64_t end);
 /* Whether it may touch the directory entry of a page and that of its unit. */
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */

@@ -87,7 +87,7 @@ static json_t *status_json(const struct wvm_node *n)
 	static const char *const states[] = {"asking", "serving", "refused"};
 	json_t *o = json_object(), *vms = json_array(), *places = json_array();
 	struct wvm_core_stats core;
-	uint64_t state_bytes, store_bytes, waits = 0, failed = 0;
+	uint64_t state_bytes, store_bytes, waits = 0, untouched = 0, failed = 0;
 
 	sum_core(n, &core);
 	set(o, "node", n->options->phys_id);
@@ -116,7 +116,9 @@ static json_t *status_json(const struct wvm_node *n)
 	for (unsigned i = 0; i < n->shard_count; i++) {
 		waits += n->shards[i].reclaim.waits;
 		failed += n->shards[i].reclaim.failed;
+		untouched += n->shards[i].reclaim.untouched;
 	}
+	set(o, "reclaim_untouched", untouched);
 	set(o, "reclaim_waits", waits);
 	set(o, "reclaim_failed", failed);
 	state_bytes = wvm_state_bytes(&n->state, &store_bytes);

@@ -116,6 +116,11 @@ static bool told_no_room(struct wvm_node_shard *s)
 	return false;
 }
 
+bool wvm_node_holder_entry(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
+{
+	return wvm_backing_held(&s->node->backing[vm], page) || told_no_room(s);
+}
+
 bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 {
 	struct wvm_backing *b = &s->node->backing[vm];

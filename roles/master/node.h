@@ -125,6 +125,8 @@ unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page);
  * told, and the fault or pin ends with ENOSPC.
  */
 bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
+/* Whether the core may touch the page's own entry, whatever the unit's says. */
+bool wvm_node_holder_entry(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* The index that the core knows a VM by. */
 uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm);
 

@@ -6,6 +6,7 @@
 
 #include "ring/post.h"
 #include "roles/master/node.h"
+#include "shared/core/assert.h"
 
 #define HIGH_PERCENT 97u /* of the budget: pages go from here */
 #define LOW_PERCENT  94u /* down to here */
@@ -51,8 +52,10 @@ static uint64_t held_by(const struct wvm_node_shard *s)
 {
 	const struct wvm_core_stats *c = wvm_core_stats(s->core);
 
+	/* What is asked for has its room. */
 	return __atomic_load_n(&c->pages_shared, __ATOMIC_RELAXED) +
-	       __atomic_load_n(&c->pages_modified, __ATOMIC_RELAXED);
+	       __atomic_load_n(&c->pages_modified, __ATOMIC_RELAXED) +
+	       __atomic_load_n(&c->requests_now, __ATOMIC_RELAXED);
 }
 
 uint64_t wvm_reclaim_held(const struct wvm_node *node)
@@ -64,7 +67,32 @@ uint64_t wvm_reclaim_held(const struct wvm_node *node)
 	return sum;
 }
 
+bool wvm_reclaim_short(const struct wvm_node *node, uint64_t more)
+{
+	return (wvm_reclaim_held(node) + more) * 100 >= wvm_reclaim_budget(node) * HIGH_PERCENT;
+}
+
 /* ---- the hand -------------------------------------------------------------------------- */
+
+/* What takes room: pages with data, and those of whole units that nobody has touched yet. */
+static uint64_t next_page(const struct wvm_node_shard *s, uint64_t pages)
+{
+	const struct wvm_reclaim *r = &s->reclaim;
+	const struct wvm_backing *b = &s->node->backing[r->vm];
+	uint64_t end = wvm_mem_next_present(s->node->vms[r->vm], r->page), at = r->page;
+
+	if (end > pages)
+		end = pages;
+	while ((at = wvm_backing_next_held_unit(b, at, end)) < end) {
+		uint64_t unit_end = (at | (WVM_UNIT_PAGES - 1)) + 1;
+		uint64_t stop = unit_end < end ? unit_end : end;
+
+		at = wvm_core_next_filled(&b->vm, at, stop);
+		if (at < stop)
+			return at;
+	}
+	return end;
+}
 
 /* The next page of this shard that is in a RAM file. False: once round without any. */
 static bool advance(struct wvm_node_shard *s)
@@ -77,7 +105,7 @@ static bool advance(struct wvm_node_shard *s)
 		uint64_t range = UINT64_C(1) << (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT);
 
 		if (r->page < pages)
-			r->page = wvm_mem_next_present(n->vms[r->vm], r->page);
+			r->page = next_page(s, pages);
 		if (r->page >= pages) {
 			r->page = 0;
 			r->vm = (r->vm + 1) % n->vm_count;
@@ -91,22 +119,45 @@ static bool advance(struct wvm_node_shard *s)
 	return false;
 }
 
+/*
+ * Room that no program has touched: once no store can come, and still nothing is
+ * there, it is given back without a word to anybody.
+ */
+static bool take_back(struct wvm_node_shard *s)
+{
+	struct wvm_reclaim *r = &s->reclaim;
+	struct wvm_mem *mem = s->node->vms[r->vm];
+
+	if (wvm_mem_protect(mem, r->page) || wvm_mem_present(mem, r->page))
+		return false;
+	if (wvm_mem_punch(mem, r->page))
+		wvm_core_panic("a page cannot be removed from the RAM file", __FILE__, __LINE__);
+	wvm_core_unfilled(s->core, r->vm, r->page);
+	r->untouched++;
+	return true;
+}
+
 /* The page under the hand. True: it is on its way out. */
 static bool visit(struct wvm_node_shard *s)
 {
 	struct wvm_reclaim *r = &s->reclaim;
-	const struct wvm_held_page *h = &wvm_core_vm_at(s->core, r->vm)->held[r->page];
+	const struct wvm_held_page h = wvm_core_held(wvm_core_vm_at(s->core, r->vm), r->page);
 	uint8_t *mark = &r->marks[r->vm][r->page];
-	bool modified = h->state == WVM_HELD_MODIFIED;
+	bool modified = h.state == WVM_HELD_MODIFIED;
+	bool data = wvm_mem_present(s->node->vms[r->vm], r->page);
 	enum wvm_evict said;
 
+	if (!data)
+		return *mark ? take_back(s) : !(*mark = 1);
 	if (*mark < (modified ? 2 : 1)) {
 		/* Where it cannot be protected no store is seen, and nothing else is wrong. */
-		if (!*mark && modified && !h->pins)
+		if (!*mark && modified && !h.pins)
 			(void)wvm_mem_protect(s->node->vms[r->vm], r->page);
 		++*mark;
 		return false;
 	}
+	if (!wvm_node_holder_entry(s, r->vm, r->page))
+		return false;
 	said = wvm_core_evict(s->core, s->shard->now_ns, r->vm, r->page);
 	wvm_node_drain(s);
 	return said == WVM_EVICT_DONE;
@@ -207,13 +258,27 @@ bool wvm_reclaim_turn(struct wvm_node_shard *s)
 
 /* ---- faults ---------------------------------------------------------------------------- */
 
+/* The page is in the RAM file already, as far as the budget counts. */
+static bool has_its_room(const struct wvm_node_shard *s, uint32_t vm, uint64_t page)
+{
+	const struct wvm_core_vm *v = wvm_core_vm_at(s->core, vm);
+
+	if (!wvm_core_needs_held(s->core, vm, page))
+		return wvm_core_next_filled(v, page, page + 1) == page;
+	return v->held[page].state != WVM_HELD_INVALID;
+}
+
 bool wvm_reclaim_fault(struct wvm_node_shard *s, uint32_t vm, uint64_t page, unsigned client)
 {
 	struct wvm_reclaim *r = &s->reclaim;
 
+	uint64_t budget = wvm_reclaim_budget(s->node), held = wvm_reclaim_held(s->node);
+	uint64_t most = held < budget ? (budget - held) / 4 : 0;
+
 	r->marks[vm][page] = 0;
-	if (wvm_core_vm_at(s->core, vm)->held[page].state != WVM_HELD_INVALID ||
-	    wvm_reclaim_held(s->node) < wvm_reclaim_budget(s->node))
+	most = wvm_reclaim_short(s->node, 0) || !most ? 1 : most;
+	wvm_core_fill_most(s->core, most < WVM_UNIT_PAGES ? (uint32_t)most : WVM_UNIT_PAGES);
+	if (held < budget || has_its_room(s, vm, page))
 		return true;
 	if (!r->stalled) {
 		r->stalled = true;

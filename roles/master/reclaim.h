@@ -35,6 +35,7 @@ struct wvm_reclaim {
 	uint64_t asked_ns;      /* when other shards were asked to help */
 	struct wvm_timer timer; /* nothing could go just now */
 	struct wvm_node_shard *shard;
+	uint64_t untouched;             /* pages of whole units taken back, that nobody had used */
 	uint64_t rounds, waits, failed; /* turns at work, faults that waited, that got an error */
 };
 
@@ -42,9 +43,12 @@ struct wvm_reclaim {
 int wvm_reclaim_init(struct wvm_node_shard *s);
 void wvm_reclaim_free(struct wvm_node_shard *s);
 
-/* Pages of the budget, and those held by all shards. Any thread. */
+/* Pages of the budget, and those held or asked for by all shards. Any thread. */
 uint64_t wvm_reclaim_budget(const struct wvm_node *node);
 uint64_t wvm_reclaim_held(const struct wvm_node *node);
+/* Whether pages would have to go if so many more came: only what is wanted now is brought in then.
+ */
+bool wvm_reclaim_short(const struct wvm_node *node, uint64_t more);
 
 /*
  * A fault came. False: it needs a page for which there is no room; its thread waits and

@@ -139,6 +139,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	core = lay_out(&c, params);
 	core->params = *params;
 	core->adopting = params->adopt;
+	core->fill_most = WVM_UNIT_PAGES;
 	if (!params->boot_first)
 		core->params.boot_first = params->boot;
 	core->random = params->seed ? params->seed : UINT64_C(0x9e3779b97f4a7c15);

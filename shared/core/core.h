@@ -245,6 +245,7 @@ struct wvm_action {
 	X(write_backs_retried, "write-backs sent again")                                       \
 	X(evicted_shared, "Shared copies given up for lack of memory")                         \
 	X(evicted_modified, "Modified pages written back for lack of memory")                  \
+	X(requests_now, "requests that are not over yet")                                      \
 	X(pages_shared, "pages held Shared now")                                               \
 	X(pages_modified, "pages held Modified now, of whole units those that were used")      \
 	X(pages_homed, "pages that this home has been asked for")                              \
@@ -423,6 +424,17 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 			 const struct wvm_msg *msg);
 /* Whether a fault looks at the page's own entry: not while it is of a unit held whole. */
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* So many pages at most are filled with zeros at once, 1 to 512: a node short of memory. */
+void wvm_core_fill_most(struct wvm_core *core, uint32_t pages);
+/* The next page in [page, end) of a unit held whole that was filled, and is not split off; or end.
+ */
+uint64_t wvm_core_next_filled(const struct wvm_core_vm *vm, uint64_t page, uint64_t end);
+/*
+ * Such a page has been taken out of the RAM file: no program had touched it. It
+ * stays this node's, and is filled again when one does.
+ */
+void wvm_core_unfilled(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /*
  * What holder and home say of a page: its entry, or where it has none what the entry

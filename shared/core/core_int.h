@@ -151,7 +151,7 @@ struct wvm_core {
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
 	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
-	uint32_t fill_next;
+	uint32_t fill_next, fill_most;
 	struct wvm_ahead ahead;
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;

@@ -28,12 +28,21 @@ static bool may_leave(const struct wvm_core *core, uint32_t vm, uint64_t page)
 
 enum wvm_evict wvm_core_evict(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page)
 {
+	const struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
-	bool modified = h->state == WVM_HELD_MODIFIED;
+	bool modified;
 
 	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
+	if (wvm_unit_mine(u, page)) {
+		if (now_ns < u->hold_until_ns)
+			return WVM_EVICT_BUSY;
+		if (!may_leave(core, vm, page))
+			return WVM_EVICT_ROOM;
+		wvm_unit_split(core, vm, page);
+	}
+	modified = h->state == WVM_HELD_MODIFIED;
 	if (h->state == WVM_HELD_INVALID || h->request || h->demand || h->coming ||
 	    (modified && h->pins) || now_ns < h->hold_until_ns)
 		return WVM_EVICT_BUSY;

@@ -132,6 +132,7 @@ static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t pa
 	r = &core->requests[slot - 1];
 	core->free_request = r->next;
 	core->requests_free--;
+	core->stats.requests_now++;
 	*r = (struct wvm_request){.timer.kind = WVM_TIMER_REQUEST,
 				  .page = page,
 				  .vm = vm,
@@ -156,6 +157,7 @@ void wvm_request_finish(struct wvm_core *core, struct wvm_request *r)
 	leave_window(core, r);
 	r->id = 0;
 	core->requests_free++;
+	core->stats.requests_now--;
 	r->next = core->free_request;
 	core->free_request = slot;
 }

@@ -323,6 +323,8 @@ void wvm_unit_fill(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t w
 	uint32_t most = f->count < WVM_UNIT_PAGES / 2 ? f->count * 2 : WVM_UNIT_PAGES, n = 1;
 	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_FILL, vm, page);
 
+	if (most > core->fill_most)
+		most = core->fill_most;
 	while (n < most && (page + n) % WVM_UNIT_PAGES && wvm_unit_mine(u, page + n))
 		n++;
 	a->count = n;
@@ -332,6 +334,38 @@ void wvm_unit_fill(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t w
 	core->stats.unit_fills++;
 	for (uint32_t i = 0; i < n; i++)
 		core->stats.pages_modified += note_filled(u, page + i);
+}
+
+void wvm_core_fill_most(struct wvm_core *core, uint32_t pages)
+{
+	WVM_ASSERT(pages && pages <= WVM_UNIT_PAGES);
+	core->fill_most = pages;
+}
+
+uint64_t wvm_core_next_filled(const struct wvm_core_vm *vm, uint64_t page, uint64_t end)
+{
+	while (page < end) {
+		const struct wvm_held_unit *u = &vm->held_units[wvm_unit_index(page)];
+		uint64_t at = page % WVM_UNIT_PAGES / 64;
+		uint64_t word = (u->mine[at] & u->filled[at]) >> page % 64;
+
+		if (word) {
+			page += (uint64_t)__builtin_ctzll(word);
+			return page < end ? page : end;
+		}
+		page = (page | 63) + 1;
+	}
+	return end;
+}
+
+void wvm_core_unfilled(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
+	uint64_t *word = &u->filled[page % WVM_UNIT_PAGES / 64], bit = UINT64_C(1) << page % 64;
+
+	WVM_ASSERT(wvm_unit_mine(u, page) && *word & bit);
+	*word &= ~bit;
+	core->stats.pages_modified--;
 }
 
 /* The page gets an entry of its own, before anything is said about it. */
@@ -357,10 +391,10 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 struct wvm_held_page wvm_core_held(const struct wvm_core_vm *vm, uint64_t page)
 {
 	const struct wvm_held_unit *u = &vm->held_units[wvm_unit_index(page)];
-	struct wvm_held_page h = vm->held[page];
+	struct wvm_held_page h = {0};
 
 	if (!wvm_unit_mine(u, page))
-		return h;
+		return vm->held[page];
 	h.state = WVM_HELD_MODIFIED;
 	h.version = u->version;
 	h.grant = u->grant;

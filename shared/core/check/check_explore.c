@@ -71,6 +71,10 @@ static const struct bounds runs[] = {
 	 BOUNDS(.nodes = 3, .programs = 1, .outstanding = 3, .accesses = 3, .under_way = 8,
 		.losses = 1, .duplicates = 1, .retries = 1, .units = true),
 	 100000},
+	{"2 nodes, whole units, loss, evictions",
+	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .under_way = 1, .losses = 1,
+		.evictions = 2, .units = true),
+	 20000},
 };
 #define RUNS (int)(sizeof(runs) / sizeof(*runs))
 

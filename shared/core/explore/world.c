@@ -231,7 +231,7 @@ static void evict_events(const struct ex_rig *rig, const struct ex_world *w, str
 			 uint32_t *n)
 {
 	for (uint32_t i = 0; w->evictions && i < rig->config.nodes; i++) {
-		const struct wvm_held_page *h = &w->node[i].held;
+		const struct wvm_held_page held = ex_held(&w->node[i]), *h = &held;
 
 		if (h->state != WVM_HELD_INVALID && !h->request && !h->demand)
 			put(list, n, EX_EVICT, i, 0)->late = true;

@@ -64,10 +64,10 @@ struct sim_config {
 	uint64_t program_gap_ns;             /* mean time that a program stays */
 	uint64_t program_away_ns;            /* and until it is there again */
 	bool units;                          /* nodes ask for whole units */
-	uint32_t evict_ppm;                  /* inputs of a node after which it gives some page up */
-	uint32_t full_ppm;                   /* installs that fail: the RAM file has no room */
-	uint32_t read_ahead;                 /* guesses at what is read next, with every fault */
-	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
+	uint32_t evict_ppm;  /* inputs of a node after which it gives some page up */
+	uint32_t full_ppm;   /* installs that fail: the RAM file has no room */
+	uint32_t read_ahead; /* guesses at what is read next, with every fault */
+	bool unprotected;    /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */
 };
