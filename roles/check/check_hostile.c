@@ -148,7 +148,7 @@ static size_t misstate(uint8_t *data, size_t len, unsigned node)
 	case 0: data[chance(4)] ^= (uint8_t)(1 + chance(255)); break;
 	case 1: data[4] ^= (uint8_t)(1 + chance(255)); break;
 	case 2: data[5] = no_type[chance(sizeof(no_type))]; break;
-	case 3: data[6] |= chance(2) ? 0x40 : 0x80; break;
+	case 3: data[6] |= chance(2) ? WVM_MSG_ZERO | WVM_MSG_ERROR : WVM_MSG_AUTH; break;
 	case 4: data[7] = (uint8_t)((data[7] & 0xf) | (2 + chance(14)) << 4); break;
 	case 5: data[7] = (uint8_t)((data[7] & 0xf0) | (5 + chance(11))); break;
 	case 6: data[24 + chance(4)] ^= (uint8_t)(1 + chance(255)); break;

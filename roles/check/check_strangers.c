@@ -258,7 +258,7 @@ static const struct poke {
 	{"the retired type", WVM_DROP_TYPE, WVM_MSG_MEM_READ, 5, 1, 2},
 	{"a type that there is not", WVM_DROP_TYPE, WVM_MSG_MEM_READ, 5, 1, 200},
 	{"a tag", WVM_DROP_AUTH, WVM_MSG_MEM_READ, 6, 1, 0x80},
-	{"an unknown flag", WVM_DROP_FLAGS, WVM_MSG_MEM_READ, 6, 1, 0x40},
+	{"a flag of another type", WVM_DROP_FLAGS, WVM_MSG_MEM_READ, 6, 1, 0x20},
 	{"a flag of other types", WVM_DROP_FLAGS, WVM_MSG_INVALIDATE, 6, 1, WVM_MSG_ZERO},
 	{"a lane that there is not", WVM_DROP_QOS, WVM_MSG_MEM_READ, 7, 1, 0x52},
 	{"a state that there is not", WVM_DROP_STATE, WVM_MSG_MEM_READ, 7, 1, 0x09},

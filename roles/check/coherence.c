@@ -348,6 +348,9 @@ static void independent_writes(struct program *p)
 		}
 		return;
 	}
+	/* Whoever had the pages first would be done before a store from elsewhere comes through. */
+	while (!load(x) || !load(y))
+		sched_yield();
 	for (unsigned i = 0; i < looks; i++) {
 		notes[2 * i] = load(p->index == 2 ? x : y);
 		notes[2 * i + 1] = load(p->index == 2 ? y : x);

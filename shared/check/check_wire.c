@@ -360,7 +360,7 @@ static const struct {
 	{"retired type", AT_TYPE, 1, {2}, WVM_DROP_TYPE},
 	{"first type beyond", AT_TYPE, 1, {WVM_MSG_TYPES}, WVM_DROP_TYPE},
 	{"last type", AT_TYPE, 1, {255}, WVM_DROP_TYPE},
-	{"unknown flag", AT_FLAGS, 1, {0x40}, WVM_DROP_FLAGS},
+	{"a whole unit with payload", AT_FLAGS, 1, {0x40}, WVM_DROP_FLAGS},
 	{"flag of another type", AT_FLAGS, 1, {K}, WVM_DROP_FLAGS},
 	{"zero page with payload", AT_FLAGS, 1, {Z}, WVM_DROP_FLAGS},
 	{"error with payload", AT_FLAGS, 1, {E}, WVM_DROP_FLAGS},
