@@ -175,8 +175,8 @@ int wvm_mem_protect(struct wvm_mem *vm, uint64_t page);
  * has stays. The waiters may write all of it and are woken; the memory of other
  * programs is left as it is, which is for pages that are Modified. Until a
  * program touches it, such a page counts as absent for the functions here: the
- * kernel has yet to zero it. 0; -ENOSPC, -ENOMEM, -EBUSY, -EIO: nobody was woken,
- * part of it may be there.
+ * kernel has yet to zero it. 0; -ENOSPC, -ENOMEM: nobody was woken, part of
+ * it may be there.
  */
 int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t waiters);
 

@@ -271,12 +271,12 @@ static bool has_its_room(const struct wvm_node_shard *s, uint32_t vm, uint64_t p
 bool wvm_reclaim_fault(struct wvm_node_shard *s, uint32_t vm, uint64_t page, unsigned client)
 {
 	struct wvm_reclaim *r = &s->reclaim;
-
 	uint64_t budget = wvm_reclaim_budget(s->node), held = wvm_reclaim_held(s->node);
 	uint64_t most = held < budget ? (budget - held) / 4 : 0;
 
 	r->marks[vm][page] = 0;
-	most = wvm_reclaim_short(s->node, 0) || !most ? 1 : most;
+	if (held * 100 >= budget * HIGH_PERCENT || !most)
+		most = 1;
 	wvm_core_fill_most(s->core, most < WVM_UNIT_PAGES ? (uint32_t)most : WVM_UNIT_PAGES);
 	if (held < budget || has_its_room(s, vm, page))
 		return true;
