@@ -11,8 +11,9 @@
 
 #include "roles/check/churn.h"
 
-#define TMPFS_KIB    6144u /* the outbox of 2 MiB, tables, and something for pages */
-#define ERROR_MS_MAX 6000u /* the request deadline is 5 s */
+#define TMPFS_KIB    6144u  /* the outbox of 2 MiB, tables, and something for pages */
+#define CHURN_KIB    65536u /* every unit of the churn whole, as holder and as home, and those */
+#define ERROR_MS_MAX 6000u  /* the request deadline is 5 s */
 
 /* Of the home or holder without room. One page of tables has the entries of as many. */
 #define PAGES 64u
@@ -210,11 +211,13 @@ START_TEST(room_that_comes_and_goes_under_load_costs_no_byte)
 	static const struct churn_plan plan = {.homes = 7, .ranges = 12, .may_fail = true};
 	static struct churn w;
 
-	start_with_small(1, TMPFS_KIB);
+	start_with_small(1, CHURN_KIB);
+	/* First before anything is stored: each table's first time comes when there is no room. */
+	harm_fill(&cluster, 1, 0);
 	churn_begin(&w, &cluster, &plan, nodes, 6);
-	/* First before anything is stored: each page's first time comes when there is no room. */
 	for (unsigned round = 0; round < ROUNDS && !w.arena->failed; round++) {
-		harm_fill(&cluster, 1, round * 64);
+		if (round)
+			harm_fill(&cluster, 1, round * 64);
 		cluster_sleep_ms(700);
 		harm_empty(&cluster, 1);
 		cluster_sleep_ms(300);
