@@ -176,6 +176,8 @@ static const char *complete(struct wvm_udp_opts *o)
 		return "steer_offset";
 	if (o->socket_bytes < 4096)
 		return "socket_bytes";
+	if (o->pad_max > o->datagram_max)
+		return "pad_max";
 	return NULL;
 }
 

@@ -58,7 +58,12 @@ struct wvm_udp_opts {
 	unsigned tx_buffers;   /* datagrams waiting to leave, per shard: 512 */
 	unsigned tx_control;   /* of those kept for CONTROL: an eighth */
 	unsigned bulk_quota;   /* BULK datagrams per turn: 256 */
-	int socket_bytes;      /* SO_RCVBUF and SO_SNDBUF: 8 MiB */
+	/*
+	 * So many zero bytes at most are put behind a datagram when that lets longer ones share
+	 * its sendmsg, for protocols that ignore them: none.
+	 */
+	unsigned pad_max;
+	int socket_bytes; /* SO_RCVBUF and SO_SNDBUF: 8 MiB */
 };
 
 /*

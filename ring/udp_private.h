@@ -27,14 +27,12 @@ struct wvm_batch {
 	struct wvm_io io;
 	struct wvm_udp *udp;
 	struct sockaddr_in peer;
-	uint32_t issue; /* wvm_shard_issue() */
-	uint32_t bytes;
+	uint32_t issue;       /* wvm_shard_issue() */
 	uint16_t count, size; /* datagrams, bytes of the first */
 	uint16_t steer;
 	uint16_t next; /* WVM_BATCH_SINGLE: the one in flight */
 	uint8_t state;
 	uint8_t lane;
-	bool closed;    /* takes no more datagrams */
 	bool single_ok; /* WVM_BATCH_SINGLE: one of them got through */
 	struct msghdr msg;
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))];

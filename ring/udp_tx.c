@@ -167,22 +167,44 @@ static bool same_peer(const struct wvm_batch *b, const struct sockaddr_in *peer)
 	       b->peer.sin_port == peer->sin_port;
 }
 
-/* The newest waiting batch to this peer, when it can take the datagram. */
-static struct wvm_batch *find_open(struct wvm_udp *u, struct wvm_lane_queue *q,
-				   const struct sockaddr_in *peer, uint16_t steer, size_t len)
+/*
+ * Segmentation wants datagrams of one size, the last one apart. One that is a little shorter
+ * than its batch's is made as long when others follow. False: it is not a little.
+ */
+static bool pad(const struct wvm_udp *u, struct iovec *v, size_t size)
 {
-	for (unsigned i = 0; i < q->recent_count; i++) {
-		struct wvm_batch *b = q->recent[i];
+	if (v->iov_len >= size)
+		return true;
+	if (size - v->iov_len > u->opts.pad_max)
+		return false;
+	memset((uint8_t *)v->iov_base + v->iov_len, 0, size - v->iov_len);
+	v->iov_len = size;
+	return true;
+}
 
-		if (!same_peer(b, peer))
-			continue;
-		if (b->closed || b->steer != steer || len > b->size ||
-		    b->count == WVM_GSO_SEGMENTS || b->bytes + len > WVM_GSO_BYTES ||
-		    gso_refused(u, peer))
-			return NULL;
-		return b;
-	}
+/* The newest waiting batch to this peer. */
+static struct wvm_batch *find_recent(struct wvm_lane_queue *q, const struct sockaddr_in *peer)
+{
+	for (unsigned i = 0; i < q->recent_count; i++)
+		if (same_peer(q->recent[i], peer))
+			return q->recent[i];
 	return NULL;
+}
+
+/* Whether the batch can take one more, of any length. */
+static bool has_place(struct wvm_udp *u, const struct wvm_batch *b, uint16_t steer)
+{
+	return b->steer == steer && b->count < WVM_GSO_SEGMENTS &&
+	       (b->count + 1u) * b->size <= WVM_GSO_BYTES && !gso_refused(u, &b->peer);
+}
+
+static bool append(struct wvm_udp *u, struct wvm_batch *b, uint16_t steer, struct iovec v)
+{
+	if (v.iov_len > b->size || !has_place(u, b, steer) ||
+	    !pad(u, &b->iov[b->count - 1], b->size))
+		return false;
+	b->iov[b->count++] = v;
+	return true;
 }
 
 static void sent(struct wvm_io *io, int res, uint32_t flags);
@@ -200,13 +222,12 @@ static struct wvm_batch *new_batch(struct wvm_udp *u, enum wvm_lane lane,
 	b->udp = u;
 	b->peer = *peer;
 	b->peer.sin_family = AF_INET;
-	b->bytes = 0;
 	b->count = 0;
 	b->size = (uint16_t)len;
 	b->steer = steer;
 	b->state = WVM_BATCH_OPEN;
 	b->lane = (uint8_t)lane;
-	b->closed = b->single_ok = false;
+	b->single_ok = false;
 	list_append(&q->head, &b->link);
 	if (q->recent_count < WVM_UDP_RECENT)
 		q->recent_count++;
@@ -219,18 +240,20 @@ void wvm_udp_commit(struct wvm_udp *u, enum wvm_lane lane, const struct sockaddr
 		    uint16_t steer, uint8_t *buf, size_t len)
 {
 	struct wvm_lane_queue *q = &u->lanes[lane];
+	struct iovec v = {buf, len};
 	struct wvm_batch *b;
 
 	assert(len && len <= u->opts.datagram_max);
 	unreserve(u, lane, buf);
-	b = find_open(u, q, peer, steer, len);
-	if (!b)
-		b = new_batch(u, lane, peer, steer, len);
-	b->iov[b->count++] = (struct iovec){buf, len};
-	b->bytes += (uint32_t)len;
-	if (len < b->size)
-		b->closed = true;
 	q->datagrams++;
+	b = find_recent(q, peer);
+	if (b && append(u, b, steer, v))
+		return;
+	/* The rest of a page that the full batch has begun: its successors are as long again. */
+	if (b && b->count > 1 && b->steer == steer)
+		pad(u, &v, b->size);
+	b = new_batch(u, lane, peer, steer, v.iov_len);
+	b->iov[b->count++] = v;
 }
 
 int wvm_udp_send(struct wvm_udp *u, enum wvm_lane lane, const struct sockaddr_in *peer,
@@ -401,6 +424,11 @@ static void sent(struct wvm_io *io, int res, uint32_t flags)
 	submit_blocked(u);
 }
 
+static size_t bytes_of(const struct wvm_batch *b)
+{
+	return (b->count - 1u) * (size_t)b->size + b->iov[b->count - 1].iov_len;
+}
+
 /* Issues up to quota datagrams of a lane; false when something is left. */
 static bool issue(struct wvm_udp *u, struct wvm_lane_queue *q, unsigned quota)
 {
@@ -420,7 +448,7 @@ static bool issue(struct wvm_udp *u, struct wvm_lane_queue *q, unsigned quota)
 		quota -= b->count < quota ? b->count : quota;
 		WVM_COUNT(s, tx_batches, 1);
 		WVM_COUNT(s, tx_datagrams, b->count);
-		WVM_COUNT(s, tx_bytes, b->bytes);
+		WVM_COUNT(s, tx_bytes, bytes_of(b));
 		if (b->count > 1)
 			WVM_COUNT(s, tx_gso_batches, 1);
 	}

@@ -1,6 +1,7 @@
 /* The codec: explicit loads and stores, and the rules that a message obeys by its type. */
 #include "shared/wire.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "shared/crc32c.h"
@@ -394,6 +395,11 @@ void wvm_wire_seal(uint8_t *segment, size_t len)
 	store32(segment + AT_CRC, checksum(segment, len));
 }
 
+static bool all_zero(const uint8_t *data, size_t len)
+{
+	return !len || (!data[0] && !memcmp(data, data + 1, len - 1));
+}
+
 enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m,
 			      const uint8_t **payload, size_t *consumed)
 {
@@ -414,7 +420,7 @@ enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m
 		return WVM_DROP_LENGTH;
 	if (load32(data + AT_CRC) != checksum(data, bytes))
 		return WVM_DROP_CRC;
-	*consumed = bytes + tag;
+	*consumed = all_zero(data + bytes + tag, len - bytes - tag) ? len : bytes + tag;
 	get_header(data, m);
 	*payload = data + WVM_HEADER_BYTES;
 	return wvm_wire_check(m);

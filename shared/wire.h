@@ -1,7 +1,8 @@
 /*
  * The wire format, version 31: one 64-byte header per message segment, then
  * its payload, then (flag AUTH) a 16-byte tag. A datagram holds one or more
- * segments back to back. Big-endian; wire.c is the only place that knows it.
+ * segments back to back, and may end in zero bytes. Big-endian; wire.c is the
+ * only place that knows it.
  *
  *   byte  bits  field
  *      0    32  magic "WVMX"

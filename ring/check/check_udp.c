@@ -125,6 +125,49 @@ START_TEST(equal_datagrams_leave_and_arrive_in_batches)
 }
 END_TEST
 
+/* Two long ones and a shorter one, as pages are cut. */
+static size_t page_length(unsigned number)
+{
+	return number % 3 == 2 ? 1344 : 1472;
+}
+
+/* Zeros may follow what was sent, up to the length of a long one. */
+static void take_padded(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len)
+{
+	uint32_t number;
+	size_t length;
+
+	ck_assert_uint_ge(len, PROOF_HEADER);
+	memcpy(&number, data, sizeof(number));
+	length = page_length(number);
+	ck_assert_uint_ge(len, length);
+	ck_assert_uint_le(len, 1472);
+	for (size_t i = length; i < len; i++)
+		ck_assert_uint_eq(data[i], 0);
+	take(ctx, from, data, length);
+}
+
+START_TEST(what_is_a_little_shorter_does_not_end_a_batch)
+{
+	open_pair((struct wvm_udp_opts){.datagram = take_padded},
+		  (struct wvm_udp_opts){.pad_max = 128});
+	run_source(30000, 90, page_length);
+	ck_assert_uint_eq(log_.disordered, 0);
+	ck_assert_uint_lt(tx_shard->stats.tx_batches * 8, tx_shard->stats.tx_datagrams);
+	close_pair();
+}
+END_TEST
+
+START_TEST(what_is_much_shorter_ends_its_batch_and_stays_as_it_is)
+{
+	open_pair((struct wvm_udp_opts){0}, (struct wvm_udp_opts){.pad_max = 127});
+	run_source(30000, 90, page_length);
+	ck_assert_uint_eq(log_.disordered, 0);
+	ck_assert_uint_ge(tx_shard->stats.tx_batches * 3, tx_shard->stats.tx_datagrams);
+	close_pair();
+}
+END_TEST
+
 START_TEST(datagrams_of_any_size_arrive_once_and_whole)
 {
 	open_pair((struct wvm_udp_opts){0}, (struct wvm_udp_opts){0});
@@ -622,6 +665,7 @@ static const struct {
 	{{.datagram = take, .tx_buffers = 65537}, "tx_buffers"},
 	{{.datagram = take, .steer_offset = 65001}, "steer_offset"},
 	{{.datagram = take, .socket_bytes = 100}, "socket_bytes"},
+	{{.datagram = take, .pad_max = 1473}, "pad_max"},
 };
 
 START_TEST(an_option_out_of_range_is_named)
@@ -644,6 +688,8 @@ int main(void)
 
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, equal_datagrams_leave_and_arrive_in_batches);
+	tcase_add_test(c, what_is_a_little_shorter_does_not_end_a_batch);
+	tcase_add_test(c, what_is_much_shorter_ends_its_batch_and_stays_as_it_is);
 	tcase_add_test(c, datagrams_of_any_size_arrive_once_and_whole);
 	tcase_add_test(c, exhausted_receive_buffers_are_refilled_without_loss);
 	tcase_add_test(c, a_path_without_gso_gets_every_datagram_one_by_one);

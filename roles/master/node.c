@@ -20,6 +20,7 @@
 #include "shared/wire.h"
 
 #define IP_UDP_HEADERS 28u
+#define PAD_PART       8u /* of a datagram: 128 of 1472 let pages of 3 datagrams leave 14 at a time */
 #define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
 
 void wvm_log(const char *format, ...)
@@ -380,7 +381,8 @@ static int open_sockets(struct wvm_node *n, char *err, size_t err_len)
 	struct wvm_udp_opts o = {.bind = n->addresses[n->self],
 				 .datagram = wvm_node_datagram,
 				 .steer_offset = WVM_WIRE_STEER_OFFSET,
-				 .datagram_max = n->mtu};
+				 .datagram_max = n->mtu,
+				 .pad_max = n->mtu / PAD_PART};
 	int r;
 
 	if (sidecar) {

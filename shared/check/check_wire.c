@@ -645,6 +645,31 @@ START_TEST(many_messages_share_a_datagram)
 }
 END_TEST
 
+START_TEST(zeros_at_the_end_are_nothing_and_anything_else_is_a_segment)
+{
+	struct wvm_msg m = sample_msg();
+	const uint8_t *payload;
+	uint8_t out[4096];
+	size_t used, len = encode(out, &m);
+
+	for (size_t zeros = 1; zeros <= 2 * WVM_HEADER_BYTES; zeros++) {
+		memset(out + len, 0, zeros);
+		ck_assert_uint_eq(wvm_wire_decode(out, len + zeros, &m, &payload, &used),
+				  WVM_DROP_NONE);
+		ck_assert_uint_eq(used, len + zeros);
+		out[len + random64() % zeros] = 1;
+		ck_assert_uint_eq(wvm_wire_decode(out, len + zeros, &m, &payload, &used),
+				  WVM_DROP_NONE);
+		ck_assert_uint_eq(used, len);
+		expect_drop(out + len, zeros,
+			    zeros < WVM_HEADER_BYTES ? WVM_DROP_SHORT : WVM_DROP_MAGIC, "padding");
+	}
+	/* Alone they are no message. */
+	memset(out, 0, sizeof(out));
+	expect_drop(out, 2 * WVM_HEADER_BYTES, WVM_DROP_MAGIC, "zeros");
+}
+END_TEST
+
 START_TEST(a_tag_is_stepped_over_and_its_message_dropped)
 {
 	struct wvm_msg m = sample_msg();
@@ -765,6 +790,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_bad_segment_costs_its_neighbours_only_if_it_has_no_end, 0,
 			    NEIGHBOURS);
 	tcase_add_test(tc, many_messages_share_a_datagram);
+	tcase_add_test(tc, zeros_at_the_end_are_nothing_and_anything_else_is_a_segment);
 	tcase_add_test(tc, a_tag_is_stepped_over_and_its_message_dropped);
 	tcase_add_test(tc, the_header_alone_and_the_payload_in_place_give_the_same_bytes);
 	tcase_add_test(tc, random_bytes_are_never_a_message);
