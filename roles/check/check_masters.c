@@ -661,6 +661,32 @@ START_TEST(where_agrees_with_wvm_where_and_with_all_nodes)
 }
 END_TEST
 
+#define ASKERS 6u
+#define ASKED  30u
+
+/* Each answer is of several parts, which belong together. */
+START_TEST(operators_who_ask_at_the_same_time_are_all_answered)
+{
+	pid_t pid[ASKERS];
+	int status;
+
+	cluster_start(&cluster, NULL);
+	for (unsigned i = 0; i < ASKERS; i++) {
+		pid[i] = fork();
+		if (pid[i])
+			continue;
+		for (unsigned k = 0; k < ASKED; k++)
+			json_decref(cluster_json(&cluster, 0, "stats"));
+		_exit(0);
+	}
+	for (unsigned i = 0; i < ASKERS; i++) {
+		ck_assert_int_eq(waitpid(pid[i], &status, 0), pid[i]);
+		ck_assert_msg(WIFEXITED(status) && !WEXITSTATUS(status), "asker %u: %x", i, status);
+	}
+	cluster_stop(&cluster);
+}
+END_TEST
+
 START_TEST(a_control_port_without_a_master_is_one_line_and_status_1)
 {
 	static struct cluster_result r;
@@ -701,6 +727,7 @@ static Suite *masters_suite(void)
 	tcase_add_test(t, status_says_who_the_node_is_and_what_it_holds);
 	tcase_add_test(t, stats_count_what_happened);
 	tcase_add_test(t, where_agrees_with_wvm_where_and_with_all_nodes);
+	tcase_add_test(t, operators_who_ask_at_the_same_time_are_all_answered);
 	tcase_add_test(t, a_control_port_without_a_master_is_one_line_and_status_1);
 	return s;
 }

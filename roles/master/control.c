@@ -10,12 +10,21 @@
 
 #include "roles/master/node.h"
 
+#define ASKERS_MAX 8u /* at the same time; one more, and the oldest one begins anew */
+
+/* The text that an asker gets in parts. */
+struct snapshot {
+	struct sockaddr_in asker;
+	char *text;
+	size_t len;
+	uint32_t number; /* 0: none */
+};
+
 struct wvm_control {
 	struct wvm_node *node;
 	struct wvm_udp *udp;
-	char *text; /* the last snapshot */
-	size_t len;
-	uint32_t snapshot;
+	struct snapshot snapshots[ASKERS_MAX];
+	uint32_t last;
 	struct wvm_control_counters counters; /* of shard 0's thread, as all of this */
 };
 
@@ -178,6 +187,7 @@ static void add_runtime(json_t *o, const struct wvm_node *n)
 static void add_memory(json_t *o, const struct wvm_node *n)
 {
 	struct wvm_mem_counters sum = {0}, one;
+	uint64_t runs = 0, run_pages = 0;
 	uint64_t *to = (uint64_t *)&sum, *from = (uint64_t *)&one;
 	json_t *m = json_object();
 
@@ -185,9 +195,13 @@ static void add_memory(json_t *o, const struct wvm_node *n)
 		wvm_memory_counters(n->memory, i, &one);
 		for (size_t k = 0; k < sizeof(sum) / sizeof(*to); k++)
 			to[k] += from[k];
+		runs += n->shards[i].runs->ends;
+		run_pages += n->shards[i].runs->pages;
 	}
 	set(m, "installs", sum.installs);
 	set(m, "uffd_ioctls", sum.ioctls);
+	set(m, "runs", runs);
+	set(m, "run_pages", run_pages);
 	set(m, "punches", sum.punches);
 	set(m, "punch_retries", sum.punch_retries);
 	set(m, "failed", sum.failed);
@@ -324,8 +338,37 @@ static bool decode(const uint8_t data[WVM_CONTROL_REQUEST_BYTES], struct request
 	return be32toh(magic) == WVM_CONTROL_MAGIC;
 }
 
-static uint16_t snapshot(struct wvm_control *c, const struct request *q)
+/* The asker's own, else the oldest. */
+static struct snapshot *place_for(struct wvm_control *c, const struct sockaddr_in *asker)
 {
+	struct snapshot *oldest = &c->snapshots[0];
+
+	for (unsigned i = 0; i < ASKERS_MAX; i++) {
+		struct snapshot *at = &c->snapshots[i];
+
+		if (at->number && at->asker.sin_addr.s_addr == asker->sin_addr.s_addr &&
+		    at->asker.sin_port == asker->sin_port)
+			return at;
+		/* By age, also when the numbers have come round; an empty one is older than any. */
+		if (oldest->number &&
+		    (!at->number || c->last - at->number > c->last - oldest->number))
+			oldest = at;
+	}
+	return oldest;
+}
+
+static const struct snapshot *find(const struct wvm_control *c, uint32_t number)
+{
+	for (unsigned i = 0; number && i < ASKERS_MAX; i++)
+		if (c->snapshots[i].number == number)
+			return &c->snapshots[i];
+	return NULL;
+}
+
+static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *asker,
+			      const struct request *q, const struct snapshot **out)
+{
+	struct snapshot *at = place_for(c, asker);
 	uint16_t status = WVM_CONTROL_OK;
 	json_t *o = NULL;
 
@@ -335,11 +378,14 @@ static uint16_t snapshot(struct wvm_control *c, const struct request *q)
 	case WVM_CONTROL_WHERE: o = where_json(c->node, q, &status); break;
 	default: return WVM_CONTROL_UNKNOWN;
 	}
-	free(c->text);
-	c->text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-	c->len = c->text ? strlen(c->text) : 0;
-	c->snapshot++;
+	c->last += c->last == UINT32_MAX ? 2 : 1;
+	free(at->text);
+	at->text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	at->len = at->text ? strlen(at->text) : 0;
+	at->number = c->last;
+	at->asker = *asker;
 	json_decref(o);
+	*out = at;
 	return status;
 }
 
@@ -348,6 +394,8 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	struct wvm_control *c = ctx;
 	uint8_t out[WVM_CONTROL_HEADER_BYTES + WVM_CONTROL_PART];
 	struct request q;
+	static const struct snapshot none;
+	const struct snapshot *is = &none;
 	uint16_t status = WVM_CONTROL_OK;
 	size_t at, part = 0;
 
@@ -361,22 +409,25 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	}
 	c->counters.requests++;
 	if (!q.part)
-		status = snapshot(c, &q);
-	else if (q.snapshot != c->snapshot)
+		status = take_snapshot(c, from, &q, &is);
+	else if (find(c, q.snapshot))
+		is = find(c, q.snapshot);
+	else
 		status = WVM_CONTROL_EXPIRED;
 	at = (size_t)q.part * WVM_CONTROL_PART;
-	if (!status && at < c->len)
-		part = c->len - at < WVM_CONTROL_PART ? c->len - at : WVM_CONTROL_PART;
+	if (!status && at < is->len)
+		part = is->len - at < WVM_CONTROL_PART ? is->len - at : WVM_CONTROL_PART;
 	memcpy(out, &(uint32_t){htobe32(WVM_CONTROL_MAGIC)}, 4);
 	memcpy(out + 4, &(uint16_t){htobe16(q.op | WVM_CONTROL_ANSWER)}, 2);
 	memcpy(out + 6, &(uint16_t){htobe16(q.part)}, 2);
-	memcpy(out + 8, &(uint32_t){htobe32(c->snapshot)}, 4);
+	memcpy(out + 8, &(uint32_t){htobe32(is->number)}, 4);
 	memcpy(out + 12, &(uint16_t){htobe16(status)}, 2);
 	memcpy(out + 14,
-	       &(uint16_t){htobe16((uint16_t)((c->len + WVM_CONTROL_PART - 1) / WVM_CONTROL_PART))},
+	       &(uint16_t){
+		       htobe16((uint16_t)((is->len + WVM_CONTROL_PART - 1) / WVM_CONTROL_PART))},
 	       2);
 	if (part)
-		memcpy(out + WVM_CONTROL_HEADER_BYTES, c->text + at, part);
+		memcpy(out + WVM_CONTROL_HEADER_BYTES, is->text + at, part);
 	if (wvm_udp_send(c->udp, WVM_LANE_CONTROL, from, 0, out, WVM_CONTROL_HEADER_BYTES + part))
 		c->counters.unanswered++;
 }
@@ -415,6 +466,7 @@ void wvm_control_close(struct wvm_control *c)
 	if (!c)
 		return;
 	wvm_udp_close(c->udp);
-	free(c->text);
+	for (unsigned i = 0; i < ASKERS_MAX; i++)
+		free(c->snapshots[i].text);
 	free(c);
 }
