@@ -87,6 +87,12 @@ START_TEST(a_reader_in_order_is_ahead_of_its_faults_and_sees_every_byte)
 	ck_assert_uint_gt(passed, READ_PAGES / 4);
 	ck_assert_uint_lt(faults, READ_PAGES / 2);
 	ck_assert_uint_eq(cluster_stat(&cluster, 1, "core", "faults_failed"), 0);
+	/* What the reader installs and what its owner gives goes many pages at a time. */
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_uint_gt(cluster_stat(&cluster, i, "memory", "run_pages"), READ_PAGES / 4);
+		ck_assert_uint_gt(cluster_stat(&cluster, i, "memory", "run_pages"),
+				  4 * cluster_stat(&cluster, i, "memory", "runs"));
+	}
 	cluster_stop(&cluster);
 	arena_free(a);
 }

@@ -162,6 +162,102 @@ START_TEST(programs_go_on_through_kills_of_every_master_in_turn)
 }
 END_TEST
 
+/*
+ * Streams: each program writes pages of its own from front to back, again and again, and reads
+ * those of the others so. Neighbours are read ahead, and downgraded and installed in runs.
+ */
+#define AREA 200u /* pages of each; no multiple of a run or a unit */
+
+static uint64_t stamp(unsigned area, unsigned page, unsigned word, uint64_t generation)
+{
+	return generation << 32 | area << 24 | page << 12 | word;
+}
+
+static void write_area(uint64_t *base, unsigned area, uint64_t generation)
+{
+	for (unsigned i = 0; i < AREA; i++)
+		for (unsigned k = 0; k < PAGE_WORDS; k++)
+			store(page_at(base, area * AREA + i) + k, stamp(area, i, k, generation));
+}
+
+/*
+ * From the last word of each page to the first, as its writer goes from the first to
+ * the last: none is older than one that was read before, now or in an earlier pass.
+ */
+static void read_area(struct program *p, uint64_t *base, unsigned area, uint64_t *last)
+{
+	for (unsigned i = 0; i < AREA; i++) {
+		const uint64_t *page = page_at(base, area * AREA + i);
+
+		for (unsigned k = PAGE_WORDS; k-- > 0;) {
+			uint64_t is = load(page + k), generation = is >> 32;
+
+			NEED(p, is == (generation ? stamp(area, i, k, generation) : 0),
+			     "area %u page %u word %u: %lx", area, i, k, is);
+			NEED(p, generation >= last[i],
+			     "area %u page %u word %u: generation %lu after %lu", area, i, k,
+			     generation, last[i]);
+			last[i] = generation;
+		}
+	}
+}
+
+static void stream(struct program *p)
+{
+	uint64_t *base = program_map(p, BASE, TWO_EACH * AREA * PAGE);
+	static uint64_t last[TWO_EACH][AREA], none[AREA];
+	uint64_t generation = 0;
+
+	program_meet(p);
+	atomic_fetch_add(&p->arena->word[STARTED], 1);
+	while (!atomic_load(&p->arena->word[STOP])) {
+		unsigned area = (unsigned)(program_random(p) % TWO_EACH);
+
+		if (program_random(p) % 3 == 0)
+			write_area(base, p->index, ++generation);
+		read_area(p, base, area, last[area]);
+		atomic_fetch_add(&p->arena->word[8 + p->index], 1);
+	}
+	p->arena->model[p->index] = generation;
+	program_meet(p);
+	for (unsigned area = 0; area < TWO_EACH; area++) {
+		for (unsigned i = 0; i < AREA; i++)
+			none[i] = p->arena->model[area];
+		read_area(p, base, area, none);
+	}
+	program_meet(p);
+}
+
+#define STREAM_KILLS 6u
+
+START_TEST(streams_go_on_through_kills_of_every_master)
+{
+	uint64_t runs = 0;
+	struct arena *a;
+
+	cluster_start(&cluster, &(struct cluster_opts){.shards = shards_of[_i]});
+	a = start_users(stream, TWO_EACH);
+	for (unsigned k = 0; k < STREAM_KILLS; k++) {
+		cluster_sleep_ms(100 + 37 * k % 90);
+		for (unsigned i = 0; i < 3; i++)
+			runs += cluster_stat(&cluster, i, "memory", "runs");
+		kill_and_restart(k % 3);
+		for (unsigned i = 0; i < TWO_EACH; i++) {
+			uint64_t until = atomic_load(&a->word[8 + i]) + 1;
+
+			while (atomic_load(&a->word[8 + i]) < until && !atomic_load(&a->failed))
+				cluster_sleep_ms(1);
+		}
+	}
+	end_users(a);
+	/* There were runs to be cut short, or the test has tested nothing. */
+	ck_assert_uint_gt(runs, 100);
+	cluster_stop(&cluster);
+	if (!_i)
+		harm_rehearsed("masters killed in turn while programs stream");
+}
+END_TEST
+
 START_TEST(programs_go_on_when_all_masters_are_killed_at_once)
 {
 	struct arena *a;
@@ -462,6 +558,7 @@ static Suite *restart_suite(void)
 	TCase *t = cluster_tcase(s, "under load", 120);
 
 	tcase_add_loop_test(t, programs_go_on_through_kills_of_every_master_in_turn, 0, 2);
+	tcase_add_loop_test(t, streams_go_on_through_kills_of_every_master, 0, 2);
 	tcase_add_loop_test(t, programs_go_on_when_all_masters_are_killed_at_once, 0, 2);
 	tcase_add_loop_test(t, a_life_that_is_killed_while_it_takes_over_leaves_all_to_the_next, 0,
 			    2);

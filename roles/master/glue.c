@@ -33,7 +33,7 @@ uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm
 
 /* ---- sending --------------------------------------------------------------------------- */
 
-static bool all_zero(const uint8_t *page)
+bool wvm_node_all_zero(const uint8_t *page)
 {
 	const uint64_t *word = (const void *)page;
 	uint64_t any = 0;
@@ -161,6 +161,7 @@ static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, 
 
 	if (!has_room(s, msg))
 		return; /* retried like a loss */
+	wvm_runs_before(s, msg);
 	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg,
 					   (const uint8_t *)data + sizeof(*msg)) != WVM_DROP_NONE;
 	wvm_node_drain(s);
@@ -176,6 +177,8 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 	msg->seg_total = msg->payload_len;
 	if (to == s->index && !has_room(s, msg))
 		return; /* retried like a loss */
+	if (to == s->index)
+		wvm_runs_before(s, msg);
 	if (to == s->index)
 		s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg, page) !=
 				  WVM_DROP_NONE;
@@ -209,23 +212,23 @@ static const uint8_t *payload_of(struct wvm_node_shard *s, const struct wvm_acti
 	}
 }
 
-static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
+void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *m,
+		   const uint8_t *page)
 {
-	const uint8_t *page = payload_of(s, a);
-	struct wvm_msg msg = a->msg;
+	struct wvm_msg msg = *m;
 
-	if (page && all_zero(page)) {
+	if (page && wvm_node_all_zero(page)) {
 		page = NULL;
 		msg.flags |= WVM_MSG_ZERO;
 		msg.qos = WVM_QOS_CONTROL;
 		s->zero_sent++;
 	}
-	if (a->member == s->node->self)
+	if (member == s->node->self)
 		send_to_self(s, &msg, page);
 	else if (page)
-		send_page(s, a->member, &msg, page);
+		send_page(s, member, &msg, page);
 	else
-		send_segment(s, a->member, &msg, NULL);
+		send_segment(s, member, &msg, NULL);
 }
 
 /* ---- the other actions ----------------------------------------------------------------- */
@@ -240,7 +243,7 @@ static void no_room_for(struct wvm_node_shard *s, const struct wvm_action *a, in
 	wvm_mem_fail(s->node->vms[a->vm], a->page, a->waiters, error);
 }
 
-static void act_install(struct wvm_node_shard *s, const struct wvm_action *a)
+void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
 	int r = wvm_mem_install(vm, a->page, a->data, a->writable, a->waiters);
@@ -287,19 +290,18 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
 
+	if (wvm_runs_take(s, a))
+		return;
 	switch ((enum wvm_action_kind)a->kind) {
-	case WVM_ACT_SEND: act_send(s, a); break;
-	case WVM_ACT_INSTALL: act_install(s, a); break;
+	case WVM_ACT_SEND: wvm_node_send(s, a->member, &a->msg, payload_of(s, a)); break;
+	case WVM_ACT_INSTALL: wvm_node_install(s, a); break;
 	case WVM_ACT_LIFT:
 		/* Not lifted now: the thread faults again, and again finds the page Modified. */
 		if (wvm_mem_lift(vm, a->page, a->waiters))
 			wvm_mem_wake(vm, a->page, a->waiters);
 		break;
 	case WVM_ACT_WAKE: wvm_mem_wake(vm, a->page, a->waiters); break;
-	case WVM_ACT_PROTECT:
-		if (wvm_mem_protect(vm, a->page))
-			wvm_core_panic("a page cannot be write-protected", __FILE__, __LINE__);
-		break;
+	case WVM_ACT_PROTECT: break; /* always put off: the next action tells for how long */
 	case WVM_ACT_SAVE: read_page(s, a, s->outbox + (size_t)a->slot * WVM_PAGE_BYTES); break;
 	case WVM_ACT_PUNCH:
 		if (wvm_mem_punch(vm, a->page))
@@ -319,6 +321,7 @@ void wvm_node_drain(struct wvm_node_shard *s)
 
 	while ((a = wvm_core_action(s->core)))
 		act(s, a);
+	wvm_runs_drained(s);
 }
 
 /* ---- receiving ------------------------------------------------------------------------- */
@@ -454,6 +457,7 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		drop(s, WVM_DROP_ROOM);
 	} else {
 		s->pages_received += msg->payload_len && !msg->seg_offset;
+		wvm_runs_before(s, msg);
 		s->accepted += wvm_core_message(s->core, s->shard->now_ns, msg, payload) ==
 			       WVM_DROP_NONE;
 		wvm_node_drain(s);
@@ -503,6 +507,7 @@ void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns)
 		(struct wvm_node_shard *)((char *)timer - offsetof(struct wvm_node_shard, timer));
 
 	s->armed_ns = WVM_NEVER;
+	wvm_runs_end(s);
 	tick(s, now_ns);
 }
 
@@ -516,11 +521,14 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 {
 	struct wvm_node_shard *s =
 		(struct wvm_node_shard *)((char *)hook - offsetof(struct wvm_node_shard, hook));
-	bool more = wvm_pins_turn(s);
 	uint64_t due;
+	bool more;
 
+	wvm_runs_end(s);
+	more = wvm_pins_turn(s);
 	wvm_adopt_turn(s);
 	more |= wvm_reclaim_turn(s);
+	wvm_runs_end(s);
 	due = wvm_core_deadline(s->core);
 
 	if (due == s->armed_ns)
@@ -542,6 +550,7 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 	struct wvm_node_shard *s = &node->shards[shard];
 	uint32_t index = wvm_node_vm_index(node, vm);
 
+	wvm_runs_end(s);
 	if (s->adopting)
 		return; /* wvm_adopt_turn() wakes all who wait, and the fault comes again */
 	if (!wvm_node_holder_room(s, index, page)) {
@@ -563,6 +572,7 @@ static void on_pin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t firs
 {
 	struct wvm_node *node = ctx;
 
+	wvm_runs_end(&node->shards[0]);
 	wvm_pins_begin(&node->shards[0], client, wvm_node_vm_index(node, vm), first, count, token);
 }
 
@@ -575,6 +585,7 @@ static void on_unpin(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t fi
 		wvm_clients_reply(node->clients, 0, client, token, -EAGAIN);
 		return;
 	}
+	wvm_runs_end(&node->shards[0]);
 	wvm_pins_end(&node->shards[0], wvm_node_vm_index(node, vm), first, count);
 	if (token)
 		wvm_clients_reply(node->clients, 0, client, token, 0);

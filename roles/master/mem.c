@@ -30,8 +30,9 @@ static const uint8_t zero_page[WVM_PAGE_SIZE] __attribute__((aligned(WVM_PAGE_SI
 	for (uint64_t left_ = (mask); left_ && ((c) = (unsigned)__builtin_ctzll(left_), 1); \
 	     left_ &= left_ - 1)
 
-#define COUNT(sh, field) \
-	__atomic_store_n(&(sh)->counters.field, (sh)->counters.field + 1, __ATOMIC_RELAXED)
+#define COUNT_MANY(sh, field, n) \
+	__atomic_store_n(&(sh)->counters.field, (sh)->counters.field + (n), __ATOMIC_RELAXED)
+#define COUNT(sh, field) COUNT_MANY(sh, field, 1)
 
 /* --- the table of one shard -------------------------------------------- */
 
@@ -302,12 +303,16 @@ static int spot_ioctl(const struct spot *s, unsigned long request, void *args)
 	}
 }
 
-static int spot_protect(const struct spot *s, uint64_t mode)
+static int spot_protect_range(const struct spot *s, uint64_t len, uint64_t mode)
 {
-	struct uffdio_writeprotect args = {.range = {.start = s->addr, .len = WVM_PAGE_SIZE},
-					   .mode = mode};
+	struct uffdio_writeprotect args = {.range = {.start = s->addr, .len = len}, .mode = mode};
 
 	return spot_ioctl(s, UFFDIO_WRITEPROTECT, &args);
+}
+
+static int spot_protect(const struct spot *s, uint64_t mode)
+{
+	return spot_protect_range(s, WVM_PAGE_SIZE, mode);
 }
 
 static int spot_copy(const struct spot *s, const void *data, bool writable)
@@ -414,6 +419,35 @@ int wvm_mem_protect(struct wvm_mem *vm, uint64_t page)
 	return protect_in(vm, page, mappers(vm, page));
 }
 
+/* The client maps all of the pages in one piece here, as nearly all do: one ioctl. */
+static int protect_at_once(struct wvm_mem *vm, uint64_t page, unsigned count, unsigned client)
+{
+	uint64_t gpa = page * WVM_PAGE_SIZE, len = (uint64_t)count * WVM_PAGE_SIZE;
+	struct spot s;
+
+	if (!spot_at(&s, vm, page, client) || s.map->len - (gpa - s.map->gpa) < len)
+		return -ERANGE;
+	return spot_protect_range(&s, len, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int wvm_mem_protect_run(struct wvm_mem *vm, uint64_t page, unsigned count)
+{
+	int result = 0;
+	unsigned c;
+
+	for_each_client(c, mappers(vm, page))
+	{
+		int ret = protect_at_once(vm, page, count, c);
+
+		for (unsigned i = 0; ret && ret != -ENOENT && i < count; i++) {
+			int one = protect_in(vm, page + i, 1ull << c);
+
+			result = one ? one : result;
+		}
+	}
+	return result;
+}
+
 int wvm_mem_lift(struct wvm_mem *vm, uint64_t page, uint64_t waiters)
 {
 	int result = 0;
@@ -455,17 +489,25 @@ static void release_waiters(struct wvm_mem *vm, uint64_t page, bool writable, ui
 	wvm_mem_wake(vm, page, waiters);
 }
 
-/* Into the file without any mm. Every mm is protected by now. */
-static int install_by_write(struct wvm_mem *vm, uint64_t page, const void *data)
+/* Bytes written, or -errno. */
+static ssize_t write_pages(struct wvm_mem *vm, uint64_t page, unsigned count, const void *data)
 {
 	ssize_t n;
 
 	do
-		n = pwrite(vm->fd, data, WVM_PAGE_SIZE, (off_t)(page * WVM_PAGE_SIZE));
+		n = pwrite(vm->fd, data, count * WVM_PAGE_SIZE, (off_t)(page * WVM_PAGE_SIZE));
 	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* Into the file without any mm. Every mm is protected by now. */
+static int install_by_write(struct wvm_mem *vm, uint64_t page, const void *data)
+{
+	ssize_t n = write_pages(vm, page, 1, data);
+
 	if (n == (ssize_t)WVM_PAGE_SIZE)
 		return 0;
-	return n < 0 ? -errno : -EIO;
+	return n < 0 ? (int)n : -EIO;
 }
 
 int wvm_mem_install(struct wvm_mem *vm, uint64_t page, const void *data, bool writable,
@@ -517,13 +559,25 @@ already:
 	return -EEXIST;
 }
 
+unsigned wvm_mem_install_run(struct wvm_mem *vm, uint64_t page, unsigned count, const void *data)
+{
+	struct mem_shard *sh = owner(vm, page);
+	ssize_t n;
+
+	assert(page + count <= vm->size / WVM_PAGE_SIZE);
+	if (wvm_mem_protect_run(vm, page, count) || wvm_mem_next_present(vm, page) < page + count)
+		return 0;
+	n = write_pages(vm, page, count, data);
+	count = n < 0 ? 0 : (unsigned)(n / (ssize_t)WVM_PAGE_SIZE);
+	COUNT_MANY(sh, installs, count);
+	return count;
+}
+
 /* Lifts the protection of this mm from as much of the pages as it maps here, and wakes. */
 static void fill_in(const struct spot *s, uint64_t gpa, uint64_t len)
 {
 	uint64_t left = s->map->len - (gpa - s->map->gpa);
-	struct uffdio_writeprotect args = {
-		.range = {.start = s->addr, .len = len < left ? len : left}};
-	int ret = spot_ioctl(s, UFFDIO_WRITEPROTECT, &args);
+	int ret = spot_protect_range(s, len < left ? len : left, 0);
 
 	/* It faults again, and this comes again. */
 	if (ret && ret != -ENOENT)
@@ -559,15 +613,20 @@ int wvm_mem_settle(struct wvm_mem *vm, uint64_t page, uint64_t waiters)
 	return ret ? ret : wvm_mem_wake(vm, page, waiters);
 }
 
+int wvm_mem_read_run(struct wvm_mem *vm, uint64_t page, unsigned count, void *buf)
+{
+	ssize_t len = (ssize_t)(count * WVM_PAGE_SIZE), n;
+
+	assert(page + count <= vm->size / WVM_PAGE_SIZE);
+	do
+		n = pread(vm->fd, buf, (size_t)len, (off_t)(page * WVM_PAGE_SIZE));
+	while (n < 0 && errno == EINTR);
+	return n == len ? 0 : -EIO;
+}
+
 int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf)
 {
-	ssize_t n;
-
-	assert(page < vm->size / WVM_PAGE_SIZE);
-	do
-		n = pread(vm->fd, buf, WVM_PAGE_SIZE, (off_t)(page * WVM_PAGE_SIZE));
-	while (n < 0 && errno == EINTR);
-	if (n != (ssize_t)WVM_PAGE_SIZE)
+	if (wvm_mem_read_run(vm, page, 1, buf))
 		return -EIO;
 	/* A hole reads as zeros, so only zeros leave a doubt. */
 	if (!memcmp(buf, zero_page, WVM_PAGE_SIZE) && !wvm_mem_present(vm, page))

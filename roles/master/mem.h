@@ -158,6 +158,14 @@ uint64_t wvm_mem_mappers(struct wvm_mem *vm, uint64_t page);
 int wvm_mem_install(struct wvm_mem *vm, uint64_t page, const void *data, bool writable,
 		    uint64_t waiters);
 
+/*
+ * `count` neighbours of one unit, whose bytes lie one behind the other, enter the
+ * RAM file as by wvm_mem_install() without waiters that are not to write. Returns
+ * how many of them did; the rest, if the file has one of them or has no room, is for
+ * wvm_mem_install() to tell why.
+ */
+unsigned wvm_mem_install_run(struct wvm_mem *vm, uint64_t page, unsigned count, const void *data);
+
 /* The page is Modified now: the waiters may write and are woken. 0, -EBUSY, -ENOMEM. */
 int wvm_mem_lift(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
 
@@ -169,6 +177,9 @@ int wvm_mem_wake(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
  * or -ENOMEM: some mm may still write (the caller must not go on to read).
  */
 int wvm_mem_protect(struct wvm_mem *vm, uint64_t page);
+
+/* The same for `count` neighbours of one unit. */
+int wvm_mem_protect_run(struct wvm_mem *vm, uint64_t page, unsigned count);
 
 /*
  * Room for `count` pages of one unit, zeros where the file has nothing; what it
@@ -188,6 +199,9 @@ int wvm_mem_settle(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
 
 /* The page's bytes as they are in the file. 0; -ENODATA: it is not there, buf is zeros; -EIO. */
 int wvm_mem_read(struct wvm_mem *vm, uint64_t page, void *buf);
+
+/* Of `count` neighbours of one unit; what is not there is zeros. 0; -EIO. */
+int wvm_mem_read_run(struct wvm_mem *vm, uint64_t page, unsigned count, void *buf);
 
 /* Whether the file has the page. */
 bool wvm_mem_present(struct wvm_mem *vm, uint64_t page);

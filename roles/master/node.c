@@ -309,10 +309,12 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 		return r;
 	}
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
-	if (!s->core_memory) {
+	s->runs = aligned_alloc(64, sizeof(*s->runs));
+	if (!s->core_memory || !s->runs) {
 		snprintf(err, err_len, "no memory for shard %u", index);
 		return -ENOMEM;
 	}
+	memset(s->runs, 0, sizeof(*s->runs));
 	s->core = wvm_core_init(s->core_memory, &p);
 	for (unsigned i = 0; i < n->vm_count; i++)
 		wvm_core_add_vm(s->core, &vms[i]);
@@ -517,6 +519,7 @@ static void unbuild(struct wvm_node *n)
 		wvm_udp_close(s->udp);
 		wvm_shard_destroy(s->shard);
 		free(s->core_memory);
+		free(s->runs);
 		wvm_pins_free(s);
 		wvm_reclaim_free(s);
 	}

@@ -17,6 +17,7 @@
 #include "roles/master/options.h"
 #include "roles/master/pins.h"
 #include "roles/master/reclaim.h"
+#include "roles/master/runs.h"
 #include "roles/master/state.h"
 #include "shared/conf.h"
 #include "shared/core/core.h"
@@ -44,6 +45,7 @@ struct wvm_node_shard {
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
 	struct wvm_pins pins;
 	struct wvm_reclaim reclaim;
+	struct wvm_runs *runs;
 	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
 	uint64_t received; /* messages from the wire: accepted, or in a drop counter */
 	uint64_t accepted;
@@ -114,6 +116,11 @@ void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns);
 void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns);
 /* Takes the core's actions and carries them out. After every input to the core. */
 void wvm_node_drain(struct wvm_node_shard *s);
+/* Two actions, for runs.c: a message to a member, its page NULL or as it is now; and INSTALL. */
+void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg,
+		   const uint8_t *page);
+void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a);
+bool wvm_node_all_zero(const uint8_t *page);
 /* ahead.c: after a read fault and its actions */
 void wvm_node_read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* Says that this node serves, once all of it does. On shard 0. */

@@ -25,6 +25,7 @@ static bool mine(const struct wvm_node_shard *s, uint64_t page)
 
 static void release(struct wvm_node_shard *s, uint32_t vm, uint64_t first, uint64_t end)
 {
+	wvm_runs_end(s);
 	for (uint64_t page = first; page < end; page++)
 		if (mine(s, page))
 			wvm_core_unpin(s->core, s->shard->now_ns, vm, page);
@@ -172,6 +173,7 @@ static void advance(struct wvm_node_shard *s, struct wvm_pin_part *p)
 		part_done(s, p, -ECANCELED);
 		return;
 	}
+	wvm_runs_end(s);
 	for (; p->next < p->end; p->next++) {
 		enum wvm_pin_result result;
 

@@ -68,6 +68,8 @@ uint64_t wvm_now_ns(void)
 /* ---- a node of three ---------------------------------------------------------------------------
  */
 
+static struct wvm_runs runs;
+
 static void open_node(void)
 {
 	static const char text[] = "NODE 4 10.0.0.1 9000 4 4\nNODE 5 10.0.0.2 9000 4 8\n"
@@ -92,6 +94,7 @@ static void open_node(void)
 	node.join_answered = answered;
 	node.shard_count = 1;
 	node.shards[0].shard = &shard;
+	node.shards[0].runs = &runs;
 	wvm_core_default_limits(&p.limits);
 	wvm_core_default_times(&p.times);
 	node.shards[0].core_memory = aligned_alloc(64, (wvm_core_bytes(&p) + 63) & ~(size_t)63);
