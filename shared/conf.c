@@ -6,14 +6,7 @@
 #include <string.h>
 
 #include "shared/conf_line.h"
-
-/* Makes room for one more of size bytes in an array that doubles. NULL when out of memory. */
-static void *grow(void *array, uint32_t count, size_t size)
-{
-	if (count & (count - 1))
-		return array;
-	return reallocarray(array, count ? 2 * (size_t)count : 1, size);
-}
+#include "shared/conf_place.h"
 
 static bool is_loopback(uint32_t ip)
 {
@@ -32,7 +25,7 @@ static int parse_node(struct conf *c, struct wvm_topology *t, struct wvm_conf_no
 	int rc;
 
 	if (strcmp(c->words[0], "NODE") != 0)
-		return conf_fail(c, "'%s' is not NODE", c->words[0]);
+		return conf_fail(c, "'%s' is neither NODE nor PLACE", c->words[0]);
 	rc = conf_fields(c, fields);
 	rc = rc ? rc : conf_number(c, 1, "phys_id", 0, WVM_NODE_MAX - 1, &phys_id);
 	rc = rc ? rc : conf_ipv4(c, 2, &node->ip);
@@ -56,22 +49,31 @@ static int parse_node(struct conf *c, struct wvm_topology *t, struct wvm_conf_no
 	return 0;
 }
 
-static int parse_nodes(struct conf *c, struct wvm_topology *t)
+static int add_node(struct conf *c, struct wvm_topology *t)
+{
+	struct wvm_conf_node *nodes = conf_grow(t->nodes, t->count, sizeof(*nodes));
+	int rc;
+
+	if (!nodes)
+		return -ENOMEM;
+	t->nodes = nodes;
+	rc = parse_node(c, t, &nodes[t->count]);
+	if (rc)
+		return rc;
+	t->vnode_count += nodes[t->count].vnode_count;
+	t->total_ram_gb += nodes[t->count].ram_gb;
+	t->count++;
+	return 0;
+}
+
+static int parse_topology(struct conf *c, struct wvm_topology *t)
 {
 	int rc;
 
 	while ((rc = conf_next(c)) > 0) {
-		struct wvm_conf_node *nodes = grow(t->nodes, t->count, sizeof(*nodes));
-
-		if (!nodes)
-			return -ENOMEM;
-		t->nodes = nodes;
-		rc = parse_node(c, t, &nodes[t->count]);
+		rc = strcmp(c->words[0], "PLACE") ? add_node(c, t) : conf_place_add(c, t);
 		if (rc)
 			return rc;
-		t->vnode_count += nodes[t->count].vnode_count;
-		t->total_ram_gb += nodes[t->count].ram_gb;
-		t->count++;
 	}
 	if (!rc && !t->count)
 		return conf_fail_file(c, "there is no NODE line");
@@ -158,9 +160,11 @@ int wvm_topology_parse(struct wvm_topology *t, const char *name, const char *tex
 
 	*t = (struct wvm_topology){0};
 	conf_start(&c, name, text, len, err, errlen);
-	rc = parse_nodes(&c, t);
+	rc = parse_topology(&c, t);
 	if (!rc)
 		rc = check_nodes(&c, t);
+	if (!rc)
+		rc = conf_place_check(&c, t);
 	if (rc == -ENOMEM)
 		conf_fail_file(&c, "out of memory");
 	if (rc)
@@ -187,6 +191,7 @@ void wvm_topology_free(struct wvm_topology *t)
 {
 	free(t->nodes);
 	free(t->phys_order);
+	free(t->places);
 	*t = (struct wvm_topology){0};
 }
 
@@ -278,7 +283,7 @@ static int parse_routes(struct conf *c, struct wvm_routes *r)
 		}
 		if (rc)
 			return rc;
-		routes = grow(r->routes, r->count, sizeof(*routes));
+		routes = conf_grow(r->routes, r->count, sizeof(*routes));
 		if (!routes)
 			return -ENOMEM;
 		r->routes = routes;

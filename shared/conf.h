@@ -2,6 +2,7 @@
  * The configuration files, identical on all nodes:
  *
  *   NODE   <phys_id> <ip> <port> <cores> <ram_gb>      topology
+ *   PLACE  <vm_id> <first_mib> <mib> <phys_id>         and what of a VM lives where
  *   ROUTE  <first_vnode> <count> <next_hop_ip> <port>  gateway routes
  *   DEVICE <pci> <vfio group>                          passed-through devices,
  *   BAR<n> <gpa> <size>                                each with its BARs
@@ -25,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/core/layout.h"
 #include "shared/core/msg.h"
 
 #define WVM_VNODE_GB     4u /* RAM behind one vnode id */
@@ -57,6 +59,8 @@ struct wvm_topology {
 	uint32_t count;       /* at least 1 */
 	uint32_t vnode_count; /* at most WVM_NODE_MAX */
 	uint64_t total_ram_gb;
+	struct wvm_layout_range *places; /* PLACE lines, sorted; members are indices of nodes */
+	uint32_t place_count;            /* at most WVM_LAYOUT_MAX */
 };
 
 int wvm_topology_load(struct wvm_topology *t, const char *path, char *err, size_t errlen);

@@ -201,6 +201,13 @@ int conf_ipv4(struct conf *c, unsigned i, uint32_t *out)
 	return 0;
 }
 
+void *conf_grow(void *array, uint32_t count, size_t size)
+{
+	if (count & (count - 1))
+		return array;
+	return reallocarray(array, count ? 2 * (size_t)count : 1, size);
+}
+
 static int read_all(int fd, char *text, size_t size, size_t *len)
 {
 	for (*len = 0; *len < size;) {

@@ -1,7 +1,7 @@
 /*
  * What the configuration files have in common: lines of words with `#`
  * comments, strict numbers, and errors that name file, line and field. Used by
- * shared/conf.c alone. Not thread-safe per parse; no state is shared.
+ * shared/conf*.c alone. Not thread-safe per parse; no state is shared.
  */
 #ifndef WVM_CONF_LINE_H
 #define WVM_CONF_LINE_H
@@ -55,6 +55,9 @@ int conf_number_hex(struct conf *c, unsigned i, const char *field, uint64_t low,
 
 /* Word i as a dotted IPv4 address that one host can have, in host order. */
 int conf_ipv4(struct conf *c, unsigned i, uint32_t *out);
+
+/* Makes room for one more of size bytes in an array that doubles. NULL when out of memory. */
+void *conf_grow(void *array, uint32_t count, size_t size);
 
 /*
  * Reads a whole regular file. 0 with *text (malloc'ed, the caller frees it)

@@ -309,6 +309,7 @@ void cluster_prepare(struct cluster *c, const struct cluster_opts *opts)
 		name_node(c, i);
 		fprintf(f, "NODE %u %s %u 1 4\n", i, c->node[i].ip, c->node[i].port);
 	}
+	fputs(c->opts.place ? c->opts.place : "", f);
 	ck_assert_int_eq(fclose(f), 0);
 }
 

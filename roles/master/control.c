@@ -93,7 +93,7 @@ static void sum_core(const struct wvm_node *n, struct wvm_core_stats *sum)
 
 static json_t *status_json(const struct wvm_node *n)
 {
-	static const char *const states[] = {"asking", "serving", "refused"};
+	static const char *const states[] = {"asking", "serving", "refused", "refused"};
 	json_t *o = json_object(), *vms = json_array(), *places = json_array();
 	struct wvm_core_stats core;
 	uint64_t state_bytes, store_bytes, waits = 0, untouched = 0, failed = 0;

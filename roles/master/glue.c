@@ -364,6 +364,10 @@ static void join_changed(struct wvm_node *node)
 			(unsigned long long)node->join.refuser_grants);
 		node->exit_status = 1;
 		kill(getpid(), SIGTERM);
+	} else if (node->join.state == WVM_JOIN_DIFFERS) {
+		wvm_layout_stranger(node, node->join.refuser, node->join.refuser_identity);
+		node->exit_status = 1;
+		kill(getpid(), SIGTERM);
 	}
 }
 
@@ -381,6 +385,11 @@ static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 	}
 	for (unsigned i = 0; i < node->shard_count; i++)
 		taken += wvm_core_taken(node->shards[i].core, member);
+	if (!(msg->flags & WVM_MSG_ANSWER) && msg->version != node->join.identity &&
+	    node->stranger != member + 1) {
+		node->stranger = member + 1; /* it asks five times a second */
+		wvm_layout_stranger(node, member, msg->version);
+	}
 	if (wvm_join_message(&node->join, member, msg, taken, &reply))
 		send_segment(s, member, &reply, NULL);
 	if (node->join.state != before)

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "ring/post.h"
-#include "shared/crc32c.h"
 #include "shared/wire.h"
 
 #define IP_UDP_HEADERS 28u
@@ -50,12 +49,13 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 		return -EINVAL;
 	}
 	n->self = (uint32_t)(me - n->topology.nodes);
+	n->layout = (struct wvm_layout){n->topology.places, n->topology.place_count};
 	if (!wvm_conf_node_is_sidecar(me) && me->port != o->port) {
 		snprintf(err, err_len, "%s:%u: node %u has port %u, but the command line says %u",
 			 o->topology, me->line, me->phys_id, me->port, o->port);
 		return -EINVAL;
 	}
-	return 0;
+	return wvm_layout_check(n, err, err_len);
 }
 
 /* Members are the topology's nodes in its order, which is that of their vnodes. */
@@ -130,11 +130,6 @@ static int choose_mtu(struct wvm_node *n, char *err, size_t err_len)
 
 /* ---- memory ---------------------------------------------------------------------------- */
 
-static uint64_t vm_size(const struct wvm_node *n, const struct wvm_master_vm *vm)
-{
-	return vm->size ? vm->size : n->topology.total_ram_gb << 30;
-}
-
 static int open_vms(struct wvm_node *n, char *err, size_t err_len)
 {
 	const struct wvm_master_options *o = n->options;
@@ -148,7 +143,8 @@ static int open_vms(struct wvm_node *n, char *err, size_t err_len)
 		char path[256];
 
 		snprintf(path, sizeof(path), "%s.%u", o->shm_file, o->vms[i].id);
-		r = wvm_mem_open(n->memory, &n->vms[i], o->vms[i].id, path, vm_size(n, &o->vms[i]),
+		r = wvm_mem_open(n->memory, &n->vms[i], o->vms[i].id, path,
+				 wvm_node_vm_size(n, &o->vms[i]),
 				 n->state.adopting ? WVM_MEM_ADOPT : WVM_MEM_EMPTY, err, err_len);
 		if (r)
 			return r;
@@ -182,6 +178,7 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 {
 	struct wvm_core_params p = {.members = &n->members,
 				    .slices = &n->slices,
+				    .layout = &n->layout,
 				    .self = n->self,
 				    .epoch = WVM_STATIC_EPOCH,
 				    .boot = n->boot ? n->boot : 1, /* not known yet: no matter */
@@ -197,10 +194,7 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 /* Who the members are decides which pages have their home here, and what an index means. */
 static uint64_t members_hash(const struct wvm_node *n)
 {
-	size_t bytes = n->members.count * sizeof(*n->member_list);
-	uint32_t list = wvm_crc32c(0, n->member_list, bytes);
-
-	return (uint64_t)list << 32 | n->self << 16 | (n->members.count & 0xffff);
+	return (uint64_t)wvm_members_hash(n) << 32 | n->self << 16 | (n->members.count & 0xffff);
 }
 
 static struct wvm_life_shape life_shape(const struct wvm_node *n)
@@ -210,12 +204,13 @@ static struct wvm_life_shape life_shape(const struct wvm_node *n)
 	struct wvm_life_shape shape = {.layout = WVM_LIFE_LAYOUT,
 				       .shards = n->shard_count,
 				       .members = members_hash(n),
+				       .placed = wvm_layout_hash(n),
 				       .durable_bytes = wvm_core_durable_bytes(&p),
 				       .vm_count = o->vm_count};
 
 	for (unsigned i = 0; i < o->vm_count; i++) {
 		shape.vms[i].id = o->vms[i].id;
-		shape.vms[i].size = vm_size(n, &o->vms[i]);
+		shape.vms[i].size = wvm_node_vm_size(n, &o->vms[i]);
 	}
 	return shape;
 }
@@ -250,7 +245,8 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 {
 	int r;
 
-	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot);
+	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot,
+		      (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n));
 	if (!n->state.adopting) {
 		wvm_state_publish(&n->state, shape, n->boot);
 		return 0;

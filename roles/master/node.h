@@ -68,6 +68,7 @@ struct wvm_node {
 	struct sockaddr_in *addresses; /* by member */
 	struct wvm_members members;
 	struct wvm_slices slices;
+	struct wvm_layout layout; /* of the topology */
 	uint32_t self;
 	uint16_t boot;
 	uint64_t boot_id; /* of the ring file */
@@ -85,6 +86,7 @@ struct wvm_node {
 	struct wvm_clients *clients;
 	struct wvm_join join; /* shard 0 */
 	uint8_t *join_answered;
+	uint32_t stranger; /* the member, + 1, that asked last with another topology */
 	struct wvm_timer join_timer;
 	struct wvm_adoption adoption;
 	bool serving;    /* as home */
@@ -136,6 +138,17 @@ bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 bool wvm_node_holder_entry(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* The index that the core knows a VM by. */
 uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm);
+
+uint64_t wvm_node_vm_size(const struct wvm_node *node, const struct wvm_master_vm *vm);
+
+/* layout.c: what all nodes must have alike, so that they look for a page at the same home */
+/* PLACE lines against the VMs of this master. 0 or -EINVAL with one line in err. */
+int wvm_layout_check(const struct wvm_node *node, char *err, size_t err_len);
+/* Of the members and of the placed ranges (0: none); equal on equal nodes of any byte order. */
+uint32_t wvm_members_hash(const struct wvm_node *node);
+uint32_t wvm_layout_hash(const struct wvm_node *node);
+/* A REPORT from a member whose topology says something else than ours: tells the operator. */
+void wvm_layout_stranger(struct wvm_node *node, uint32_t member, uint64_t identity);
 
 /* control.c: the control port of shard 0 */
 int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len);

@@ -179,7 +179,9 @@ void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
 		.doc = "Runs one node of a WaveVM cluster: its share of the guests' memory and "
 		       "directory, and the programs on this host that map it.\v"
 		       "TOPOLOGY is the same file on all nodes (NODE <phys_id> <ip> <port> "
-		       "<cores> <ram_gb>); PHYS_ID says which line is this host. Ends cleanly on "
+		       "<cores> <ram_gb>); PHYS_ID says which line is this host. PLACE <vm_id> "
+		       "<first_mib> <mib> <phys_id> puts a range of a VM's memory on one node, "
+		       "instead of on all of them by hash. Ends cleanly on "
 		       "SIGTERM. INSTANCE is WVM_INSTANCE_ID, else PHYS_ID.",
 	};
 

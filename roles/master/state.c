@@ -111,6 +111,8 @@ static const char *difference(const struct wvm_life_shape *was, const struct wvm
 		return "with another number of --shards";
 	if (was->members != is->members)
 		return "as a node of another topology";
+	if (was->placed != is->placed)
+		return "with other PLACE lines in its topology";
 	if (was->vm_count != is->vm_count || memcmp(was->vms, is->vms, sizeof(was->vms)))
 		return "with other VMs (--vm)";
 	return NULL;

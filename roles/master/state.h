@@ -29,7 +29,7 @@ struct wvm_life_shape {
 	uint64_t members; /* a hash over who they are, and which of them this node is */
 	uint64_t durable_bytes;
 	uint32_t vm_count;
-	uint32_t reserved;
+	uint32_t placed; /* a hash over what is placed where */
 	struct {
 		uint64_t size;
 		uint64_t id;

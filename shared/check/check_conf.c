@@ -50,6 +50,7 @@ static int parse(enum kind kind, const char *text, size_t len)
 	return rc;
 }
 
+#define N0  "NODE 0 10.0.0.1 9000 4 16\n"
 #define DEV "DEVICE 01:00.0 7\n"
 
 static const struct {
@@ -59,8 +60,9 @@ static const struct {
 } malformed[] = {
 	{NODES, "", "t.conf: there is no NODE line"},
 	{NODES, "\n  \n# NODE 0 10.0.0.1 9000 4 16\n\n", "t.conf: there is no NODE line"},
-	{NODES, "node 0 10.0.0.1 9000 4 16\n", "t.conf:1: 'node' is not NODE"},
-	{NODES, "\n# x\n\nROUTE 0 0 10.0.0.1 9000\n", "t.conf:4: 'ROUTE' is not NODE"},
+	{NODES, "node 0 10.0.0.1 9000 4 16\n", "t.conf:1: 'node' is neither NODE nor PLACE"},
+	{NODES, "\n# x\n\nROUTE 0 0 10.0.0.1 9000\n",
+	 "t.conf:4: 'ROUTE' is neither NODE nor PLACE"},
 	{NODES, "NODE", "t.conf:1: field phys_id is missing after 'NODE'"},
 	{NODES, "NODE 0", "t.conf:1: field ip is missing after '0'"},
 	{NODES, "NODE 0 10.0.0.1\n", "t.conf:1: field port is missing after '10.0.0.1'"},
@@ -125,6 +127,33 @@ static const struct {
 	{NODES, "NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2\v9000 4 16\n",
 	 "t.conf:2: character 16 (0x0b) is not text"},
 	{NODES, "# \x7f", "t.conf:1: character 3 (0x7f) is not text"},
+	{NODES, "PLACE 0 0 2 0\n", "t.conf: there is no NODE line"},
+	{NODES, N0 "place 0 0 2 0\n", "t.conf:2: 'place' is neither NODE nor PLACE"},
+	{NODES, N0 "PLACE\n", "t.conf:2: field vm_id is missing after 'PLACE'"},
+	{NODES, N0 "PLACE 0 0 2\n", "t.conf:2: field phys_id is missing after '2'"},
+	{NODES, N0 "PLACE 0 0 2 0 1\n", "t.conf:2: unexpected field '1' after phys_id"},
+	{NODES, N0 "PLACE 65536 0 2 0\n", "t.conf:2: vm_id '65536' is not in the range 0 to 65535"},
+	{NODES, N0 "PLACE 0 -2 2 0\n", "t.conf:2: first_mib '-2' is not a decimal number"},
+	{NODES, N0 "PLACE 0 1G 2 0\n", "t.conf:2: first_mib '1G' is not a decimal number"},
+	{NODES, N0 "PLACE 0 1023 2 0\n",
+	 "t.conf:2: first_mib '1023' is not a multiple of 2: memory is placed in units of 2 MiB"},
+	{NODES, N0 "PLACE 0 4294967296 2 0\n",
+	 "t.conf:2: first_mib '4294967296' is not in the range 0 to 4294967294"},
+	{NODES, N0 "PLACE 0 0 0 0\n", "t.conf:2: mib '0' is not in the range 2 to 4294967296"},
+	{NODES, N0 "PLACE 0 0 7 0\n",
+	 "t.conf:2: mib '7' is not a multiple of 2: memory is placed in units of 2 MiB"},
+	{NODES, N0 "PLACE 0 2 4294967296 0\n",
+	 "t.conf:2: mib '4294967296' goes beyond what a VM can have, 4294967296 MiB"},
+	{NODES, N0 "PLACE 0 0 2 1048576\n",
+	 "t.conf:2: phys_id '1048576' is not in the range 0 to 1048575"},
+	{NODES, "PLACE 0 0 2 0\nPLACE 0 2 2 1\n" N0,
+	 "t.conf:2: phys_id '1' is that of no NODE line"},
+	{NODES, N0 "PLACE 3 0 1024 0\nPLACE 3 1022 2 0\n",
+	 "t.conf:3: first_mib '1022': MiB 1022 of VM 3 is placed by line 2 already"},
+	{NODES, N0 "PLACE 3 1022 2 0\nPLACE 3 0 1024 0\n",
+	 "t.conf:3: first_mib '0': MiB 1022 of VM 3 is placed by line 2 already"},
+	{NODES, N0 "PLACE 3 4 2 0\n\nPLACE 3 4 2 0\n",
+	 "t.conf:4: first_mib '4': MiB 4 of VM 3 is placed by line 2 already"},
 
 	{ROUTES, "NODE 0 10.0.0.1 9000 4 16\n", "r.conf:1: 'NODE' is not ROUTE"},
 	{ROUTES, "ROUTE\n", "r.conf:1: field first_vnode is missing after 'ROUTE'"},
@@ -350,6 +379,55 @@ START_TEST(a_million_nodes_are_read)
 }
 END_TEST
 
+START_TEST(placed_ranges_are_sorted_whatever_their_lines)
+{
+	static const char text[] = "PLACE 1 4096 2 9\n"
+				   "NODE 9 10.0.0.1 9000 4 4\n"
+				   "PLACE 0 4294967294 2 9\n"
+				   "NODE 3 10.0.0.2 9000 4 8\n"
+				   "PLACE 1 0 4096 3 # node 0 of the guest\n"
+				   "PLACE 65535 0 4294967296 3\n";
+	static const struct wvm_layout_range expected[] = {
+		{.first = 0x7fffffff, .units = 1, .member = 0, .line = 3},
+		{.first = 1ull << 32, .units = 2048, .member = 1, .line = 5},
+		{.first = (1ull << 32) + 2048, .units = 1, .member = 0, .line = 1},
+		{.first = 0xffffull << 32, .units = 1ull << 31, .member = 1, .line = 6},
+	};
+	struct wvm_topology t;
+
+	ck_assert_int_eq(wvm_topology_parse(&t, "t.conf", text, strlen(text), err, sizeof(err)), 0);
+	ck_assert_uint_eq(t.count, 2);
+	ck_assert_uint_eq(t.place_count, 4);
+	ck_assert_mem_eq(t.places, expected, sizeof(expected));
+	wvm_topology_free(&t);
+	ck_assert_ptr_null(t.places);
+}
+END_TEST
+
+START_TEST(placed_ranges_have_a_bound)
+{
+	size_t room = 64 + (WVM_LAYOUT_MAX + 1) * 32;
+	char *text = malloc(room), *at = text;
+	struct wvm_topology t;
+
+	at += sprintf(at, N0);
+	for (unsigned i = WVM_LAYOUT_MAX; i--;)
+		at += sprintf(at, "PLACE 0 %u 2 0\n", 4 * i);
+	ck_assert_int_eq(
+		wvm_topology_parse(&t, "t.conf", text, (size_t)(at - text), err, sizeof(err)), 0);
+	ck_assert_uint_eq(t.place_count, WVM_LAYOUT_MAX);
+	for (unsigned i = 0; i < WVM_LAYOUT_MAX; i++)
+		ck_assert_uint_eq(t.places[i].first, 2 * i);
+	wvm_topology_free(&t);
+	at += sprintf(at, "PLACE 1 0 2 0\n");
+	ck_assert_int_eq(parse(NODES, text, (size_t)(at - text)), -EINVAL);
+	ck_assert_str_eq(err,
+			 "t.conf:4098: 'PLACE' is one too many: at most 4096; join ranges that "
+			 "adjoin");
+	free(text);
+}
+END_TEST
+
 START_TEST(routes_are_found_by_range_then_default)
 {
 	static const char text[] = "ROUTE 100 50 10.0.0.1 8000\n"
@@ -539,7 +617,8 @@ static uint64_t random64(void) /* splitmix64 */
 START_TEST(mutated_files_are_read_or_refused_with_one_line)
 {
 	static const char *const seeds[] = {
-		"NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n",
+		"NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
+		"PLACE 0 0 512 1\nPLACE 1 512 2 0\n",
 		"ROUTE 0 0 10.0.0.1 8000\nROUTE 8 4 10.0.0.2 8000\n",
 		"DEVICE 0000:01:00.0 12\nBAR0 0x1000 4096\nEND\n",
 	};
@@ -583,6 +662,8 @@ int main(void)
 	tcase_add_test(tc, lookups_find_each_node_and_nothing_else);
 	tcase_add_test(tc, the_sidecar_may_stand_in_every_line);
 	tcase_add_test(tc, a_million_nodes_are_read);
+	tcase_add_test(tc, placed_ranges_are_sorted_whatever_their_lines);
+	tcase_add_test(tc, placed_ranges_have_a_bound);
 	tcase_add_test(tc, routes_are_found_by_range_then_default);
 	tcase_add_test(tc, without_a_default_route_the_rest_has_none);
 	tcase_add_test(tc, devices_are_read_with_their_bars);

@@ -198,14 +198,28 @@ const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)
 	return &core->stats;
 }
 
+const struct wvm_layout_range *wvm_core_placed(const struct wvm_core *core, uint32_t vm,
+					       uint64_t page)
+{
+	const struct wvm_layout *layout = core->params.layout;
+
+	return layout ? wvm_layout_find(layout, core->vms[vm].id, page << WVM_PAGE_SHIFT) : NULL;
+}
+
 uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t *vnode)
 {
-	uint16_t slice = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
-	uint32_t home = core->params.slices->home_vnode[slice];
+	const struct wvm_layout_range *range = wvm_core_placed(core, vm, page);
+	uint64_t gpa = page << WVM_PAGE_SHIFT;
+	uint16_t id = core->vms[vm].id;
+	uint32_t home;
 
+	if (range)
+		home = wvm_layout_vnode(range, core->params.members, id, gpa);
+	else
+		home = core->params.slices->home_vnode[wvm_slice_of(id, gpa)];
 	if (vnode)
 		*vnode = home;
-	return wvm_member_of(core->params.members, home);
+	return range ? range->member : wvm_member_of(core->params.members, home);
 }
 
 uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home)

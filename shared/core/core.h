@@ -26,6 +26,7 @@
 
 #include "shared/core/ahead.h"
 #include "shared/core/durable.h"
+#include "shared/core/layout.h"
 #include "shared/core/msg.h"
 #include "shared/core/slices.h"
 #include "shared/core/timers.h"
@@ -298,9 +299,10 @@ struct wvm_core_times {
 };
 
 struct wvm_core_params {
-	const struct wvm_members *members; /* both outlive the core */
+	const struct wvm_members *members; /* outlive the core */
 	const struct wvm_slices *slices;
-	uint32_t self; /* index in members */
+	const struct wvm_layout *layout; /* outlives it, too; NULL: nothing is placed */
+	uint32_t self;                   /* index in members */
 	uint32_t epoch;
 	uint16_t boot;       /* of this node: one more at every start, never 0 */
 	uint8_t shard;       /* this shard's index, part of its request ids */
@@ -481,6 +483,10 @@ void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns);
 /* Grants that this shard took from member `home`, in the lives that were adopted too. Any thread.
  */
 uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home);
+
+/* The placed range that a page is in, or NULL: its home follows from its slice. Any thread. */
+const struct wvm_layout_range *wvm_core_placed(const struct wvm_core *core, uint32_t vm,
+					       uint64_t page);
 
 /* The home's member index and vnode of a page. Any thread. */
 uint32_t wvm_core_home_of(const struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t *vnode);

@@ -3,7 +3,7 @@
 #include "shared/core/assert.h"
 
 void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_t *answered,
-		   uint32_t self, uint32_t epoch, uint16_t boot)
+		   uint32_t self, uint32_t epoch, uint16_t boot, uint64_t identity)
 {
 	*j = (struct wvm_join){
 		.members = members,
@@ -12,6 +12,7 @@ void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_
 		.missing = members->count - 1,
 		.epoch = epoch,
 		.boot = boot,
+		.identity = identity,
 		.state = members->count > 1 ? WVM_JOIN_ASKING : WVM_JOIN_SERVING,
 	};
 	__builtin_memset(answered, 0, members->count);
@@ -33,6 +34,7 @@ static void address(const struct wvm_join *j, uint32_t member, struct wvm_msg *m
 		.epoch = j->epoch,
 		.src = j->members->list[j->self].first_vnode,
 		.dst = j->members->list[member].first_vnode,
+		.version = j->identity,
 	};
 }
 
@@ -70,6 +72,9 @@ bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg 
 {
 	WVM_ASSERT(member < j->members->count);
 	if (!(msg->flags & WVM_MSG_ANSWER)) {
+		/* Known to be the odd one out, and about to end: it must not end others. */
+		if (j->state == WVM_JOIN_DIFFERS)
+			return false;
 		address(j, member, reply);
 		reply->flags = WVM_MSG_ANSWER;
 		reply->request = msg->request;
@@ -78,6 +83,12 @@ bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg 
 	}
 	if (j->state != WVM_JOIN_ASKING || msg->request != report_id(j) || j->answered[member])
 		return false;
+	if (msg->version != j->identity) {
+		j->state = WVM_JOIN_DIFFERS;
+		j->refuser = member;
+		j->refuser_identity = msg->version;
+		return false;
+	}
 	if (msg->gpa) {
 		j->state = WVM_JOIN_REFUSED;
 		j->refuser = member;

@@ -83,6 +83,27 @@ static void check_topology(const struct wvm_topology *t)
 	FUZZ_CHECK(!wvm_topology_by_vnode(t, vnodes), "a vnode of nobody");
 }
 
+static void check_places(const struct wvm_topology *t)
+{
+	const struct wvm_layout layout = {t->places, t->place_count};
+	uint64_t end = 0;
+
+	for (uint32_t i = 0; i < t->place_count; i++) {
+		const struct wvm_layout_range *r = &t->places[i];
+		uint64_t last = (r->first & UINT32_MAX) + r->units - 1;
+		uint16_t vm = (uint16_t)(r->first >> 32);
+
+		FUZZ_CHECK(r->units && r->first >= end && r->member < t->count, "place %u", i);
+		FUZZ_CHECK(r->first >> 48 == 0 && last < WVM_GPA_MAX >> WVM_UNIT_SHIFT,
+			   "place %u of no VM", i);
+		end = r->first + r->units;
+		FUZZ_CHECK(wvm_layout_find(&layout, vm,
+					   r->first << WVM_UNIT_SHIFT & (WVM_GPA_MAX - 1)) == r &&
+				   wvm_layout_find(&layout, vm, last << WVM_UNIT_SHIFT) == r,
+			   "place of a unit");
+	}
+}
+
 static void write_topology(FILE *f, const struct wvm_topology *t)
 {
 	for (uint32_t i = 0; i < t->count; i++) {
@@ -91,6 +112,12 @@ static void write_topology(FILE *f, const struct wvm_topology *t)
 		fprintf(f, "NODE %u %u.%u.%u.%u %u %u %u\n", n->phys_id, n->ip >> 24,
 			n->ip >> 16 & 255, n->ip >> 8 & 255, n->ip & 255, n->port, n->cores,
 			n->ram_gb);
+	}
+	for (uint32_t i = 0; i < t->place_count; i++) {
+		const struct wvm_layout_range *r = &t->places[i];
+
+		fprintf(f, "PLACE %u %" PRIu64 " %" PRIu64 " %u\n", (unsigned)(r->first >> 32),
+			(r->first & UINT32_MAX) * 2, r->units * 2, t->nodes[r->member].phys_id);
 	}
 }
 
@@ -102,11 +129,12 @@ static void topology(const char *text, size_t len, char *err, size_t err_len)
 	int rc = wvm_topology_parse(&t, NAME, text, len, err, err_len);
 
 	if (rc) {
-		FUZZ_CHECK(!t.nodes && !t.phys_order, "freed");
+		FUZZ_CHECK(!t.nodes && !t.phys_order && !t.places, "freed");
 		check_refusal(rc, err, err_len, (const uint8_t *)text, len);
 		return;
 	}
 	check_topology(&t);
+	check_places(&t);
 	write_topology(text_open(&out), &t);
 	fclose(out.f);
 	FUZZ_CHECK(!wvm_topology_parse(&back, NAME, out.at, out.len, why, sizeof(why)), "%s", why);
@@ -114,6 +142,12 @@ static void topology(const char *text, size_t len, char *err, size_t err_len)
 	for (uint32_t i = 0; i < t.count; i++) {
 		back.nodes[i].line = t.nodes[i].line;
 		FUZZ_CHECK(!memcmp(&t.nodes[i], &back.nodes[i], sizeof(t.nodes[i])), "node %u", i);
+	}
+	FUZZ_CHECK(back.place_count == t.place_count, "%u places", back.place_count);
+	for (uint32_t i = 0; i < t.place_count; i++) {
+		back.places[i].line = t.places[i].line;
+		FUZZ_CHECK(!memcmp(&t.places[i], &back.places[i], sizeof(t.places[i])), "place %u",
+			   i);
 	}
 	wvm_topology_free(&back);
 	wvm_topology_free(&t);

@@ -98,6 +98,35 @@ START_TEST(a_page_lives_where_its_slice_does)
 }
 END_TEST
 
+START_TEST(a_placed_page_lives_on_its_node_and_messages_go_there)
+{
+	const struct wvm_layout_range list[] = {
+		{.first = wvm_layout_key(RIG_VM - 1, 0), .units = 9, .member = RIG_SELF},
+		{.first = wvm_layout_key(RIG_VM, 0), .units = 1, .member = 3, .line = 7},
+	};
+	const struct wvm_layout layout = {list, 2};
+	uint32_t vnode = 0;
+	struct rig r;
+
+	rig_open(&r, RIG_SELF, NULL);
+	ck_assert_ptr_null(wvm_core_placed(r.core, 0, 0));
+	rig_close(&r);
+	rig_open_placed(&r, RIG_SELF, &layout);
+	for (uint64_t page = 0; page < WVM_UNIT_PAGES; page += 511) {
+		ck_assert_uint_eq(wvm_core_home_of(r.core, 0, page, &vnode), 3);
+		ck_assert_uint_eq(vnode, RIG_VNODE(3));
+		ck_assert_ptr_eq(wvm_core_placed(r.core, 0, page), &list[1]);
+	}
+	ck_assert_ptr_null(wvm_core_placed(r.core, 0, RIG_OTHER));
+	ck_assert_uint_eq(wvm_core_home_of(r.core, 0, RIG_OTHER, &vnode), RIG_ELSEWHERE);
+	rig_run(&r, &(struct rig_case)CASE(
+			    "placed", DO(FAULT), SENT(MEM_READ, 3, .request = OWN(1)),
+			    IN(MEM_ACK, 3, .request = OWN(1), .version = V(1), .fill = 1),
+			    ACT(INSTALL, .waiters = 1, .fill = 1)));
+	rig_close(&r);
+}
+END_TEST
+
 /* What a joining node is told. */
 START_TEST(grants_are_counted_by_their_home)
 {
@@ -157,6 +186,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, parameters_that_make_no_sense_are_refused);
 	tcase_add_test(tc, a_vm_is_added_once_and_64_at_most);
 	tcase_add_test(tc, a_page_lives_where_its_slice_does);
+	tcase_add_test(tc, a_placed_page_lives_on_its_node_and_messages_go_there);
 	tcase_add_test(tc, grants_are_counted_by_their_home);
 	tcase_add_loop_test(tc, a_fault_counts_in_the_bucket_of_its_duration, 0, 9);
 }

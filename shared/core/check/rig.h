@@ -136,8 +136,12 @@ static inline void *rig_memory(size_t bytes)
 	return p;
 }
 
-/* All of unit 0 is homed at `home`, unit 1 at RIG_ELSEWHERE. */
-static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_limits *limits)
+/*
+ * All of unit 0 is homed at `home`, unit 1 at RIG_ELSEWHERE, unless `layout` (NULL: nothing)
+ * says otherwise.
+ */
+static inline void rig_open_all(struct rig *r, uint32_t home, const struct wvm_core_limits *limits,
+				const struct wvm_layout *layout)
 {
 	struct wvm_core_vm vm = {.id = RIG_VM, .pages = RIG_PAGES};
 
@@ -152,6 +156,7 @@ static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_
 	r->slices.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(home);
 	r->params = (struct wvm_core_params){.members = &r->members,
 					     .slices = &r->slices,
+					     .layout = layout,
 					     .self = RIG_SELF,
 					     .epoch = RIG_EPOCH,
 					     .boot = RIG_BOOT,
@@ -174,6 +179,16 @@ static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_
 	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
 	wvm_core_serve(r->core, true);
 	r->now_ns = UINT64_C(1000000000);
+}
+
+static inline void rig_open(struct rig *r, uint32_t home, const struct wvm_core_limits *limits)
+{
+	rig_open_all(r, home, limits, NULL);
+}
+
+static inline void rig_open_placed(struct rig *r, uint32_t home, const struct wvm_layout *layout)
+{
+	rig_open_all(r, home, NULL, layout);
 }
 
 static inline void rig_close(struct rig *r)

@@ -136,6 +136,20 @@ static void make_programs(struct sim *s)
 		s->programs[i].idle = true;
 }
 
+/* The units between have their homes by hash; both kinds share members and shards. */
+static void place_units(struct sim *s)
+{
+	uint32_t count = 0;
+
+	for (uint64_t unit = 1; s->config.placed && unit < s->page_count / WVM_UNIT_PAGES + 1;
+	     unit += 2)
+		s->placed[count++] = (struct wvm_layout_range){
+			.first = wvm_layout_key(SIM_VM_ID, unit << WVM_UNIT_SHIFT),
+			.units = 1,
+			.member = (uint32_t)(unit / 2 % s->config.nodes)};
+	s->layout = (struct wvm_layout){s->placed, count};
+}
+
 struct sim *sim_create(const struct sim_config *config)
 {
 	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
@@ -150,6 +164,7 @@ struct sim *sim_create(const struct sim_config *config)
 	s->list = (struct wvm_members){s->members, config->nodes};
 	wvm_slices_build(&s->slices, &s->list, scratch);
 	free(scratch);
+	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)
 		sim_node_start(s, i);
 	for (uint32_t p = 0; p < config->pages; p++)

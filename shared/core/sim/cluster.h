@@ -64,6 +64,7 @@ struct sim_config {
 	uint64_t program_gap_ns;             /* mean time that a program stays */
 	uint64_t program_away_ns;            /* and until it is there again */
 	bool units;                          /* nodes ask for whole units */
+	bool placed;                         /* every other unit has a home by PLACE lines */
 	uint32_t evict_ppm;  /* inputs of a node after which it gives some page up */
 	uint32_t full_ppm;   /* installs that fail: the RAM file has no room */
 	uint32_t read_ahead; /* guesses at what is read next, with every fault */

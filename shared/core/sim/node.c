@@ -258,6 +258,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 	struct wvm_core_params p = {
 		.members = &s->list,
 		.slices = &s->slices,
+		.layout = &s->layout,
 		.self = node,
 		.epoch = 1,
 		.boot = ++n->boot,

@@ -147,11 +147,16 @@ struct sim_version {
 };
 #define SIM_VERSIONS 4u /* the last ones of a page; retries of older ones are late indeed */
 
+/* Three pages to a unit: different homes, and versions from a shared counter. */
+#define SIM_UNIT_PAGES 3u
+
 struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
 	struct wvm_slices slices;
+	struct wvm_layout_range placed[SIM_PAGES_MAX / SIM_UNIT_PAGES / 2 + 1];
+	struct wvm_layout layout;
 	struct sim_node nodes[SIM_NODES_MAX];
 	struct sim_thread threads[SIM_THREADS_MAX];
 	struct sim_program programs[SIM_NODES_MAX * SIM_CLIENTS_MAX];
@@ -194,9 +199,6 @@ static inline bool sim_chance(struct sim *s, uint32_t ppm)
 {
 	return ppm && sim_rnd(s) % 1000000 < ppm;
 }
-
-/* Three pages to a unit: different homes, and versions from a shared counter. */
-#define SIM_UNIT_PAGES 3u
 
 static inline uint64_t sim_core_page(uint64_t page)
 {
