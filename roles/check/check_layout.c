@@ -135,6 +135,84 @@ START_TEST(what_a_killed_master_left_is_for_one_with_the_same_ranges)
 }
 END_TEST
 
+/* Ends of the three ranges, and what is behind them: line 4 is the first behind three nodes. */
+static const struct {
+	uint64_t gpa;
+	uint64_t node, line; /* line 0: by hash, anywhere */
+} homes[] = {
+	{0, 2, 4},   {512 * MIB - 1, 2, 4},     {512 * MIB, 9, 0},     {GIB - 1, 9, 0},
+	{GIB, 0, 5}, {GIB + 2 * MIB - 1, 0, 5}, {GIB + 2 * MIB, 1, 6}, {3 * GIB - 1, 1, 6},
+};
+#define HOMES (sizeof(homes) / sizeof(homes[0]))
+
+static void ask_where(struct program *p)
+{
+	for (unsigned i = 0; i < HOMES; i++)
+		p->arena->model[p->node * HOMES + i] = (uint64_t)wvm_where(p->wvm, CLUSTER_VM,
+									   homes[i].gpa);
+}
+
+static void where(unsigned node, uint64_t gpa, struct cluster_result *r, bool json)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "0x%lx", gpa);
+	cluster_ctl(
+		&cluster, node, r,
+		(const char *const[]){"--vm", "1", "where", text, json ? "--json" : NULL, NULL});
+	ck_assert_msg(r->status == 0, "%s", r->err);
+}
+
+static void check_where(const struct arena *a, unsigned node, unsigned i)
+{
+	static struct cluster_result r;
+	char text[64] = ", by hash\n";
+	json_t *o, *line;
+	uint64_t home;
+
+	where(node, homes[i].gpa, &r, true);
+	o = json_loads(r.out, 0, NULL);
+	home = (uint64_t)json_integer_value(json_object_get(o, "home_node"));
+	line = json_object_get(o, "placed_by_line");
+	ck_assert_uint_eq(a->model[node * HOMES + i], home);
+	ck_assert_uint_eq(a->model[i], home);
+	ck_assert(!line == !homes[i].line);
+	if (line) {
+		ck_assert_uint_eq(home, homes[i].node);
+		ck_assert_int_eq(json_integer_value(line), homes[i].line);
+		snprintf(text, sizeof(text), ", placed by line %lu of the topology\n",
+			 homes[i].line);
+	}
+	json_decref(o);
+	where(node, homes[i].gpa, &r, false);
+	ck_assert_msg(strstr(r.out, text) != NULL, "'%s' is not in: %s", text, r.out);
+}
+
+START_TEST(all_nodes_say_where_memory_lives_and_why)
+{
+	struct arena *a = arena_new(3 * HOMES);
+	json_t *status, *members;
+
+	cluster_start(&cluster, &(struct cluster_opts){.place = "PLACE 1 0 512 2\n"
+								"PLACE 1 1024 2 0\n"
+								"PLACE 1 1026 2046 1\n"
+								"PLACE 9 0 4096 0\n"});
+	expect_log(0, "topology:7: PLACE is for VM 9, which this master does not have");
+	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, ask_where, NULL);
+	for (unsigned node = 0; node < 3; node++)
+		for (unsigned i = 0; i < HOMES; i++)
+			check_where(a, node, i);
+	status = cluster_json(&cluster, 1, "status");
+	members = json_object_get(status, "members");
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_int_eq(json_integer_value(
+					 json_object_get(json_array_get(members, i), "placed_mib")),
+				 ((int[]){4098, 2046, 512})[i]);
+	json_decref(status);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 START_TEST(a_range_beyond_its_vm_is_refused_by_file_and_line)
 {
 	cluster_prepare(&cluster, &(struct cluster_opts){.place = PLACED});
@@ -153,6 +231,7 @@ static Suite *layout_suite(void)
 
 	tcase_add_test(t, a_node_with_other_ranges_is_refused_and_one_with_the_same_is_not);
 	tcase_add_test(t, what_a_killed_master_left_is_for_one_with_the_same_ranges);
+	tcase_add_test(t, all_nodes_say_where_memory_lives_and_why);
 	tcase_add_test(t, a_range_beyond_its_vm_is_refused_by_file_and_line);
 	return s;
 }

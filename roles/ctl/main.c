@@ -97,7 +97,8 @@ int main(int argc, char **argv)
 		.doc = "Asks the WaveVM master on this host.\v"
 		       "status  who the node is, its VMs, members and pages\n"
 		       "stats   all counters that are not 0, and the fault histograms\n"
-		       "where   the home of a page and what this node knows of it",
+		       "where   the home of a page and why it is the home (a PLACE line of the "
+		       "topology, or the hash), and what this node knows of the page",
 	};
 	struct options o = {.ask.port = DEFAULT_PORT};
 	char err[256], *text = NULL;

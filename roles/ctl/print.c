@@ -48,10 +48,12 @@ void wvm_print_status(const json_t *o)
 	json_array_foreach(json_object_get(o, "vms"), i, item)
 		printf("VM %llu  %.0f MiB  %s\n", number(item, "id"), mib(number(item, "bytes")),
 		       text(item, "ram_file"));
-	printf("%-6s %-22s %8s %8s  %s\n", "node", "address", "vnodes", "slices", "");
+	printf("%-6s %-22s %8s %8s %10s  %s\n", "node", "address", "vnodes", "slices", "placed MiB",
+	       "");
 	json_array_foreach(json_object_get(o, "members"), i, item)
-		printf("%-6llu %-22s %8llu %8llu  %s\n", number(item, "node"),
+		printf("%-6llu %-22s %8llu %8llu %10llu  %s\n", number(item, "node"),
 		       text(item, "address"), number(item, "vnodes"), number(item, "slices"),
+		       number(item, "placed_mib"),
 		       json_is_true(json_object_get(item, "answered")) ? "" : "no answer yet");
 }
 
@@ -111,9 +113,13 @@ void wvm_print_stats(const json_t *o)
 
 void wvm_print_where(const json_t *o)
 {
-	printf("VM %llu gpa 0x%llx  slice %llu  home node %llu (vnode %llu)\n", number(o, "vm"),
+	printf("VM %llu gpa 0x%llx  slice %llu  home node %llu (vnode %llu), ", number(o, "vm"),
 	       number(o, "gpa"), number(o, "slice"), number(o, "home_node"),
 	       number(o, "home_vnode"));
+	if (json_object_get(o, "placed_by_line"))
+		printf("placed by line %llu of the topology\n", number(o, "placed_by_line"));
+	else
+		printf("by hash\n");
 	printf("node %llu holds it %s, version 0x%llx\n", number(o, "node"), text(o, "held"),
 	       number(o, "held_version"));
 	if (!json_object_get(o, "home_state")) {

@@ -56,9 +56,12 @@ static json_t *members_json(const struct wvm_node *n)
 {
 	json_t *list = json_array();
 	uint32_t *slices = calloc(n->members.count, sizeof(*slices));
+	uint64_t *placed = calloc(n->members.count, sizeof(*placed));
 
 	for (uint32_t i = 0; slices && i < WVM_SLICES; i++)
 		slices[wvm_member_of(&n->members, n->slices.home_vnode[i])]++;
+	for (uint32_t i = 0; placed && i < n->layout.count; i++)
+		placed[n->layout.list[i].member] += n->layout.list[i].units;
 	for (uint32_t i = 0; i < n->members.count; i++) {
 		const struct wvm_conf_node *c = &n->topology.nodes[i];
 		char address[INET_ADDRSTRLEN + 8], ip[INET_ADDRSTRLEN];
@@ -71,10 +74,12 @@ static json_t *members_json(const struct wvm_node *n)
 		json_object_set_new(o, "address", json_string(address));
 		set(o, "vnodes", c->vnode_count);
 		set(o, "slices", slices ? slices[i] : 0);
+		set(o, "placed_mib", placed ? placed[i] * (WVM_UNIT_BYTES >> 20) : 0);
 		json_object_set_new(o, "answered", json_boolean(n->join_answered[i]));
 		json_array_append_new(list, o);
 	}
 	free(slices);
+	free(placed);
 	return list;
 }
 
@@ -275,6 +280,7 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 	uint64_t page = q->operand / WVM_PAGE_BYTES;
 	struct wvm_home_page e = {0};
 	struct wvm_held_page h = {0};
+	const struct wvm_layout_range *placed;
 	const struct wvm_core_vm *vm;
 	uint32_t index = 0, member, vnode;
 	json_t *o;
@@ -302,6 +308,9 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 	set(o, "slice", wvm_slice_of(q->vm_id, q->operand));
 	set(o, "home_node", n->topology.nodes[member].phys_id);
 	set(o, "home_vnode", vnode);
+	placed = wvm_core_placed(n->shards[0].core, index, page);
+	if (placed)
+		set(o, "placed_by_line", placed->line);
 	set(o, "node", n->options->phys_id);
 	json_object_set_new(o, "held", json_string(held_states[h.state]));
 	set(o, "held_version", h.version);

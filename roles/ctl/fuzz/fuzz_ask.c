@@ -171,4 +171,6 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 	     "{\"vm\":0,\"gpa\":4096,\"slice\":7,\"home_node\":1,\"home_vnode\":0,\"node\":1,"
 	     "\"held\":\"Shared\",\"held_version\":5,\"home_state\":\"Modified\",\"version\":4,"
 	     "\"holders\":1,\"owner_node\":2,\"lost\":true}");
+	TEXT("where-placed",
+	     "{\"vm\":0,\"gpa\":4096,\"slice\":7,\"home_node\":1,\"placed_by_line\":5}");
 }
