@@ -126,7 +126,7 @@ list_backend() {
 		#
 		# Properties for memory-backend-wavevm objects.
 		#
-		# @offset: where in the VM's memory to begin (default: 0)
+		# @offset: where in the VM's memory to begin (default: behind the objects before it)
 		#
 		# @vm-id: the VM to map memory of (default: that of -accel)
 		#

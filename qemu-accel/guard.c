@@ -188,6 +188,14 @@ static void refuse_local_ram(HostMemoryBackend *backend)
 {
 	if (!backend || wvm_qemu_is_cluster_ram(backend))
 		return;
+	/* Whoever chose them wants speed: what they would break, not only that they are local. */
+	if (host_memory_backend_pagesize(backend) > WVM_PAGE_SIZE) {
+		error_report("wavevm: memory '%s' has huge pages (hugetlbfs), which nodes cannot "
+			     "share %u bytes at a time; use memory-backend-wavevm, or leave "
+			     "-mem-path out",
+			     object_get_canonical_path_component(OBJECT(backend)), WVM_PAGE_SIZE);
+		exit(EXIT_FAILURE);
+	}
 	error_report("wavevm: memory '%s' of this node alone cannot be guest RAM; use "
 		     "memory-backend-wavevm, or leave -mem-path out",
 		     object_get_canonical_path_component(OBJECT(backend)));

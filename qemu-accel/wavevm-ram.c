@@ -3,8 +3,10 @@
  *
  *   -object memory-backend-wavevm,id=ID,size=SIZE[,offset=OFFSET][,vm-id=N]
  *
- * maps [offset, offset + size) of the VM's memory. Without any, the RAM that
- * -m asks for is mapped from offset 0 of the accelerator's VM. A thread that
+ * maps [offset, offset + size) of the VM's memory; without an offset, what is
+ * behind the objects before it, so that those of -numa node,memdev= in the order
+ * of the nodes make up the guest's RAM as a single one would. Without any object,
+ * the RAM that -m asks for is mapped from offset 0 of the accelerator's VM. A thread that
  * touches a page which is not here yet sleeps in its access until the master
  * has it, be it a vCPU, a device or the kernel on behalf of one (read(2) into
  * guest RAM); nothing here takes part in that.
@@ -27,7 +29,11 @@ struct WaveVMRam {
 
 	uint16_t vm_id;
 	uint64_t offset; /* bytes into the VM's memory */
+	bool offset_given;
+	QLIST_ENTRY(WaveVMRam) mapped;
 };
+
+static QLIST_HEAD(, WaveVMRam) mapped = QLIST_HEAD_INITIALIZER(mapped);
 
 static struct wvm *cluster; /* NULL unless -accel wavevm is in use */
 static uint16_t default_vm;
@@ -85,12 +91,54 @@ static bool check_range(HostMemoryBackend *b, uint16_t vm_id, uint64_t offset, E
 	return true;
 }
 
+static uint64_t end_of_mapped(uint16_t vm_id)
+{
+	uint64_t end = default_ram && vm_id == default_vm ? default_ram->size : 0;
+	WaveVMRam *r;
+
+	QLIST_FOREACH(r, &mapped, mapped)
+	{
+		if (r->vm_id == vm_id)
+			end = MAX(end, r->offset + MEMORY_BACKEND(r)->size);
+	}
+	return end;
+}
+
+static HostMemoryBackend *overlapped(uint16_t vm_id, uint64_t offset, uint64_t size)
+{
+	WaveVMRam *r;
+
+	if (default_ram && vm_id == default_vm && offset < default_ram->size)
+		return default_ram;
+	QLIST_FOREACH(r, &mapped, mapped)
+	{
+		if (r->vm_id == vm_id && offset < r->offset + MEMORY_BACKEND(r)->size &&
+		    r->offset < offset + size)
+			return MEMORY_BACKEND(r);
+	}
+	return NULL;
+}
+
+static bool check_overlap(HostMemoryBackend *b, uint16_t vm_id, uint64_t offset, Error **errp)
+{
+	HostMemoryBackend *other = overlapped(vm_id, offset, b->size);
+
+	if (!other)
+		return true;
+	error_setg(errp,
+		   "wavevm: memory '%s' at offset %" PRIu64 " MiB of VM %u overlaps '%s'; give each "
+		   "a range of its own, or leave offset out to put it behind those before it",
+		   object_get_canonical_path_component(OBJECT(b)), (uint64_t)(offset / MiB), vm_id,
+		   object_get_canonical_path_component(OBJECT(other)));
+	return false;
+}
+
 static bool map_cluster_ram(HostMemoryBackend *b, uint16_t vm_id, uint64_t offset, Error **errp)
 {
 	g_autofree char *name = host_memory_backend_get_name(b);
 	void *addr;
 
-	if (!check_range(b, vm_id, offset, errp))
+	if (!check_range(b, vm_id, offset, errp) || !check_overlap(b, vm_id, offset, errp))
 		return false;
 	if (b->prealloc) {
 		error_setg(errp, "wavevm: guest RAM is filled on demand from the whole cluster; "
@@ -125,7 +173,12 @@ static bool ram_alloc(HostMemoryBackend *b, Error **errp)
 			   b->merge ? "merge=on" : "share=off");
 		return false;
 	}
-	return map_cluster_ram(b, r->vm_id, r->offset, errp);
+	if (!r->offset_given)
+		r->offset = end_of_mapped(r->vm_id);
+	if (!map_cluster_ram(b, r->vm_id, r->offset, errp))
+		return false;
+	QLIST_INSERT_HEAD(&mapped, r, mapped);
+	return true;
 }
 
 #if QEMU_VERSION_MAJOR >= 9
@@ -142,6 +195,7 @@ static bool create_default_ram(MachineState *ms, const char *path, Error **errp)
 	obj = object_new(TYPE_WAVEVM_RAM);
 	object_property_add_child(object_get_objects_root(), id, obj);
 	ok = object_property_set_int(obj, "size", ms->ram_size, errp) &&
+	     object_property_set_int(obj, "offset", 0, errp) &&
 	     object_property_set_bool(obj, "x-use-canonical-path-for-ramblock-id", false, errp) &&
 	     user_creatable_complete(USER_CREATABLE(obj), errp) &&
 	     object_property_set_link(OBJECT(ms), "memory-backend", obj, errp);
@@ -219,7 +273,8 @@ static void set_vm_id(Object *obj, Visitor *v, const char *name, void *opaque, E
 static void set_offset(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
 	if (check_unmapped(obj, name, errp))
-		visit_type_size(v, name, &WAVEVM_RAM(obj)->offset, errp);
+		WAVEVM_RAM(obj)->offset_given =
+			visit_type_size(v, name, &WAVEVM_RAM(obj)->offset, errp);
 }
 
 static void ram_instance_init(Object *obj)
@@ -236,6 +291,7 @@ static void ram_instance_finalize(Object *obj)
 {
 	HostMemoryBackend *b = MEMORY_BACKEND(obj);
 
+	QLIST_SAFE_REMOVE(WAVEVM_RAM(obj), mapped);
 	if (host_memory_backend_mr_inited(b) &&
 	    wvm_unmap(cluster, memory_region_get_ram_ptr(&b->mr), b->size))
 		warn_report("wavevm: the master did not take back the memory of '%s'",
@@ -250,7 +306,8 @@ static void ram_class_init(ObjectClass *oc, void *data)
 					      "The VM to map memory of (-accel's by default)");
 	object_class_property_add(oc, "offset", "size", get_offset, set_offset, NULL, NULL);
 	object_class_property_set_description(oc, "offset",
-					      "Where in the VM's memory to begin (default: 0)");
+					      "Where in the VM's memory to begin (default: "
+					      "behind the objects before it)");
 }
 
 static const TypeInfo ram_types[] = {

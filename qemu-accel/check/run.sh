@@ -239,14 +239,26 @@ test_memory_options() {
 		$(backend m 256M),offset=12200M
 	refuses "RAM that is not made of pages" 'multiples of 4096' $tcg -m 256 -machine memory-backend=m \
 		$(backend m 256M),offset=512
-	refuses "RAM ranges that overlap" 'map' $tcg -m 256 $(backend a 128M) $(backend b 128M),offset=64M \
+	refuses "RAM ranges that overlap" "'b' at offset 64 MiB of VM 0 overlaps 'a'.*leave offset out" $tcg -m 256 $(backend a 128M) $(backend b 128M),offset=64M \
 		-numa node,memdev=a -numa node,memdev=b
+	refuses "a range that the RAM of -m has" "overlaps 'm'" $tcg -m 256 $(backend m 128M)
+	refuses "RAM behind the end of the VM, without an offset" "at offset 8192 MiB does not fit" $tcg -m 16G \
+		$(backend a 8G) $(backend b 8G) -numa node,memdev=a -numa node,memdev=b
 	refuses "prealloc is refused" 'prealloc' $tcg -m 256 -mem-prealloc
 	refuses "share=off is refused" 'share=off' $tcg -m 256 $(backend m 256M),share=off
 	refuses "merge=on is refused" 'merge=on' $tcg -m 256 $(backend m 256M),merge=on
 	refuses "mem-path is refused" 'mem-path' $tcg -m 256 -mem-path "$work"
 	refuses "RAM of this node alone is refused" 'memory-backend-wavevm' $tcg -m 256 \
 		-object memory-backend-ram,id=m,size=256M -machine memory-backend=m
+	refuses "a file of this node alone is refused" 'memory-backend-wavevm' $tcg -m 256 \
+		-object "memory-backend-file,id=m,size=256M,share=on,mem-path=$shm.plain" -machine memory-backend=m
+	refuses "a NUMA node of this node alone is refused" "'b' of this node alone.*memory-backend-wavevm" $tcg \
+		-m 256 $(backend a 128M) -object memory-backend-memfd,id=b,size=128M \
+		-numa node,memdev=a -numa node,memdev=b
+	# A reservation is not needed to be refused, and this host may have no huge pages.
+	refuses "huge pages are refused" 'huge pages \(hugetlbfs\).*use memory-backend-wavevm' $tcg -m 256 \
+		-object memory-backend-memfd,id=m,size=256M,hugetlb=on,hugetlbsize=2M,reserve=off \
+		-machine memory-backend=m
 	refuses "a DIMM of this node alone is refused" 'memory-backend-wavevm' $tcg -m 256,slots=1,maxmem=1G \
 		-object memory-backend-ram,id=m,size=256M -device pc-dimm,memdev=m
 	refuses "VFIO is refused" 'vfio-pci lets' $tcg -m 256 -device vfio-pci,host=00:00.0
@@ -318,7 +330,7 @@ test_hotplug() {
 		'{"execute":"device_add","arguments":{"driver":"vfio-pci","host":"00:00.0"}}'
 	refuses_later "migration is refused" 'cannot be migrated' \
 		'{"execute":"migrate","arguments":{"uri":"tcp:127.0.0.1:1"}}'
-	refuses_later "a range is mapped once only" 'map' "$(add_ram m 1024)" "$(add_ram n 1024)"
+	refuses_later "a range is mapped once only" overlaps "$(add_ram m 1024)" "$(add_ram n 1024)"
 	accepts_later "a memory backend can be added, removed and added again" "$(add_ram m 1024)" \
 		'{"execute":"object-del","arguments":{"id":"m"}}' "$(add_ram n 1024)"
 	accepts_later "a DIMM of cluster memory can be added" "$(add_ram m 256)" \
