@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "roles/check/program.h"
+#include "roles/check/harm.h"
 
 /* Of VM 1 and its 3 GiB: a NUMA node of the guest for each node. */
 #define PLACED                  \
@@ -224,6 +224,134 @@ START_TEST(a_range_beyond_its_vm_is_refused_by_file_and_line)
 }
 END_TEST
 
+/* ---- what a node uses of its own range ------------------------------------------------------ */
+
+#define USED   32u /* MiB of each node */
+#define PAGES  (USED * (unsigned)(MIB / PAGE))
+#define ROUNDS 3u
+
+/* Words of the arena: of the programs, and when the test lets them go on. */
+enum { TOUCHED = 10, GO_ON, ROUNDS_DONE, END };
+
+static void use_range(struct program *p)
+{
+	uint64_t *base = program_map(p, p->node * GIB, PAGES * PAGE);
+
+	for (unsigned i = 0; i < PAGES; i++)
+		pattern_fill(base + i * PAGE_WORDS, i, 1);
+	harm_tell(p, TOUCHED);
+	program_await_word(p, GO_ON, 1);
+	for (unsigned g = 1; g <= ROUNDS; g++)
+		for (unsigned i = 0; i < PAGES; i++) {
+			NEED(p, pattern_differs(base + i * PAGE_WORDS, i, g) < 0, "page %u", i);
+			pattern_fill(base + i * PAGE_WORDS, i, g + 1);
+		}
+	harm_tell(p, ROUNDS_DONE);
+	program_await_word(p, END, 1);
+}
+
+struct traffic {
+	uint64_t messages;  /* that came from the wire, at all nodes */
+	uint64_t requests;  /* for pages, to homes here and elsewhere */
+	uint64_t evictions; /* of node 0 */
+};
+
+static struct traffic traffic(void)
+{
+	struct traffic t = {.evictions = cluster_stat(&cluster, 0, "core", "evicted_modified")};
+
+	for (unsigned i = 0; i < cluster.nodes; i++) {
+		t.messages += cluster_stat(&cluster, i, "node", "messages_received");
+		t.requests += cluster_stat(&cluster, i, "core", "requests_sent");
+	}
+	return t;
+}
+
+static struct traffic since(struct traffic *before)
+{
+	struct traffic now = traffic(), was = *before;
+
+	*before = now;
+	return (struct traffic){now.messages - was.messages, now.requests - was.requests,
+				now.evictions - was.evictions};
+}
+
+/* A program on each node uses the range of that number, all of it, again and again. */
+static void play(const struct cluster_opts *opts, struct traffic *first, struct traffic *steady)
+{
+	struct program programs[3], *list[3];
+	struct arena *a = arena_new(0);
+	struct traffic at;
+
+	cluster_start(&cluster, opts);
+	cluster_sleep_ms(100); /* the last answers of joining */
+	at = traffic();
+	for (unsigned i = 0; i < 3; i++) {
+		programs[i] = (struct program){
+			.cluster = &cluster, .arena = a, .node = i, .index = i, .count = 3};
+		list[i] = &programs[i];
+		program_start(list[i], use_range);
+	}
+	harm_await(a, TOUCHED, 3);
+	*first = since(&at);
+	a->word[GO_ON] = 1;
+	harm_await(a, ROUNDS_DONE, 3);
+	*steady = since(&at);
+	a->word[END] = 1;
+	programs_await(list, 3);
+	cluster_stop(&cluster);
+	printf("proof: %s%s: first touch of %u MiB on each of 3 nodes %lu requests, %lu messages on "
+	       "the wire; %u rounds over it %lu and %lu, %lu pages given up\n",
+	       opts->place ? "ranges placed on their nodes" : "the same memory by hash",
+	       opts->ram_mb ? ", node 0 with less memory than it uses" : "", USED, first->requests,
+	       first->messages, ROUNDS, steady->requests, steady->messages, steady->evictions);
+	fflush(stdout);
+}
+
+START_TEST(memory_placed_where_it_is_used_asks_no_other_node)
+{
+	struct traffic first, steady;
+
+	play(&(struct cluster_opts){.place = PLACED}, &first, &steady);
+	ck_assert_uint_eq(first.requests, 3 * USED / 2);
+	ck_assert_uint_eq(first.messages, 0);
+	ck_assert_uint_eq(steady.requests, 0);
+	ck_assert_uint_eq(steady.messages, 0);
+}
+END_TEST
+
+START_TEST(memory_placed_by_hash_asks_other_nodes)
+{
+	struct traffic first, steady;
+
+	play(&(struct cluster_opts){.place = NULL}, &first, &steady);
+	/* Two of three units are homed elsewhere: question and answer. */
+	ck_assert_uint_ge(first.messages, 3 * USED / 2);
+}
+END_TEST
+
+/* What does not fit goes home, and home is here. */
+START_TEST(more_than_fits_stays_off_the_wire_where_it_is_placed)
+{
+	struct traffic first, steady;
+
+	play(&(struct cluster_opts){.place = PLACED, .ram_mb = "16"}, &first, &steady);
+	ck_assert_uint_gt(steady.evictions, PAGES / 2);
+	ck_assert_uint_gt(steady.requests, PAGES / 2);
+	ck_assert_uint_eq(first.messages + steady.messages, 0);
+}
+END_TEST
+
+START_TEST(more_than_fits_goes_over_the_wire_where_it_is_not)
+{
+	struct traffic first, steady;
+
+	play(&(struct cluster_opts){.ram_mb = "16"}, &first, &steady);
+	ck_assert_uint_gt(steady.evictions, PAGES / 2);
+	ck_assert_uint_gt(steady.messages, PAGES / 2);
+}
+END_TEST
+
 static Suite *layout_suite(void)
 {
 	Suite *s = suite_create("layout");
@@ -233,6 +361,11 @@ static Suite *layout_suite(void)
 	tcase_add_test(t, what_a_killed_master_left_is_for_one_with_the_same_ranges);
 	tcase_add_test(t, all_nodes_say_where_memory_lives_and_why);
 	tcase_add_test(t, a_range_beyond_its_vm_is_refused_by_file_and_line);
+	t = cluster_tcase(s, "locality", 120);
+	tcase_add_test(t, memory_placed_where_it_is_used_asks_no_other_node);
+	tcase_add_test(t, memory_placed_by_hash_asks_other_nodes);
+	tcase_add_test(t, more_than_fits_stays_off_the_wire_where_it_is_placed);
+	tcase_add_test(t, more_than_fits_goes_over_the_wire_where_it_is_not);
 	return s;
 }
 
