@@ -22,6 +22,8 @@ struct guest {
 	bool disk;
 	bool net;
 	bool swap;
+	bool bound; /* memory to `node` */
+	unsigned node;
 	char mode[16]; /* test, boot, bench, shell */
 };
 
@@ -62,6 +64,10 @@ void test_net(void);
 
 /* swap.c */
 void use_swap(void);
+
+/* numa.c: prints what each node has; takes all memory from one, from now on. */
+void show_nodes(void);
+void bind_memory(unsigned node);
 
 /* bench.c */
 void run_bench(void);

@@ -7,6 +7,7 @@
  *   wvm.seed=N     seed of all patterns (default: 1)
  *   wvm.disk=1     test the disk (/dev/vda or /dev/sda), made by init --make-disk
  *   wvm.swap=1     swap to the disk (/dev/vda)
+ *   wvm.node=N     take the memory to test from NUMA node N
  *   wvm.net=1      test two joined network interfaces (eth0, eth1)
  * The last line before power-off is "verified N MiB, E errors".
  */
@@ -64,7 +65,10 @@ static void parse_parameter(const char *word)
 		guest.net = value[0] == '1';
 	else if (sscanf(word, "wvm.swap=%31s", value) == 1)
 		guest.swap = value[0] == '1';
-	else if (!strncmp(word, "wvm.", 4))
+	else if (sscanf(word, "wvm.node=%31s", value) == 1) {
+		guest.bound = true;
+		guest.node = (unsigned)strtoul(value, NULL, 0);
+	} else if (!strncmp(word, "wvm.", 4))
 		report("parameter %s is unknown", word);
 }
 
@@ -154,6 +158,8 @@ static void run_tests(void)
 		test_disk();
 	if (guest.net)
 		test_net();
+	if (guest.bound)
+		bind_memory(guest.node);
 	mib = test_memory();
 	printf("verified %llu MiB, %llu errors\n", (unsigned long long)mib, errors);
 }
@@ -167,6 +173,7 @@ static void run_guest(void)
 	printf("guest      %u processors, %ld MiB of memory, mode %s, seed %llu\n", guest.cpus,
 	       sysconf(_SC_PHYS_PAGES) / (long)(MIB / PAGE_SIZE), guest.mode,
 	       (unsigned long long)guest.seed);
+	show_nodes();
 	if (!strcmp(guest.mode, "test"))
 		run_tests();
 	else if (!strcmp(guest.mode, "shell"))

@@ -12,6 +12,7 @@ root=$(dirname "$(dirname "$here")")
 BUILD=${BUILD:-$root/build}
 QEMU=${WVM_QEMU:-$BUILD/qemu/qemu-system-x86_64}
 MASTER=${WVM_MASTER:-$BUILD/bin/wavevm_node_master}
+CTL=$(dirname "$MASTER")/wvm_ctl
 only=${1:-.}
 work=$(mktemp -d)
 shm=/dev/shm/wvm-qemu-check-$$
@@ -192,22 +193,25 @@ test_guest() {
 
 # --- with a cluster of three masters on the loopback ----------------------------------------------
 
+# $ram_mb: of the first.
 start_master() {
-	local id=$1
-	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 4096 $((port + id)) "$work/topology" \
+	local id=$1 mb=4096
+	[ "$id" != 0 ] || mb=${ram_mb:-4096}
+	WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" "$mb" $((port + id)) "$work/topology" \
 		"$id" $((port + 10 + id)) $((port + 20 + id)) --fresh --state-dir "$work/state.$id" \
 		>"$work/master.$id" 2>&1 &
 	masters[id]=$!
 }
 
 # Masters are ready when all of them have met. A killed one's port stays taken for a moment: each
-# cluster gets ports of its own.
+# cluster gets ports of its own. Arguments: PLACE lines.
 start_cluster() {
 	local id
 	port=$((port + 100))
 	for id in 0 1 2; do
 		echo "NODE $id 127.0.0.1 $((port + id)) 1 4"
 	done >"$work/topology"
+	printf '%s\n' "$@" >>"$work/topology"
 	for id in 0 1 2; do
 		start_master "$id"
 	done
@@ -371,6 +375,54 @@ test_cluster_guest() {
 	fi
 }
 
+# counter ID SECTION NAME: of a master's.
+counter() {
+	"$CTL" -p $((port + 10 + $1)) --json stats |
+		python3 -c "import json, sys; print(json.load(sys.stdin)['$2']['$3'])"
+}
+
+# A guest of two NUMA nodes, each placed at the node of that number, that works on the memory of
+# NUMA node $1; node 0, where it runs, may hold half of that. Sets $wire: messages that came off the wire.
+work_on_node() {
+	ram_mb=64 start_cluster "PLACE 0 0 256 0" "PLACE 0 256 256 1"
+	start_guest "wvm.seconds=0 wvm.mib=128 wvm.node=$1" $tcg -smp 2 -m 512 \
+		$(backend a 256M) $(backend b 256M) -numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1
+	await_line "$work/console" 'memory bound to node' 120
+	wire=-$(($(counter 0 node messages_received) + $(counter 1 node messages_received)))
+	await_line "$work/console" '^verified 128 MiB, 0 errors' 300
+	wire=$((wire + $(counter 0 node messages_received) + $(counter 1 node messages_received)))
+	homed=$(counter 2 core home_units)
+	finish_guest 60
+	stop_cluster
+}
+
+test_numa() {
+	local name="NUMA nodes of the guest are where PLACE lines put them" wire homed near
+	wanted "$name" || return 0
+	work_on_node 0
+	near=$wire
+	if ! grep -Eq '^numa +node 0: processors 0, 2[0-9]+ MiB' "$work/console" ||
+		! grep -Eq '^numa +node 1: processors 1, 2[0-9]+ MiB' "$work/console" ||
+		grep -Eq '^numa +node 2' "$work/console"; then
+		fail "$name" "the guest sees others" "$work/console"
+	elif ! grep -Eq '^verified 128 MiB, 0 errors' "$work/console"; then
+		fail "$name" "not verified" "$work/console"
+	elif [ "$homed" != 0 ]; then
+		fail "$name" "node 2, where nothing is placed, is home of $homed units"
+	else
+		pass "$name"
+	fi
+	name="a guest that works on its own NUMA node asks no other node"
+	work_on_node 1
+	if ! grep -Eq '^verified 128 MiB, 0 errors' "$work/console"; then
+		fail "$name" "not verified" "$work/console"
+	elif [ $((near * 20)) -lt "$wire" ]; then
+		pass "$name: $near messages, $wire on the other's"
+	else
+		fail "$name" "$near messages, and $wire when it works on the other's"
+	fi
+}
+
 test_reset() {
 	local name="a reset guest boots again"
 	wanted "$name" || return 0
@@ -474,6 +526,7 @@ if [ -x "$MASTER" ]; then
 	test_cluster_guest
 	test_reset
 	stop_cluster
+	test_numa
 	test_lost_home
 	test_lost_main_loop
 	test_lost_master
