@@ -300,9 +300,10 @@ static void play(const struct cluster_opts *opts, struct traffic *first, struct 
 	a->word[END] = 1;
 	programs_await(list, 3);
 	cluster_stop(&cluster);
-	printf("proof: %s%s: first touch of %u MiB on each of 3 nodes %lu requests, %lu messages on "
+	printf("proof: %s%s%s: first touch of %u MiB on each of 3 nodes %lu requests, %lu messages on "
 	       "the wire; %u rounds over it %lu and %lu, %lu pages given up\n",
 	       opts->place ? "ranges placed on their nodes" : "the same memory by hash",
+	       opts->shards && *opts->shards == '2' ? ", two shards" : "",
 	       opts->ram_mb ? ", node 0 with less memory than it uses" : "", USED, first->requests,
 	       first->messages, ROUNDS, steady->requests, steady->messages, steady->evictions);
 	fflush(stdout);
@@ -312,7 +313,7 @@ START_TEST(memory_placed_where_it_is_used_asks_no_other_node)
 {
 	struct traffic first, steady;
 
-	play(&(struct cluster_opts){.place = PLACED}, &first, &steady);
+	play(&(struct cluster_opts){.place = PLACED, .shards = _i ? "2" : "1"}, &first, &steady);
 	ck_assert_uint_eq(first.requests, 3 * USED / 2);
 	ck_assert_uint_eq(first.messages, 0);
 	ck_assert_uint_eq(steady.requests, 0);
@@ -362,7 +363,7 @@ static Suite *layout_suite(void)
 	tcase_add_test(t, all_nodes_say_where_memory_lives_and_why);
 	tcase_add_test(t, a_range_beyond_its_vm_is_refused_by_file_and_line);
 	t = cluster_tcase(s, "locality", 120);
-	tcase_add_test(t, memory_placed_where_it_is_used_asks_no_other_node);
+	tcase_add_loop_test(t, memory_placed_where_it_is_used_asks_no_other_node, 0, 2);
 	tcase_add_test(t, memory_placed_by_hash_asks_other_nodes);
 	tcase_add_test(t, more_than_fits_stays_off_the_wire_where_it_is_placed);
 	tcase_add_test(t, more_than_fits_goes_over_the_wire_where_it_is_not);

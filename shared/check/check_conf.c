@@ -584,10 +584,12 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 		const char *path;
 		uint32_t count, vnode_count;
 		uint64_t total_ram_gb;
+		uint32_t place_count;
 	} want[] = {
-		{"deploy/topologies/flat-3.conf", 3, 12, 48},
-		{"deploy/topologies/one-host-3.conf", 3, 3, 12},
-		{"deploy/topologies/large-and-small.conf", 4, 41, 164},
+		{"deploy/topologies/flat-3.conf", 3, 12, 48, 0},
+		{"deploy/topologies/one-host-3.conf", 3, 3, 12, 0},
+		{"deploy/topologies/large-and-small.conf", 4, 41, 164, 0},
+		{"deploy/topologies/numa-2.conf", 2, 8, 32, 2},
 	};
 
 	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
@@ -597,6 +599,12 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 		ck_assert_uint_eq(t.count, want[i].count);
 		ck_assert_uint_eq(t.vnode_count, want[i].vnode_count);
 		ck_assert_uint_eq(t.total_ram_gb, want[i].total_ram_gb);
+		ck_assert_uint_eq(t.place_count, want[i].place_count);
+		for (uint32_t k = 0; k < t.place_count; k++) {
+			ck_assert_uint_eq(t.places[k].units, 4096);
+			ck_assert_uint_eq(t.places[k].first, 4096 * k);
+			ck_assert_uint_eq(t.nodes[t.places[k].member].phys_id, k);
+		}
 		wvm_topology_free(&t);
 	}
 }
