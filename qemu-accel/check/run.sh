@@ -382,12 +382,13 @@ counter() {
 }
 
 # A guest of two NUMA nodes, each placed at the node of that number, that works on the memory of
-# NUMA node $1; node 0, where it runs, may hold half of that. Sets $wire: messages that came off the wire.
+# NUMA node $1; node 0, where it runs, may hold half of that. Sets $wire: messages that came off the
+# wire after the first pass, which sends home what the kernel needed of the other NUMA node to begin with.
 work_on_node() {
 	ram_mb=64 start_cluster "PLACE 0 0 256 0" "PLACE 0 256 256 1"
 	start_guest "wvm.seconds=0 wvm.mib=128 wvm.node=$1" $tcg -smp 2 -m 512 \
 		$(backend a 256M) $(backend b 256M) -numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1
-	await_line "$work/console" 'memory bound to node' 120
+	await_line "$work/console" '^ascending' 200
 	wire=-$(($(counter 0 node messages_received) + $(counter 1 node messages_received)))
 	await_line "$work/console" '^verified 128 MiB, 0 errors' 300
 	wire=$((wire + $(counter 0 node messages_received) + $(counter 1 node messages_received)))
@@ -416,7 +417,7 @@ test_numa() {
 	work_on_node 1
 	if ! grep -Eq '^verified 128 MiB, 0 errors' "$work/console"; then
 		fail "$name" "not verified" "$work/console"
-	elif [ $((near * 20)) -lt "$wire" ]; then
+	elif [ $((near * 50)) -lt "$wire" ]; then
 		pass "$name: $near messages, $wire on the other's"
 	else
 		fail "$name" "$near messages, and $wire when it works on the other's"
