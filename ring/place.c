@@ -281,10 +281,8 @@ static unsigned quota(const char *dir)
 	return cores;
 }
 
-unsigned wvm_place_cores(void)
+unsigned wvm_place_pus(void)
 {
-	char dir[PATH_MAX];
-	unsigned cores = 1;
 	hwloc_topology_t topo;
 	int pus;
 
@@ -292,8 +290,14 @@ unsigned wvm_place_cores(void)
 		return 1;
 	pus = hwloc_get_nbobjs_by_type(topo, HWLOC_OBJ_PU);
 	hwloc_topology_destroy(topo);
-	if (pus > 1)
-		cores = (unsigned)pus;
+	return pus > 1 ? (unsigned)pus : 1;
+}
+
+unsigned wvm_place_cores(void)
+{
+	char dir[PATH_MAX];
+	unsigned cores = wvm_place_pus();
+
 	if (!own_cgroup(dir, sizeof(dir)))
 		return cores;
 	while (strlen(dir) >= strlen("/sys/fs/cgroup")) {

@@ -19,7 +19,7 @@ struct wvm_place {
 	int pu;       /* OS index of the PU, -1: not pinned */
 	int core;     /* hwloc logical index of its core */
 	int node;     /* OS index of its NUMA node, -1: unknown */
-	bool crowded; /* another shard of the same call has the same PU */
+	bool crowded; /* another shard, or (wvm_claim()) process, was on its PU before */
 	bool real;    /* the topology is this machine's, so it can be applied */
 };
 
@@ -57,6 +57,9 @@ int wvm_place_memory(const struct wvm_place *p, void *addr, size_t len);
 
 /* Whether two placements would run on one PU: then neither may spin for the other. */
 bool wvm_place_same_pu(const struct wvm_place *a, const struct wvm_place *b);
+
+/* PUs that the process may use. At least 1. */
+unsigned wvm_place_pus(void);
 
 /*
  * Number of PUs worth using: those the process may use, cut by the cgroup's

@@ -29,7 +29,8 @@ static const char *const fresh[] = {"--fresh", NULL};
 static bool tells(const char *line)
 {
 	return (strstr(line, "_master: shard ") && strstr(line, ", NUMA node ")) ||
-	       strstr(line, "_master: io_uring and");
+	       strstr(line, "_master: io_uring and") ||
+	       (strstr(line, " cores are asked for, ") && strstr(line, ": shards share them"));
 }
 
 /* Exit status 1, nothing on stdout, and one line of error with `text` in it. */
@@ -118,6 +119,8 @@ START_TEST(a_command_line_that_makes_no_sense_is_refused)
 		{{"--shards", "0"}, "--shards '0'"},
 		{{"--shards", "17"}, "--shards '17'"},
 		{{"--shards", "two"}, "--shards 'two'"},
+		{{"--cores", "0"}, "--cores '0'"},
+		{{"--cores", "autos"}, "--cores 'autos'"},
 		{{"--mtu", "500"}, "--mtu '500'"},
 		{{"--read-ahead", "65"}, "--read-ahead '65'"},
 		{{"--read-ahead", "-1"}, "--read-ahead '-1'"},

@@ -333,8 +333,6 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 				     "9005",
 				     "--vm",
 				     c->opts.vm ? c->opts.vm : "1:3G",
-				     "--shards",
-				     c->opts.shards ? c->opts.shards : "1",
 				     "--ring-path",
 				     n->ring,
 				     "--shm-file",
@@ -344,6 +342,10 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 
 	for (; count < sizeof(fixed) / sizeof(fixed[0]); count++)
 		args[count] = fixed[count];
+	if (!c->opts.shards || *c->opts.shards) {
+		args[count++] = "--shards";
+		args[count++] = c->opts.shards ? c->opts.shards : "1";
+	}
 	for (; more && *more; more++)
 		args[count++] = *more;
 	ck_assert_uint_lt(count, CLUSTER_ARGS_MAX);

@@ -44,9 +44,9 @@ enum cluster_net {
 };
 
 struct cluster_opts {
-	unsigned nodes; /* 0: 3 */
-	const char *vm; /* of --vm; NULL: "1:3G", which has both shards of two in it */
-	const char *shards;
+	unsigned nodes;     /* 0: 3 */
+	const char *vm;     /* of --vm; NULL: "1:3G", which has both shards of two in it */
+	const char *shards; /* of --shards; NULL: 1, "": not given */
 	const char *ram_mb; /* budget of node 0; NULL: all have 4096 */
 	const char *place;  /* PLACE lines of the topology; NULL: none */
 	enum cluster_net net;

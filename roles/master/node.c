@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ring/claim.h"
 #include "ring/post.h"
 #include "shared/wire.h"
 
@@ -339,7 +340,7 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 	struct wvm_node_shard *s = &n->shards[index];
 	struct wvm_shard_opts o = {
 		.index = index,
-		.name = s->name,
+		.name = "wvm-shard",
 		.place = n->places[index],
 		.pin = true,
 		.kernel = &n->kernel,
@@ -353,7 +354,6 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 
 	if (o.inbox_bytes < n->mtu + 64)
 		o.inbox_bytes = n->mtu + 64;
-	snprintf(s->name, sizeof(s->name), "wvm-shard-%u", index);
 	s->node = n;
 	s->index = index;
 	s->armed_ns = WVM_NEVER;
@@ -410,6 +410,22 @@ static void log_lines(char *text)
 		wvm_log("%s", line);
 }
 
+/* What fails here is no reason not to run; it may be slower than it could. */
+static void claim_cpus(struct wvm_node *n)
+{
+	unsigned pus = wvm_place_pus();
+
+	if (n->shard_count > pus)
+		wvm_log("%u cores are asked for, but this process may use %u CPU%s: shards share them",
+			n->shard_count, pus, pus == 1 ? "" : "s");
+	if (!n->places[0].real)
+		return; /* a simulated machine, on which nobody runs */
+	n->claim_fd = wvm_claim(n->places, n->shard_count, !n->options->cpus, WVM_CLAIM_FILE);
+	if (n->claim_fd < 0)
+		wvm_log("cannot see which CPUs other masters of this host use: %s: %s",
+			WVM_CLAIM_FILE, strerror(-n->claim_fd));
+}
+
 static int make_shards(struct wvm_node *n, char *err, size_t err_len)
 {
 	char text[2048], *rest = text, *line;
@@ -429,6 +445,7 @@ static int make_shards(struct wvm_node *n, char *err, size_t err_len)
 	r = wvm_place_compute(n->places, n->shard_count, n->options->cpus, err, err_len);
 	if (r)
 		return r;
+	claim_cpus(n);
 	wvm_place_print(n->places, n->shard_count, text, sizeof(text));
 	log_lines(text);
 	for (unsigned i = 0; i < n->shard_count && !r; i++)
@@ -485,6 +502,7 @@ static int build(struct wvm_node *n, char *err, size_t err_len)
 	int r;
 
 	n->shard_count = o->shards;
+	n->claim_fd = -1;
 	if ((r = load_topology(n, err, err_len)) || (r = make_members(n, err, err_len)) ||
 	    (r = choose_mtu(n, err, err_len)) || (r = make_shards(n, err, err_len)))
 		return r;
@@ -527,6 +545,8 @@ static void unbuild(struct wvm_node *n)
 		wvm_backing_close(&n->backing[i]);
 	wvm_state_close(&n->state, remove);
 	wvm_adopt_free(n);
+	if (n->claim_fd >= 0)
+		close(n->claim_fd);
 	free(n->member_list);
 	free(n->addresses);
 	free(n->join_answered);

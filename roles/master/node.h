@@ -23,7 +23,7 @@
 #include "shared/core/core.h"
 #include "shared/core/join.h"
 
-#define WVM_NODE_SHARDS_MAX 16u
+#define WVM_NODE_SHARDS_MAX WVM_MASTER_SHARDS_MAX
 #define WVM_STATIC_EPOCH    1u /* membership is the topology file */
 
 struct wvm_node;
@@ -39,7 +39,6 @@ struct wvm_node_shard {
 	uint8_t *outbox;
 	unsigned index;
 	bool adopting; /* atomic; the former life's pages are not taken over yet: see adopt.h */
-	char name[24]; /* of the thread; the kernel takes 15 bytes */
 	struct wvm_hook hook;
 	struct wvm_timer timer; /* the core's next deadline */
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
@@ -76,6 +75,7 @@ struct wvm_node {
 	unsigned segment; /* page bytes per datagram */
 	struct wvm_kernel kernel;
 	struct wvm_place places[WVM_NODE_SHARDS_MAX];
+	int claim_fd; /* our CPUs, as long as it is open */
 	unsigned shard_count;
 	struct wvm_node_shard shards[WVM_NODE_SHARDS_MAX];
 	struct wvm_state state;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ring/place.h"
 #include "shared/core/ahead.h"
 #include "shared/core/msg.h"
 
@@ -17,6 +18,7 @@ enum {
 	OPT_SHM,
 	OPT_VM,
 	OPT_CPUS,
+	OPT_CORES,
 	OPT_SHARDS,
 	OPT_MTU,
 	OPT_POLL,
@@ -36,8 +38,14 @@ static const struct argp_option option_list[] = {
 	 0},
 	{"vm", OPT_VM, "ID:SIZE", 0,
 	 "a VM and its size, as 1:4G; repeatable (one VM 0 of the topology's RAM)", 0},
-	{"cpus", OPT_CPUS, "LIST", 0, "CPUs for the shards, as 0,2-3 (chosen by hwloc)", 0},
-	{"shards", OPT_SHARDS, "N", 0, "shards, one pinned thread each (1)", 0},
+	{"cores", OPT_CORES, "N", 0,
+	 "cores to run on, with one shard pinned to each, 1 to 16, or auto: WVM_CORE_OVERRIDE, "
+	 "else all that this process may use, cut to its CPU quota (WVM_CORE_OVERRIDE; 1)",
+	 0},
+	{"shards", OPT_SHARDS, NULL, OPTION_ALIAS, NULL, 0},
+	{"cpus", OPT_CPUS, "LIST", 0,
+	 "which CPUs these are, as 0,2-3 (chosen by hwloc, where no other master of this host runs)",
+	 0},
 	{"mtu", OPT_MTU, "BYTES", 0,
 	 "largest UDP payload, 576 to 65000 (interface MTU - 28, at most 1472)", 0},
 	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
@@ -105,6 +113,20 @@ static void add_vm(struct argp_state *state, struct wvm_master_options *o, const
 	o->vm_count++;
 }
 
+/* N or "auto", which is what the environment says, unless it is that which is being read. */
+static unsigned cores(struct argp_state *state, const char *what, const char *text,
+		      const char *override)
+{
+	unsigned all;
+
+	if (strcmp(text, "auto"))
+		return (unsigned)number(state, what, text, 1, WVM_MASTER_SHARDS_MAX);
+	if (override && *override)
+		return cores(state, "WVM_CORE_OVERRIDE", override, NULL);
+	all = wvm_place_cores();
+	return all < WVM_MASTER_SHARDS_MAX ? all : WVM_MASTER_SHARDS_MAX;
+}
+
 static void positional(struct argp_state *state, struct wvm_master_options *o, const char *arg)
 {
 	switch (state->arg_num) {
@@ -122,13 +144,15 @@ static void positional(struct argp_state *state, struct wvm_master_options *o, c
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct wvm_master_options *o = state->input;
+	const char *override = getenv("WVM_CORE_OVERRIDE");
 
 	switch (key) {
 	case OPT_RING: text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg); break;
 	case OPT_SHM: text(state, "--shm-file", o->shm_file, sizeof(o->shm_file), arg); break;
 	case OPT_VM: add_vm(state, o, arg); break;
 	case OPT_CPUS: o->cpus = arg; break;
-	case OPT_SHARDS: o->shards = (unsigned)number(state, "--shards", arg, 1, 16); break;
+	case OPT_CORES: o->shards = cores(state, "--cores", arg, override); break;
+	case OPT_SHARDS: o->shards = cores(state, "--shards", arg, override); break;
 	case OPT_MTU: o->mtu = (unsigned)number(state, "--mtu", arg, WVM_MTU_MIN, 65000); break;
 	case OPT_AHEAD:
 		o->read_ahead = (unsigned)number(state, "--read-ahead", arg, 0, WVM_AHEAD_MOST);
@@ -140,6 +164,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (state->arg_num < 6)
 			argp_error(state, "%u of 6 arguments are missing", 6 - state->arg_num);
+		if (!o->shards)
+			o->shards = override && *override
+					    ? cores(state, "--cores", "auto", override)
+					    : 1;
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
@@ -186,10 +214,8 @@ void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
 	};
 
 	argp_err_exit_status = 1;
-	*o = (struct wvm_master_options){.sync_batch = 1,
-					 .shards = 1,
-					 .state_dir = "/var/lib/wavevm",
-					 .read_ahead = WVM_AHEAD_MOST};
+	*o = (struct wvm_master_options){
+		.sync_batch = 1, .state_dir = "/var/lib/wavevm", .read_ahead = WVM_AHEAD_MOST};
 	argp_parse(&argp, argc, argv, 0, NULL, o);
 	defaults(o);
 }

@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WVM_MASTER_VMS_MAX 8u
+#define WVM_MASTER_VMS_MAX    8u
+#define WVM_MASTER_SHARDS_MAX 16u
 
 struct wvm_master_vm {
 	uint16_t id;
@@ -30,7 +31,7 @@ struct wvm_master_options {
 	char shm_file[200]; /* RAM files are <shm_file>.<vm_id>, state files <shm_file>.<vm_id>.* */
 	const char *state_dir;
 	const char *cpus;
-	unsigned shards;     /* 1 to 16 */
+	unsigned shards;     /* 1 to WVM_MASTER_SHARDS_MAX */
 	unsigned mtu;        /* UDP payload bytes; 0: from the interface */
 	unsigned read_ahead; /* pages, 0: none */
 	bool poll;

@@ -17,7 +17,7 @@ static int is_the_one(void)
 
 	if (!known) {
 		prctl(PR_GET_NAME, name);
-		known = strcmp(name, "wvm-shard-1-1") ? 1 : 2;
+		known = strcmp(name, "wvm-shard-1") ? 1 : 2;
 	}
 	return known == 2;
 }
