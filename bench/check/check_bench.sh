@@ -14,7 +14,7 @@ BUILD=$(realpath -m -- "${BUILD:-build}")
 mkdir "$scratch/build"
 ln -s "$BUILD/bin" "$scratch/build/bin"
 small() {
-	env BUILD="$scratch/build" LAYOUTS=one-core GUEST=0 ROUNDS=3 PAGES=100 TOUCH_MIB=4 \
+	env BUILD="$scratch/build" LAYOUTS=one-core GUEST=0 ROUNDS=3 PAGES=500 TOUCH_MIB=4 \
 		STREAM_MIB=4 LOCAL_MIB=4 "$@" bench/run.sh
 }
 result=$scratch/build/bench/result.json
@@ -50,7 +50,7 @@ lacks() {
 
 run small
 expect "all benchmarks run" 0 "ratio local one-core"
-for name in local-miss zero-page remote-read remote-write remote-write-takeover; do
+for name in local-miss zero-page remote-read remote-write remote-write-upgrade; do
 	holds "$name is in the result" figure "$name" us one-core
 done
 holds "the rate of 8 threads is in the result" figure rate-8-threads faults/s one-core

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/wvmbench/fault.h"
 #include "bench/wvmbench/floor.h"
 #include "bench/wvmbench/mailbox.h"
 #include "bench/wvmbench/plan.h"
@@ -35,11 +36,32 @@ START_TEST(sets_have_one_home_and_never_overlap)
 	ck_assert_uint_eq(a.n_spans, 3);
 	ck_assert_uint_eq(next, 8);
 	ck_assert_int_eq(plan_take(&b, &next, 100, 512, 1, by_threes, &asked), 0);
+	ck_assert_uint_eq(b.n_spans, 2);
 	for (uint64_t i = 0; i < a.pages; i++) {
 		ck_assert_uint_eq(plan_page(&a, i) / PLAN_UNIT_PAGES % 3, 1);
+		ck_assert_uint_ne(plan_page(&a, i) % PLAN_UNIT_PAGES, 0);
 		ck_assert_uint_lt(plan_page(&a, i), plan_page(&b, 0));
 		if (i > 0)
 			ck_assert_uint_gt(plan_page(&a, i), plan_page(&a, i - 1));
+	}
+}
+END_TEST
+
+START_TEST(every_unit_of_a_set_has_an_opener_that_is_not_in_it)
+{
+	struct plan_set set, openers;
+	uint64_t next = 3;
+	unsigned asked = 0;
+
+	ck_assert_int_eq(plan_take(&set, &next, 100, 2 * 511 + 1, 0, by_threes, &asked), 0);
+	plan_openers(&set, &openers);
+	ck_assert_uint_eq(openers.n_spans, 3);
+	ck_assert_uint_eq(openers.pages, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_uint_eq(openers.span[i].first, (3 + 3 * i) * PLAN_UNIT_PAGES);
+		ck_assert_uint_eq(openers.span[i].pages, 1);
+		ck_assert_uint_eq(set.span[i].first, openers.span[i].first + 1);
+		ck_assert_uint_eq(set.span[i].pages, i < 2 ? 511 : 1);
 	}
 }
 END_TEST
@@ -55,7 +77,7 @@ START_TEST(a_set_that_cannot_be_had_uses_nothing_up)
 	ck_assert_int_eq(plan_take(&set, &next, 1000, 4 * 512, 0, refuses, NULL), -ECONNREFUSED);
 	ck_assert_uint_eq(next, 2);
 	ck_assert_int_eq(
-		plan_take(&set, &next, UINT64_MAX, MAILBOX_SPANS * 512 + 1, 0, by_threes, &asked),
+		plan_take(&set, &next, UINT64_MAX, MAILBOX_SPANS * 511 + 1, 0, by_threes, &asked),
 		-EINVAL);
 }
 END_TEST
@@ -63,7 +85,7 @@ END_TEST
 START_TEST(an_order_has_each_page_once_and_depends_on_the_seed)
 {
 	static unsigned char seen[1000];
-	uint32_t *a = plan_shuffle(1000, 1), *b = plan_shuffle(1000, 1), *c = plan_shuffle(1000, 2);
+	uint32_t *a = plan_order(1000, 1), *b = plan_order(1000, 1), *c = plan_order(1000, 2);
 
 	memset(seen, 0, sizeof(seen));
 	for (unsigned i = 0; i < 1000; i++) {
@@ -75,6 +97,24 @@ START_TEST(an_order_has_each_page_once_and_depends_on_the_seed)
 	free(a);
 	free(b);
 	free(c);
+}
+END_TEST
+
+/* But for the last ones, which have to take what is left. */
+START_TEST(neighbours_in_an_order_are_none_in_memory)
+{
+	uint32_t *order = plan_order(2000, 7);
+	unsigned near = 0;
+
+	for (unsigned i = 0; i < 2000; i++)
+		for (unsigned k = i > PLAN_APART_LAST ? i - PLAN_APART_LAST : 0; k < i; k++)
+			near += abs((int)order[i] - (int)order[k]) <= (int)PLAN_APART;
+	ck_assert_uint_le(near, 20);
+	free(order);
+	free(plan_order(0, 1));
+	order = plan_order(1, 1);
+	ck_assert_uint_eq(order[0], 0);
+	free(order);
 }
 END_TEST
 
@@ -273,12 +313,12 @@ START_TEST(threads_are_compared_by_rate_and_what_one_side_lacks_is_left_out)
 
 	add(&ours, "remote-read", 8, 5, 2000);
 	add(&theirs, "remote-read", 8, 1, 1000);
-	add(&ours, "remote-write-takeover", 1, 30, 1);
+	add(&ours, "remote-write", 1, 30, 1);
 	add(&theirs, "remote-write", 1, 10, 1);
 	add(&ours, "remote-read-modified", 1, 30, 1);
 	add(&theirs, "local-miss", 1, 30, 1);
 	ck_assert_uint_eq(results_compare(&ours, &theirs, ratio, 8), 2);
-	ck_assert_str_eq(ratio[0].name, "remote-write-takeover");
+	ck_assert_str_eq(ratio[0].name, "remote-write");
 	ck_assert_double_eq_tol(ratio[0].value, 3, 1e-9);
 	ck_assert_str_eq(ratio[1].name, "rate-8-threads");
 	ck_assert_double_eq_tol(ratio[1].value, 0.5, 1e-9);
@@ -318,6 +358,29 @@ static const char *const BROKEN[] = {
 	"{\"results\": [{\"name\": \"x\", \"threads\": 0, \"count\": 1, \"log2_us\": []}]}",
 };
 
+static const struct {
+	bool write, measured;
+	uint64_t reads, writes, local; /* faults, at 1000 pages */
+} phases[] = {
+	{false, true, 1000, 0, 0},     {false, true, 900, 0, 0},    {false, false, 899, 0, 0},
+	{true, true, 0, 1000, 100},    {true, false, 0, 1000, 101}, {true, false, 1000, 0, 0},
+	{false, false, 0, 1000, 0},    {false, false, 30, 0, 30},   {false, false, 0, 0, 1000},
+	{true, true, 1000, 1100, 200},
+};
+
+START_TEST(a_phase_whose_accesses_were_no_faults_is_none)
+{
+	struct wvm_stats from = {.faults_read = 70, .faults_write = 80, .faults_local = 20};
+	struct wvm_stats to = from;
+
+	to.faults_read += phases[_i].reads;
+	to.faults_write += phases[_i].writes;
+	to.faults_local += phases[_i].local;
+	ck_assert_int_eq(fault_expect_asked("x", phases[_i].write, 1000, &from, &to),
+			 phases[_i].measured ? 0 : -EBADMSG);
+}
+END_TEST
+
 START_TEST(a_broken_report_of_the_floor_is_refused)
 {
 	ck_assert_int_eq(floor_parse(BROKEN[_i], &theirs), -EBADMSG);
@@ -343,8 +406,10 @@ static Suite *suite(void)
 	TCase *t = tcase_create("plan");
 
 	tcase_add_test(t, sets_have_one_home_and_never_overlap);
+	tcase_add_test(t, every_unit_of_a_set_has_an_opener_that_is_not_in_it);
 	tcase_add_test(t, a_set_that_cannot_be_had_uses_nothing_up);
 	tcase_add_test(t, an_order_has_each_page_once_and_depends_on_the_seed);
+	tcase_add_test(t, neighbours_in_an_order_are_none_in_memory);
 	tcase_add_test(t, a_stale_page_a_foreign_page_and_a_missing_store_are_all_seen);
 	suite_add_tcase(s, t);
 	t = tcase_create("mailbox");
@@ -358,6 +423,8 @@ static Suite *suite(void)
 	t = tcase_create("result");
 	tcase_add_test(t, a_ratio_is_the_median_of_the_rounds_ratios);
 	tcase_add_test(t, threads_are_compared_by_rate_and_what_one_side_lacks_is_left_out);
+	tcase_add_loop_test(t, a_phase_whose_accesses_were_no_faults_is_none, 0,
+			    sizeof(phases) / sizeof(phases[0]));
 	tcase_add_test(t, what_the_floor_prints_is_read_back);
 	tcase_add_test(t, a_broken_report_of_the_floors_stream_is_refused);
 	tcase_add_loop_test(t, a_broken_report_of_the_floor_is_refused, 0,

@@ -59,9 +59,29 @@ static int call(struct bench *b, unsigned slot, enum mailbox_op op, struct plan_
 	return 0;
 }
 
-/* Measures one access to each page of the set. */
-static int phase(struct bench *b, const char *name, unsigned threads, bool write,
-		 struct plan_set *set)
+#define ASKED_PERCENT_MIN 90u
+
+int fault_expect_asked(const char *name, bool write, uint64_t pages, const struct wvm_stats *from,
+		       const struct wvm_stats *to)
+{
+	uint64_t faults = write ? to->faults_write - from->faults_write
+				: to->faults_read - from->faults_read;
+	uint64_t local = to->faults_local - from->faults_local;
+	uint64_t asked = faults > local ? faults - local : 0;
+
+	if (asked * 100 >= pages * ASKED_PERCENT_MIN)
+		return 0;
+	fprintf(stderr,
+		"wvmbench: %s: %llu %s faults, %llu of them answered without a home, at %llu pages: "
+		"they were not in the state that is to be measured\n",
+		name, (unsigned long long)faults, write ? "write" : "read",
+		(unsigned long long)local, (unsigned long long)pages);
+	return -EBADMSG;
+}
+
+/* Measures one access to each page of the set; `asks`: each is a fault that asks a home. */
+static int measure(struct bench *b, const char *name, unsigned threads, bool write, bool asks,
+		   struct plan_set *set)
 {
 	struct touch_options t = {.threads = threads,
 				  .core = b->o->core,
@@ -69,6 +89,7 @@ static int phase(struct bench *b, const char *name, unsigned threads, bool write
 				  .write = write,
 				  .seed = b->generation * 1000 + threads};
 	struct result *r = result_get(&b->ours, name, threads);
+	struct wvm_stats before, after;
 	struct wvm_samples samples;
 	uint64_t elapsed;
 	int rc;
@@ -78,11 +99,23 @@ static int phase(struct bench *b, const char *name, unsigned threads, bool write
 	rc = wvm_samples_init(&samples, set->pages);
 	if (rc < 0)
 		return fail(name, rc);
-	rc = touch_set(&b->a, set, &t, &samples, &elapsed);
+	rc = wvm_stats(b->a.wvm, &before);
+	if (rc == 0)
+		rc = touch_set(&b->a, set, &t, &samples, &elapsed);
+	if (rc == 0)
+		rc = wvm_stats(b->a.wvm, &after);
+	if (rc == 0 && asks)
+		rc = fault_expect_asked(name, write, set->pages, &before, &after);
 	if (rc == 0)
 		rc = result_add_samples(r, &samples, elapsed);
 	wvm_samples_fini(&samples);
 	return rc < 0 ? fail(name, rc) : 0;
+}
+
+static int phase(struct bench *b, const char *name, unsigned threads, bool write,
+		 struct plan_set *set)
+{
+	return measure(b, name, threads, write, true, set);
 }
 
 static int where(void *opaque, uint64_t unit)
@@ -107,6 +140,15 @@ static int take(struct bench *b, struct plan_set *set, int node)
 	return rc;
 }
 
+/* Peer 1 is granted every unit of the set whole, and uses none of the set's pages. */
+static int open_units(struct bench *b, const struct plan_set *set)
+{
+	struct plan_set openers;
+
+	plan_openers(set, &openers);
+	return call(b, 1, MAILBOX_WRITE, &openers);
+}
+
 /* Pages homed at peer 1, through the states that each measurement starts from. */
 static int remote_phases(struct bench *b, unsigned threads)
 {
@@ -114,7 +156,9 @@ static int remote_phases(struct bench *b, unsigned threads)
 	struct plan_set set;
 	int rc = take(b, &set, b->peer_node[1]);
 
-	/* Untouched; then held Shared by nobody but us. */
+	/* Untouched, in units of the home's own node; then Shared by it and us. */
+	if (rc == 0)
+		rc = open_units(b, &set);
 	if (rc == 0)
 		rc = phase(b, "zero-page", threads, false, &set);
 	if (rc == 0)
@@ -123,7 +167,7 @@ static int remote_phases(struct bench *b, unsigned threads)
 	if (rc == 0)
 		rc = call(b, 1, MAILBOX_WRITE, &set);
 	if (rc == 0)
-		rc = phase(b, "remote-write-takeover", threads, true, &set);
+		rc = phase(b, "remote-write", threads, true, &set);
 	if (rc < 0)
 		return rc;
 	if (third == 0) {
@@ -146,13 +190,29 @@ static int remote_phases(struct bench *b, unsigned threads)
 	return rc < 0 ? rc : phase(b, "remote-write-third", threads, true, &set);
 }
 
-static int cluster_round(struct bench *b, unsigned threads)
+/* Pages homed here: memory that nobody has touched, and what two others share. */
+static int local_phases(struct bench *b, unsigned threads)
 {
-	struct plan_set local;
-	int rc = take(b, &local, b->a.node);
+	struct plan_set set;
+	int rc = take(b, &set, b->a.node);
 
 	if (rc == 0)
-		rc = phase(b, "local-miss", threads, false, &local);
+		rc = measure(b, "first-touch", threads, false, false, &set);
+	if (rc < 0 || b->third == 0)
+		return rc;
+	/* Written on one node, then read on another one: our stored copy is the newest. */
+	rc = take(b, &set, b->a.node);
+	if (rc == 0)
+		rc = call(b, 1, MAILBOX_WRITE, &set);
+	if (rc == 0)
+		rc = call(b, b->third, MAILBOX_READ, &set);
+	return rc < 0 ? rc : phase(b, "local-miss", threads, false, &set);
+}
+
+static int cluster_round(struct bench *b, unsigned threads)
+{
+	int rc = local_phases(b, threads);
+
 	if (rc == 0 && b->o->peers > 0)
 		rc = remote_phases(b, threads);
 	return rc;
@@ -319,9 +379,10 @@ static int report(struct bench *b)
 		return 0;
 	results_print(stdout, "cluster", &b->ours, b->o->histogram);
 	if (b->o->peers == 0)
-		printf("skipped: everything remote, since no peer was named\n");
+		printf("skipped: all but first-touch, since no peer was named\n");
 	else if (b->third == 0)
-		printf("skipped: remote-read, remote-write-third: they need peers on two nodes\n");
+		printf("skipped: local-miss, remote-read, remote-write-third: they need peers on "
+		       "two nodes\n");
 	if (b->o->floor)
 		results_print(stdout, "floor (median of the rounds)", &b->floor, b->o->histogram);
 	for (unsigned i = 0; i < n; i++)

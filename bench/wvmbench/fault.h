@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "bench/wvmbench/mailbox.h"
+#include "shared/wavevm.h"
 
 #define FAULT_LISTS 64u
 
@@ -30,6 +31,13 @@ struct fault_options {
 	const char *json;   /* write JSON there; "-": standard output, and nothing else */
 	bool histogram;
 };
+
+/*
+ * Whether a phase measured what its name says: of its accesses at least 90 % were faults of that
+ * kind that asked a home (read-ahead may have been there before a few). 0, or -EBADMSG with a line.
+ */
+int fault_expect_asked(const char *name, bool write, uint64_t pages, const struct wvm_stats *from,
+		       const struct wvm_stats *to);
 
 /* Returns the exit status. */
 int fault_main(const struct fault_options *o);

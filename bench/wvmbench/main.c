@@ -31,7 +31,8 @@ static const struct argp_option FAULT_OPTIONS[] = {
 	 "`wvmbench peer --slot K`",
 	 0},
 	{"threads", 't', "LIST", 0, "Measure with so many threads each (default 1,8)", 0},
-	{"pages", 'n', "N", 0, "Pages per phase and round (default 2000)", 0},
+	{"pages", 'n', "N", 0,
+	 "Pages per phase and round (default 2000; read-ahead sees to some of less than 500)", 0},
 	{"rounds", KEY_ROUNDS, "N", 0, "Rounds, 1 to 32 (default 5)", 0},
 	{"cores", 'c', "LIST", 0, "Cores of the touching threads", 0},
 	{"peer-cores", KEY_PEER_CORES, "LIST", 0, "Cores of the peers started here", 0},
@@ -53,6 +54,24 @@ static const struct argp_option PEER_OPTIONS[] = {
 static const char DOC[] = "wvmbench fault: page faults on a running cluster.\n"
 			  "wvmbench peer: the other node's part, on another host.\n"
 			  "wvmbench touch|stream|local|capacity: memory in bulk; --help of each.";
+
+/* What the phases of `fault` are; the order is that in which they are measured. */
+static const char FAULT_DOC[] =
+	"Page faults on a running cluster: one access to each of --pages pages, in random order, of "
+	"every kind.\v"
+	"First-touch is memory homed here that nobody has touched: whole units are granted, and few "
+	"accesses are faults. All others are measured at pages that are asked for one by one, and a "
+	"run ends with an error if they were not:\n"
+	"  local-miss            homed here, shared by two other nodes\n"
+	"  zero-page             untouched, in a unit of the home's node\n"
+	"  remote-write-upgrade  read before, shared with the home's node\n"
+	"  remote-write          owned by the home's node\n"
+	"  remote-read           the home has it, two other nodes share it\n"
+	"  remote-read-modified  owned by a third node\n"
+	"  remote-write-third    owned by a third node\n"
+	"Their home is the node of peer 1, but for local-miss. With peers on one other node only, "
+	"local-miss, remote-read and remote-write-third are left out, and remote-read-modified is "
+	"owned by the home's node; without a peer only first-touch is measured.";
 
 static error_t parse_fault(int key, char *arg, struct argp_state *state)
 {
@@ -124,7 +143,7 @@ static void parse_command(const struct argp *argp, int argc, char **argv, void *
 
 int main(int argc, char **argv)
 {
-	static const struct argp fault_argp = {FAULT_OPTIONS, parse_fault, NULL, DOC,
+	static const struct argp fault_argp = {FAULT_OPTIONS, parse_fault, NULL, FAULT_DOC,
 					       NULL,          NULL,        NULL};
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};

@@ -129,15 +129,14 @@ static bool compare(const struct result *a, const struct result *b, bool rate, s
 unsigned results_compare(const struct results *a, const struct results *b, struct ratio *out,
 			 unsigned max)
 {
-	/* A take-over is held against the floor's write of a page it does not have. */
 	static const struct {
 		const char *name, *ours, *floor;
 	} PAIRS[] = {
 		{"local-miss", "local-miss", "local-miss"},
 		{"zero-page", "zero-page", "zero-page"},
 		{"remote-read", "remote-read", "remote-read"},
-		{"remote-write", "remote-write-upgrade", "remote-write-upgrade"},
-		{"remote-write-takeover", "remote-write-takeover", "remote-write"},
+		{"remote-write", "remote-write", "remote-write"},
+		{"remote-write-upgrade", "remote-write-upgrade", "remote-write-upgrade"},
 	};
 	unsigned n = 0;
 

@@ -69,7 +69,7 @@ static int prepare(struct toucher *t, unsigned i)
 	t->index = i;
 	t->first = i * share;
 	t->n = i == t->o->threads - 1 ? t->set->pages - t->first : share;
-	t->order = plan_shuffle(t->n, t->o->seed + i);
+	t->order = plan_order(t->n, t->o->seed + i);
 	return t->order ? wvm_samples_init(&t->samples, t->n) : -ENOMEM;
 }
 
