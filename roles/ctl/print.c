@@ -74,6 +74,21 @@ static void print_section(const json_t *o, const char *title)
 	}
 }
 
+static void print_shards(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "shards"), *item;
+	size_t i;
+
+	if (json_array_size(list) < 2)
+		return;
+	printf("%-6s %5s %12s %16s %18s\n", "shard", "cpu", "faults", "requests served",
+	       "messages received");
+	json_array_foreach(list, i, item) printf(
+		"%-6zu %5lld %12llu %16llu %18llu\n", i,
+		(long long)json_integer_value(json_object_get(item, "cpu")), number(item, "faults"),
+		number(item, "requests_served"), number(item, "messages_received"));
+}
+
 /* Buckets are powers of two in microseconds, of 64 bits at most, as in QEMU's "postcopy latency"
  * output. */
 static void print_histogram(const json_t *o, const char *key, const char *title)
@@ -107,6 +122,7 @@ void wvm_print_stats(const json_t *o)
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		print_section(o, sections[i]);
+	print_shards(o);
 	print_histogram(o, "latency_read", "read faults, from fault to grant");
 	print_histogram(o, "latency_write", "write faults, from fault to grant");
 }

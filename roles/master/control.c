@@ -83,6 +83,11 @@ static json_t *members_json(const struct wvm_node *n)
 	return list;
 }
 
+static uint64_t load(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 static void sum_core(const struct wvm_node *n, struct wvm_core_stats *sum)
 {
 	uint64_t *to = (uint64_t *)sum;
@@ -177,6 +182,25 @@ static void add_core(json_t *o, const struct wvm_core_stats *core)
 	json_object_set_new(o, "latency_write", buckets_json(core->latency_write));
 }
 
+/* What each shard did, to see whether the cores share the work. */
+static void add_shards(json_t *o, const struct wvm_node *n)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		const struct wvm_node_shard *s = &n->shards[i];
+		const struct wvm_core_stats *c = wvm_core_stats(s->core);
+		json_t *one = json_object();
+
+		json_object_set_new(one, "cpu", json_integer(n->places[i].pu));
+		set(one, "faults", load(&c->faults_read) + load(&c->faults_write));
+		set(one, "requests_served", load(&c->home_reads) + load(&c->home_acquires));
+		set(one, "messages_received", load(&s->received));
+		json_array_append_new(list, one);
+	}
+	json_object_set_new(o, "shards", list);
+}
+
 static void add_runtime(json_t *o, const struct wvm_node *n)
 {
 	struct wvm_ring_stats sum = {0};
@@ -267,6 +291,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	json_object_set_new(o, "drops", d);
 	add_memory(o, n);
 	add_runtime(o, n);
+	add_shards(o, n);
 	add_control(o, &n->control->counters);
 	return o;
 }
