@@ -2,7 +2,7 @@
 # bash scripts that have entered a network namespace of their own:
 #
 #   nodes_enter "$@"                    # first: the script starts again in the namespace
-#   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number per node, as "0 1 1"
+#   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number (or list) per node, as "0 1 1"
 #   $NODES_DIR/ring.0 ...               # the ring files
 #   nodes_down
 #
@@ -118,9 +118,20 @@ nodes_counter() {
 
 nodes_median() { printf '%s\n' "$@" | sort -g | sed -n "$((($# + 1) / 2))p"; }
 
-# nodes_series NAME UNIT AGAINST "OURS..." "BASE..." [COUNTS]: a result as wvmbench writes it.
+# nodes_ratio NAME LAYOUT "OURS..." "BASE...": the median of the rounds' ratios, as wvmbench prints it.
+nodes_ratio() {
+	local ours base i ratios=()
+	read -ra ours <<<"$3"
+	read -ra base <<<"$4"
+	for ((i = 0; i < ${#ours[@]}; i++)); do
+		ratios+=("$(awk "BEGIN { printf \"%.4f\", ${ours[i]} / ${base[i]} }")")
+	done
+	printf 'ratio %s %s %.3f\n' "$1" "$2" "$(nodes_median "${ratios[@]}")"
+}
+
+# nodes_series NAME UNIT AGAINST "OURS..." "BASE..." [COUNTS [LAYOUT]]: a result as wvmbench writes it.
 nodes_series() {
-	printf '{"program": "%s", "layout": "all-cores", "counts": {%s},\n' "$1" "${6:-}"
+	printf '{"program": "%s", "layout": "%s", "counts": {%s},\n' "$1" "${7:-all-cores}" "${6:-}"
 	printf '"series": [\n{"name": "%s", "unit": "%s", "against": "%s", "ours": [%s], "base": [%s]}]}\n' \
 		"$1" "$2" "$3" "${4// /, }" "${5// /, }"
 }

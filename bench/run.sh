@@ -4,18 +4,18 @@
 # "ratio NAME LAYOUT VALUE".
 #   bench/run.sh
 # Environment: BUILD (default: build), ROUNDS (5), LAYOUTS ("one-core two-cores-sleeping
-# two-cores-spinning"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
+# two-cores-spinning two-shards"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
-# longer), BENCHES (which of "fault touch stream local capacity guest-boot guest-local", and
-# guest-swap, which is run only when it is named), GUEST=0 leaves the guests out.
+# longer), RATE_MIB (64), BENCHES (which of "fault touch stream local shards capacity guest-boot
+# guest-local", and guest-swap, which is run only when it is named), GUEST=0 leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
 . bench/nodes.sh
 rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
-touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256}
-usual="fault touch stream local capacity guest-boot guest-local"
+touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256} rate_mib=${RATE_MIB:-64}
+usual="fault touch stream local shards capacity guest-boot guest-local"
 known=" $usual guest-swap "
 benches=" ${BENCHES:-$usual} "
 
@@ -82,6 +82,44 @@ layout() {
 	fi
 }
 
+# rate SHARDS CPUS: faults/s of 8 threads on both cores, of which masters have so many, in
+# $read_rate and $write_rate.
+rate() {
+	local out
+	nodes_up 2112M "$2 $2 $2" --cores "$1" || return 1
+	out=$("$NODES_BIN/wvmbench" rate --ring "$NODES_DIR/ring.0" --peer-ring "$NODES_DIR/ring.1" \
+		--threads 8 --cores 0,1 --mib "$rate_mib" --rounds 3 --layout two-shards) || return 1
+	nodes_down
+	read_rate=$(awk '/^count read_faults_per_s / { print $4 }' <<<"$out")
+	write_rate=$(awk '/^count write_faults_per_s / { print $4 }' <<<"$out")
+	[[ -n $read_rate && -n $write_rate ]]
+}
+
+# The same threads and cores; what differs is whether masters have one shard on core 0, or two on both.
+two_shards() {
+	local round turn read_rate write_rate read=() write=() read_base=() write_base=()
+	printf '\n== two-shards\n'
+	for ((round = 1; round <= rounds; round++)); do
+		for turn in $((round % 2)) $(((round + 1) % 2)); do
+			if ((turn)); then
+				rate 1 0 || return 1
+				read_base+=("$read_rate") write_base+=("$write_rate")
+			else
+				rate 2 0,1 || return 1
+				read+=("$read_rate") write+=("$write_rate")
+			fi
+		done
+		printf 'round %d: reads %.0f faults/s, one shard %.0f; writes %.0f, one shard %.0f\n' "$round" \
+			"${read[-1]}" "${read_base[-1]}" "${write[-1]}" "${write_base[-1]}"
+	done
+	nodes_series two-shards-read faults/s "one shard" "${read[*]}" "${read_base[*]}" "" two-shards \
+		>"$NODES_DIR/part.shards-read"
+	nodes_series two-shards-write faults/s "one shard" "${write[*]}" "${write_base[*]}" "" two-shards \
+		>"$NODES_DIR/part.shards-write"
+	nodes_ratio two-shards-read two-shards "${read[*]}" "${read_base[*]}"
+	nodes_ratio two-shards-write two-shards "${write[*]}" "${write_base[*]}"
+}
+
 nodes_enter "$@"
 for name in $benches; do
 	if [[ $known != *" $name "* ]]; then
@@ -89,7 +127,7 @@ for name in $benches; do
 		exit 1
 	fi
 done
-layouts=${LAYOUTS:-one-core two-cores-sleeping two-cores-spinning}
+layouts=${LAYOUTS:-one-core two-cores-sleeping two-cores-spinning two-shards}
 if (($(nproc) < 2)); then
 	nodes_say "one processor: the layouts on two cores are left out"
 	layouts=one-core
@@ -99,6 +137,7 @@ for name in $layouts; do
 	one-core) layout "$name" 0 "" ;;
 	two-cores-sleeping) layout "$name" 1 "" ;;
 	two-cores-spinning) layout "$name" 1 --spin --poll ;;
+	two-shards) if wanted shards; then two_shards; fi ;;
 	*) nodes_say "no layout is called '$name'" && false ;;
 	esac || exit 1
 done

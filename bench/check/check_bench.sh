@@ -77,6 +77,10 @@ rm -rf "$scratch/build/bench"
 run small BENCHES="touch" ROUNDS=1
 expect "one benchmark can be run alone" 0 "ratio first-touch one-core"
 lacks "without the others" "ratio local"
+run small LAYOUTS=two-shards RATE_MIB=4
+expect "one shard and two are compared" 0 "ratio two-shards-write two-shards"
+holds "reads are in the result" figure two-shards-read faults/s two-shards
+holds "writes are in the result" figure two-shards-write faults/s two-shards
 run small LAYOUTS=three-cores
 expect "an unknown layout is refused" 1 "no layout is called 'three-cores'"
 run small BENCHES="touhc"

@@ -10,6 +10,7 @@
 #include "bench/wvmbench/floor.h"
 #include "bench/wvmbench/mailbox.h"
 #include "bench/wvmbench/plan.h"
+#include "bench/wvmbench/rate.h"
 #include "bench/wvmbench/result.h"
 #include "shared/wavevm.h"
 
@@ -62,6 +63,25 @@ START_TEST(every_unit_of_a_set_has_an_opener_that_is_not_in_it)
 		ck_assert_uint_eq(openers.span[i].pages, 1);
 		ck_assert_uint_eq(set.span[i].first, openers.span[i].first + 1);
 		ck_assert_uint_eq(set.span[i].pages, i < 2 ? 511 : 1);
+	}
+}
+END_TEST
+
+/* Of 8 threads half are in each range. */
+START_TEST(a_rate_is_of_two_ranges_that_have_as_many_pages)
+{
+	struct plan_set set;
+
+	ck_assert_int_eq(rate_plan(&set, 5, 0), -EINVAL);
+	ck_assert_int_eq(rate_plan(&set, 5, MAILBOX_SPANS / 2 + 1), -EINVAL);
+	ck_assert_int_eq(rate_plan(&set, 5, 8), 0);
+	ck_assert_uint_eq(set.pages, 16 * PLAN_SET_PAGES);
+	for (uint64_t i = 0; i < set.pages; i++) {
+		uint64_t unit = plan_page(&set, i) / PLAN_UNIT_PAGES;
+
+		ck_assert_uint_eq(unit / RATE_RANGE_UNITS, i * 2 / set.pages);
+		ck_assert_uint_ge(unit % RATE_RANGE_UNITS, 5);
+		ck_assert_uint_lt(unit % RATE_RANGE_UNITS, 5 + 8);
 	}
 }
 END_TEST
@@ -407,6 +427,7 @@ static Suite *suite(void)
 
 	tcase_add_test(t, sets_have_one_home_and_never_overlap);
 	tcase_add_test(t, every_unit_of_a_set_has_an_opener_that_is_not_in_it);
+	tcase_add_test(t, a_rate_is_of_two_ranges_that_have_as_many_pages);
 	tcase_add_test(t, a_set_that_cannot_be_had_uses_nothing_up);
 	tcase_add_test(t, an_order_has_each_page_once_and_depends_on_the_seed);
 	tcase_add_test(t, neighbours_in_an_order_are_none_in_memory);

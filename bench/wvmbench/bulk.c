@@ -41,12 +41,18 @@ static const struct bulk COMMANDS[] = {
 	 "unit and shared page, and of a mapping of the whole VM. Needs --peer-ring, and --node for "
 	 "each node.",
 	 capacity_run, 64},
+	{"rate",
+	 "Faults per second of several threads in two ranges of 1 GiB, one access to each page of "
+	 "what another node owns. Counts only: held against each other are runs on clusters with "
+	 "different --cores. Needs --peer-ring and a VM of more than 2 GiB.",
+	 rate_run, 64},
 };
 
 enum {
 	KEY_ROUNDS = 256,
 	KEY_SECONDS,
 	KEY_NODE,
+	KEY_CORES,
 	KEY_LAYOUT,
 	KEY_JSON,
 	KEY_PEER_RING,
@@ -65,6 +71,8 @@ static const struct argp_option OPTIONS[] = {
 	 "takes)",
 	 0},
 	{"core", 'c', "N", 0, "Core of the measuring thread", 0},
+	{"threads", 't', "N", 0, "Touching threads of rate, 1 to 64 (default 8)", 0},
+	{"cores", KEY_CORES, "LIST", 0, "Their cores, dealt in turn (default: not pinned)", 0},
 	{"peer-ring", KEY_PEER_RING, "PATH", 0, "Start a peer at another master of this machine",
 	 0},
 	{"peer-core", KEY_PEER_CORE, "N", 0, "Core of the peer", 0},
@@ -108,6 +116,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'v': o->vm_id = (uint16_t)arg_number(state, "--vm", arg, 0, UINT16_MAX); break;
 	case 'm': o->mib = arg_number(state, "--mib", arg, UNIT_MIB, MIB_MAX); break;
 	case 'c': o->core = (int)arg_number(state, "--core", arg, 0, 4095); break;
+	case 't': o->threads = (unsigned)arg_number(state, "--threads", arg, 1, 64); break;
+	case KEY_CORES: o->n_cores = arg_list(state, "--cores", arg, 0, 4095, o->cores); break;
 	case KEY_ROUNDS:
 		o->rounds = (unsigned)arg_number(state, "--rounds", arg, 1, SERIES_ROUNDS);
 		break;
@@ -157,6 +167,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv)
 	struct bulk_options o = {.mib = b->mib,
 				 .rounds = 5,
 				 .core = -1,
+				 .threads = 8,
 				 .peer_core = -1,
 				 .floor_arguments = "",
 				 .layout = "any"};

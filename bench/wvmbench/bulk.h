@@ -13,6 +13,7 @@
 #include "bench/wvmbench/usage.h"
 
 #define BULK_NODES 16u
+#define BULK_CORES 64u
 
 struct bulk_options {
 	const char *ring;
@@ -22,6 +23,9 @@ struct bulk_options {
 	unsigned seconds;      /* a round may take about so long: less memory then; 0: as long as it
 				  takes */
 	int core;              /* of the measuring thread; -1: not pinned */
+	unsigned threads;      /* that touch, where there are several */
+	int cores[BULK_CORES]; /* of these, dealt in turn */
+	unsigned n_cores;      /* 0: not pinned */
 	const char *peer_ring; /* another node's master, where a peer is started */
 	int peer_core;         /* -1: not pinned */
 	const char *floor_program; /* NULL: beside this program */
@@ -42,6 +46,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv);
 int first_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int stream_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int local_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
+int rate_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 int capacity_run(const struct bulk_options *o, struct attached *a, struct series_set *out);
 
 /*

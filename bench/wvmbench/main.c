@@ -51,9 +51,10 @@ static const struct argp_option PEER_OPTIONS[] = {
 	{"core", 'c', "N", 0, "Run on this core", 0},
 	{0}};
 
-static const char DOC[] = "wvmbench fault: page faults on a running cluster.\n"
-			  "wvmbench peer: the other node's part, on another host.\n"
-			  "wvmbench touch|stream|local|capacity: memory in bulk; --help of each.";
+static const char DOC[] =
+	"wvmbench fault: page faults on a running cluster.\n"
+	"wvmbench peer: the other node's part, on another host.\n"
+	"wvmbench touch|stream|local|capacity|rate: memory in bulk; --help of each.";
 
 /* What the phases of `fault` are; the order is that in which they are measured. */
 static const char FAULT_DOC[] =
@@ -148,7 +149,7 @@ int main(int argc, char **argv)
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};
 	static const struct argp main_argp = {
-		NULL, NULL, "fault|peer|touch|stream|local|capacity [OPTION...]", DOC, NULL,
+		NULL, NULL, "fault|peer|touch|stream|local|capacity|rate [OPTION...]", DOC, NULL,
 		NULL, NULL};
 	static struct fault_options fault = {.pages = 2000,
 					     .rounds = 5,

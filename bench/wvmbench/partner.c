@@ -79,11 +79,10 @@ void partner_stop(struct partner *p)
 	p->pid = 0;
 }
 
-static int call(struct partner *p, enum mailbox_op op, uint64_t first, uint64_t pages)
+static int call(struct partner *p, enum mailbox_op op, const struct mailbox_span *span, unsigned n)
 {
-	struct mailbox_span span = {first, pages};
 	struct mailbox_reply reply;
-	int rc = mailbox_call(&p->a->mailbox, 1, op, p->generation, &span, 1, CALL_MS, &reply);
+	int rc = mailbox_call(&p->a->mailbox, 1, op, p->generation, span, n, CALL_MS, &reply);
 
 	if (rc < 0)
 		return fail("the peer", rc);
@@ -94,15 +93,24 @@ static int call(struct partner *p, enum mailbox_op op, uint64_t first, uint64_t 
 	return 0;
 }
 
-int partner_write(struct partner *p, uint64_t first, uint64_t pages)
+int partner_write_spans(struct partner *p, const struct mailbox_span *span, unsigned n)
 {
 	p->generation++;
-	return call(p, MAILBOX_WRITE, first, pages);
+	return call(p, MAILBOX_WRITE, span, n);
+}
+
+int partner_write(struct partner *p, uint64_t first, uint64_t pages)
+{
+	struct mailbox_span span = {first, pages};
+
+	return partner_write_spans(p, &span, 1);
 }
 
 int partner_read(struct partner *p, uint64_t first, uint64_t pages)
 {
-	return call(p, MAILBOX_READ, first, pages);
+	struct mailbox_span span = {first, pages};
+
+	return call(p, MAILBOX_READ, &span, 1);
 }
 
 int partner_verify(const struct partner *p, uint64_t first, uint64_t pages)

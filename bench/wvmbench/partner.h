@@ -21,6 +21,9 @@ void partner_stop(struct partner *p);
 /* It writes a new pattern to `pages` pages from `first` on. 0, or -errno with a line. */
 int partner_write(struct partner *p, uint64_t first, uint64_t pages);
 
+/* The same to several spans, at most MAILBOX_SPANS. */
+int partner_write_spans(struct partner *p, const struct mailbox_span *span, unsigned n);
+
 /* It reads them and finds that pattern. 0, or -errno with a line: -EBADMSG when a word is wrong. */
 int partner_read(struct partner *p, uint64_t first, uint64_t pages);
 
