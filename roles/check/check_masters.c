@@ -703,6 +703,27 @@ START_TEST(a_control_port_without_a_master_is_one_line_and_status_1)
 }
 END_TEST
 
+/* Meanwhile it has asked again, and gets the answers to all of that at once. */
+START_TEST(a_master_that_was_late_is_understood)
+{
+	static struct cluster_result r;
+	pid_t waker;
+
+	cluster_start(&cluster, &alone);
+	ck_assert_int_eq(kill(cluster.node[0].pid, SIGSTOP), 0);
+	waker = fork();
+	if (!waker) {
+		usleep(1000000);
+		_exit(kill(cluster.node[0].pid, SIGCONT));
+	}
+	cluster_ctl(&cluster, 0, &r, (const char *const[]){"--json", "stats", NULL});
+	ck_assert_int_eq(waitpid(waker, NULL, 0), waker);
+	ck_assert_msg(r.status == 0, "%s", r.err);
+	ck_assert_ptr_nonnull(strstr(r.out, "latency_write"));
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static Suite *masters_suite(void)
 {
 	Suite *s = suite_create("masters");
@@ -732,6 +753,7 @@ static Suite *masters_suite(void)
 	tcase_add_test(t, where_agrees_with_wvm_where_and_with_all_nodes);
 	tcase_add_test(t, operators_who_ask_at_the_same_time_are_all_answered);
 	tcase_add_test(t, a_control_port_without_a_master_is_one_line_and_status_1);
+	tcase_add_test(t, a_master_that_was_late_is_understood);
 	return s;
 }
 

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #define TRIES         5
-#define TRY_MS        400
-#define SNAPSHOTS_MAX 5 /* begun anew because another operator asked in between */
+#define TRY_MS        400 /* doubled each time that it is begun anew */
+#define SNAPSHOTS_MAX 5   /* begun anew because somebody asked in between */
 
 struct answer {
 	uint32_t snapshot;
@@ -59,7 +59,7 @@ static int decode(const uint8_t *data, size_t len, const struct wvm_ask *ask, ui
 }
 
 /* One part, asked for until it comes. */
-static int fetch(int fd, const struct wvm_ask *ask, uint16_t part, uint32_t snapshot,
+static int fetch(int fd, const struct wvm_ask *ask, uint16_t part, uint32_t snapshot, int try_ms,
 		 struct answer *a)
 {
 	uint8_t request[WVM_CONTROL_REQUEST_BYTES];
@@ -73,7 +73,7 @@ static int fetch(int fd, const struct wvm_ask *ask, uint16_t part, uint32_t snap
 		/* ECONNREFUSED also reports an earlier send: either way nobody listens. */
 		if (send(fd, request, sizeof(request), 0) < 0)
 			return -errno;
-		if (poll(&p, 1, TRY_MS) <= 0)
+		if (poll(&p, 1, try_ms) <= 0)
 			continue;
 		n = recv(fd, reply, sizeof(reply), 0);
 		if (n < 0)
@@ -102,7 +102,8 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 }
 
 /* 0, 1 when the snapshot went away, or -errno. */
-static int collect(int fd, const struct wvm_ask *ask, char **text, char *err, size_t err_len)
+static int collect(int fd, const struct wvm_ask *ask, int try_ms, char **text, char *err,
+		   size_t err_len)
 {
 	struct answer a;
 	size_t len = 0;
@@ -111,7 +112,7 @@ static int collect(int fd, const struct wvm_ask *ask, char **text, char *err, si
 	uint32_t snapshot = 0;
 
 	for (; part < parts; part++) {
-		int r = fetch(fd, ask, part, snapshot, &a);
+		int r = fetch(fd, ask, part, snapshot, try_ms, &a);
 		char *more;
 
 		if (!r && a.status) {
@@ -139,24 +140,39 @@ static int collect(int fd, const struct wvm_ask *ask, char **text, char *err, si
 	return 0;
 }
 
-int wvm_ask(const struct wvm_ask *ask, char **text, char *err, size_t err_len)
+/*
+ * With a socket of its own: who has asked twice since the answer was late gets both, and the one
+ * of the earlier request would pass for one of the next attempt, always one snapshot behind.
+ */
+static int attempt(const struct wvm_ask *ask, int try_ms, char **text, char *err, size_t err_len)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET,
 				 .sin_port = htons(ask->port),
 				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = 1;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to))) {
-		snprintf(err, err_len, "no UDP socket: %s", strerror(errno));
 		r = -errno;
-	}
-	for (int i = 0; r > 0 && i < SNAPSHOTS_MAX; i++)
-		r = collect(fd, ask, text, err, err_len);
-	if (r > 0) {
-		snprintf(err, err_len, "others ask this master at the same time; try again");
-		r = -EBUSY;
+		snprintf(err, err_len, "no UDP socket: %s", strerror(-r));
+	} else {
+		r = collect(fd, ask, try_ms, text, err, err_len);
 	}
 	if (fd >= 0)
 		close(fd);
+	return r;
+}
+
+int wvm_ask(const struct wvm_ask *ask, char **text, char *err, size_t err_len)
+{
+	int r = 1;
+
+	for (int i = 0; r > 0 && i < SNAPSHOTS_MAX; i++)
+		r = attempt(ask, TRY_MS << i, text, err, err_len);
+	if (r > 0) {
+		snprintf(err, err_len,
+			 "others ask this master at the same time, or it is late with its answers; "
+			 "try again");
+		r = -EBUSY;
+	}
 	return r;
 }
