@@ -94,6 +94,7 @@ void wvm_doorbell_ring(struct wvm_doorbell *d)
 
 int wvm_doorbell_ring_fd(int fd)
 {
+	wvm_count_call(WVM_CALL_write);
 	if (write(fd, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN)
 		return 0;
 	return -errno;

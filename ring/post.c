@@ -132,7 +132,6 @@ static void wake(struct wvm_shard *from, struct wvm_shard *to)
 	if (!sqe) {
 		wvm_shard_ring_eventfd(to);
 		WVM_COUNT(from, wakes_eventfd, 1);
-		WVM_COUNT(from, syscalls, 1);
 		return;
 	}
 	io_uring_prep_msg_ring(sqe, to->ring.ring_fd, 0, (uint64_t)(uintptr_t)&to->wake_io, 0);

@@ -76,7 +76,7 @@ static int enter(struct wvm_shard *s, unsigned wait, unsigned flags, uint64_t ti
 	if (s->opts.timestamps)
 		s->sent_ns = wvm_now_ns();
 	WVM_COUNT(s, enters, 1);
-	WVM_COUNT(s, syscalls, 1);
+	wvm_count_call(WVM_CALL_enter);
 	ret = io_uring_enter2((unsigned)s->ring.enter_ring_fd, to_submit(s), wait,
 			      flags | s->enter_flags, extra, extra_len);
 	if (ret > 0)
@@ -324,6 +324,7 @@ static int begin(struct wvm_shard *s)
 {
 	int err;
 
+	wvm_calls_here = &s->calls;
 	err = s->opts.pin ? wvm_place_apply(&s->opts.place) : 0;
 	if (err) {
 		snprintf(s->dead, sizeof(s->dead), "shard %u: cannot pin to cpu %d: %s", s->index,
@@ -334,6 +335,7 @@ static int begin(struct wvm_shard *s)
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	if (s->ring.flags & IORING_SETUP_R_DISABLED) {
 		/* io_uring_enable_rings() is missing from the library of liburing 2.3. */
+		wvm_count_call(WVM_CALL_uring_register);
 		err = io_uring_register((unsigned)s->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
 					NULL, 0);
 		if (err < 0) {
@@ -342,6 +344,7 @@ static int begin(struct wvm_shard *s)
 			return err;
 		}
 	}
+	wvm_count_call(WVM_CALL_uring_register);
 	if (io_uring_register_ring_fd(&s->ring) == 1)
 		s->enter_flags = IORING_ENTER_REGISTERED_RING;
 	s->entered = s->ran = true;
@@ -365,9 +368,11 @@ int wvm_shard_run(struct wvm_shard *s)
 	drain(s);
 	s->entered = false;
 	if (s->enter_flags) {
+		wvm_count_call(WVM_CALL_uring_register);
 		io_uring_unregister_ring_fd(&s->ring);
 		s->enter_flags = 0;
 	}
+	wvm_calls_here = NULL;
 	return err;
 }
 
@@ -404,8 +409,11 @@ void wvm_shard_ring_eventfd(struct wvm_shard *s)
 {
 	const uint64_t one = 1;
 	int saved = errno;
+	ssize_t n;
+
+	wvm_count_call(WVM_CALL_write);
 	/* A full counter (EAGAIN) means that it is signalled already. */
-	ssize_t n = write(s->wake_fd, &one, sizeof(one));
+	n = write(s->wake_fd, &one, sizeof(one));
 
 	(void)n;
 	errno = saved;
@@ -432,7 +440,7 @@ int wvm_shard_file_add(struct wvm_shard *s, int fd)
 	if (!s->free_file_count)
 		return -ENFILE;
 	slot = s->free_files[s->free_file_count - 1];
-	WVM_COUNT(s, syscalls, 1);
+	wvm_count_call(WVM_CALL_uring_register);
 	ret = io_uring_register_files_update(&s->ring, (unsigned)slot, &fd, 1);
 	if (ret < 0)
 		return ret;
@@ -446,7 +454,7 @@ void wvm_shard_file_del(struct wvm_shard *s, int slot)
 
 	assert(slot >= 0 && (unsigned)slot < s->opts.files);
 	assert(s->free_file_count < s->opts.files);
-	WVM_COUNT(s, syscalls, 1);
+	wvm_count_call(WVM_CALL_uring_register);
 	io_uring_register_files_update(&s->ring, (unsigned)slot, &none, 1);
 	s->free_files[s->free_file_count++] = slot;
 }

@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "ring/calls.h"
 #include "ring/kernel.h"
 #include "ring/place.h"
 #include "ring/stats.h"
@@ -105,7 +106,7 @@ struct wvm_shard_opts {
 };
 
 /*
- * Public for the sake of inlining. Outside of ring/ read only: index, stats,
+ * Public for the sake of inlining. Outside of ring/ read only: index, stats, calls,
  * now_ns, sent_ns, opts. Written by the shard's thread unless said otherwise.
  */
 struct wvm_shard {
@@ -117,6 +118,7 @@ struct wvm_shard {
 	struct wvm_shard_opts opts;
 	struct wvm_wheel wheel;
 	struct wvm_ring_stats stats;
+	struct wvm_calls calls; /* system calls of its thread since its loop began */
 
 	unsigned enter_flags; /* IORING_ENTER_REGISTERED_RING where accepted */
 	bool settling;        /* sq_entered and cq_horizon wait to become sq_settled */

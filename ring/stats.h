@@ -16,7 +16,6 @@
 	X(enters, "io_uring_enter calls")                                                  \
 	X(sleeps, "enters that were told to wait")                                         \
 	X(spins, "waits that ended while polling")                                         \
-	X(syscalls, "system calls in all (enters, reads, writes, ioctls, registrations)")  \
 	X(sqes, "submissions")                                                             \
 	X(cqes, "completions")                                                             \
 	X(sq_full, "submission queue full, submitted early")                               \

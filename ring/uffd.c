@@ -76,9 +76,10 @@ static enum wvm_standing_next read_by_hand(struct wvm_uffd *u)
 	struct uffd_msg msgs[WVM_UFFD_BATCH];
 
 	for (unsigned i = 0; i < READS_PER_TURN && !u->op.closing; i++) {
-		ssize_t n = read(u->fd, msgs, sizeof(msgs));
+		ssize_t n;
 
-		WVM_COUNT(u->op.shard, syscalls, 1);
+		wvm_count_call(WVM_CALL_read);
+		n = read(u->fd, msgs, sizeof(msgs));
 		if (n < 0 && errno == EAGAIN)
 			return WVM_STANDING_AGAIN;
 		if (n < 0 && errno == EINTR)
@@ -164,7 +165,7 @@ void wvm_uffd_close(struct wvm_uffd *u)
 static int control(struct wvm_uffd *u, unsigned long request, void *arg)
 {
 	WVM_COUNT(u->op.shard, uffd_ioctls, 1);
-	WVM_COUNT(u->op.shard, syscalls, 1);
+	wvm_count_call(wvm_call_of_uffd(request));
 	return ioctl(u->fd, request, arg) ? -errno : 0;
 }
 

@@ -589,7 +589,7 @@ START_TEST(stats_count_what_happened)
 	ck_assert_uint_eq(cluster_stat(&cluster, 1, "drops", "crc"), 0);
 	ctl_text((const char *const[]){"stats", NULL},
 		 (const char *const[]){"faults_write", "write faults, from fault to grant", " us",
-				       NULL});
+				       "syscalls", "io_uring_enter", NULL});
 	cluster_stop(&cluster);
 }
 END_TEST

@@ -57,13 +57,14 @@ void wvm_print_status(const json_t *o)
 		       json_is_true(json_object_get(item, "answered")) ? "" : "no answer yet");
 }
 
-static void print_section(const json_t *o, const char *title)
+/* Those of an object that are not 0, under a title. */
+static void print_counters(const json_t *section, const char *title)
 {
 	const char *key;
 	json_t *value;
 	bool any = false;
 
-	json_object_foreach(json_object_get(o, title), key, value)
+	json_object_foreach((json_t *)section, key, value)
 	{
 		if (!json_integer_value(value))
 			continue;
@@ -87,6 +88,22 @@ static void print_shards(const json_t *o)
 		"%-6zu %5lld %12llu %16llu %18llu\n", i,
 		(long long)json_integer_value(json_object_get(item, "cpu")), number(item, "faults"),
 		number(item, "requests_served"), number(item, "messages_received"));
+}
+
+/* Of one shard they are what the section above has. */
+static void print_calls_by_shard(const json_t *list)
+{
+	char title[48];
+	json_t *item;
+	size_t i;
+
+	if (json_array_size(list) < 2)
+		return;
+	json_array_foreach(list, i, item)
+	{
+		snprintf(title, sizeof(title), "syscalls of shard %zu", i);
+		print_counters(item, title);
+	}
 }
 
 /* Buckets are powers of two in microseconds, of 64 bits at most, as in QEMU's "postcopy latency"
@@ -117,12 +134,13 @@ static void print_histogram(const json_t *o, const char *key, const char *title)
 
 void wvm_print_stats(const json_t *o)
 {
-	static const char *const sections[] = {"core",    "node",  "memory",
+	static const char *const sections[] = {"core",    "node",  "memory", "syscalls",
 					       "runtime", "drops", "control"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
-		print_section(o, sections[i]);
+		print_counters(json_object_get(o, sections[i]), sections[i]);
 	print_shards(o);
+	print_calls_by_shard(json_object_get(o, "syscalls_by_shard"));
 	print_histogram(o, "latency_read", "read faults, from fault to grant");
 	print_histogram(o, "latency_write", "write faults, from fault to grant");
 }

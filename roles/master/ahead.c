@@ -17,6 +17,7 @@ static bool has_room(struct wvm_node_shard *s, uint32_t vm)
 	if (s->shard->now_ns < s->ahead_until_ns)
 		return s->ahead_room;
 	s->ahead_until_ns = s->shard->now_ns + ROOM_NS;
+	wvm_count_call(WVM_CALL_statfs);
 	/* A tmpfs without a bound says 0 blocks of 0. */
 	s->ahead_room = !statvfs(wvm_mem_path(s->node->vms[vm]), &st) &&
 			st.f_bavail >= st.f_blocks / ROOM_PART;

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "ring/calls.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -55,9 +57,10 @@ int wvm_backing_fill(void *at, size_t len)
 {
 	int r;
 
-	do
+	do {
+		wvm_count_call(WVM_CALL_madvise);
 		r = madvise(at, len, MADV_POPULATE_WRITE);
-	while (r && (errno == EINTR || errno == EAGAIN));
+	} while (r && (errno == EINTR || errno == EAGAIN));
 	if (!r)
 		return 0;
 	return errno == EFAULT ? -ENOSPC : -errno; /* EFAULT: a touch would be a SIGBUS */

@@ -237,6 +237,29 @@ static void add_memory(json_t *o, const struct wvm_node *n)
 	json_object_set_new(o, "memory", m);
 }
 
+/* Of all shards together, and of each. */
+static void add_calls(json_t *o, const struct wvm_node *n)
+{
+	json_t *sum = json_object(), *list = json_array();
+	uint64_t all[WVM_CALL_KINDS] = {0};
+
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		json_t *one = json_object();
+
+		for (unsigned k = 0; k < WVM_CALL_KINDS; k++) {
+			uint64_t made = wvm_calls_made(&n->shards[i].shard->calls, k);
+
+			set(one, wvm_call_name(k), made);
+			all[k] += made;
+		}
+		json_array_append_new(list, one);
+	}
+	for (unsigned k = 0; k < WVM_CALL_KINDS; k++)
+		set(sum, wvm_call_name(k), all[k]);
+	json_object_set_new(o, "syscalls", sum);
+	json_object_set_new(o, "syscalls_by_shard", list);
+}
+
 static void add_control(json_t *o, const struct wvm_control_counters *c)
 {
 	json_t *section = json_object();
@@ -256,6 +279,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0, room = 0;
 	uint64_t messages = 0, accepted = 0, own_dropped = 0;
 
+	set(o, "monotonic_ns", wvm_now_ns()); /* of the counters below */
 	sum_core(n, &core);
 	memcpy(drops, core.drops, sizeof(drops));
 	for (unsigned i = 0; i < n->shard_count; i++) {
@@ -292,6 +316,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	add_memory(o, n);
 	add_runtime(o, n);
 	add_shards(o, n);
+	add_calls(o, n);
 	add_control(o, &n->control->counters);
 	return o;
 }

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "ring/calls.h"
 #include "roles/master/mem_priv.h"
 
 /* linux/userfaultfd.h before 6.6 */
@@ -151,6 +152,7 @@ static void wake_range(struct mem_shard *sh, unsigned client, uint64_t addr, uin
 	struct uffdio_range range = {.start = addr, .len = len};
 
 	COUNT(sh, ioctls);
+	wvm_count_call(WVM_CALL_uffd_wake);
 	(void)ioctl(sh->client[client].uffd, UFFDIO_WAKE, &range); /* nobody waits: also fine */
 }
 
@@ -291,6 +293,7 @@ static int spot_ioctl(const struct spot *s, unsigned long request, void *args)
 
 	do {
 		COUNT(s->sh, ioctls);
+		wvm_count_call(wvm_call_of_uffd(request));
 		if (!ioctl(s->uffd, request, args))
 			return 0;
 	} while ((errno == EAGAIN || errno == EINTR) && ++tries < EAGAIN_TRIES);
@@ -371,8 +374,10 @@ void wvm_mem_wake_all(struct wvm_memory *node, unsigned shard)
 
 uint64_t wvm_mem_next_present(struct wvm_mem *vm, uint64_t page)
 {
-	off_t at = lseek(vm->fd, (off_t)(page * WVM_PAGE_SIZE), SEEK_DATA);
+	off_t at;
 
+	wvm_count_call(WVM_CALL_lseek);
+	at = lseek(vm->fd, (off_t)(page * WVM_PAGE_SIZE), SEEK_DATA);
 	return at < 0 ? UINT64_MAX : (uint64_t)at / WVM_PAGE_SIZE;
 }
 
@@ -380,6 +385,7 @@ bool wvm_mem_present(struct wvm_mem *vm, uint64_t page)
 {
 	off_t at = (off_t)(page * WVM_PAGE_SIZE);
 
+	wvm_count_call(WVM_CALL_lseek);
 	return lseek(vm->fd, at, SEEK_DATA) == at;
 }
 
@@ -391,6 +397,7 @@ static bool is_hole(struct wvm_mem *vm, uint64_t page)
 {
 	off_t at = (off_t)(page * WVM_PAGE_SIZE);
 
+	wvm_count_call(WVM_CALL_lseek);
 	return lseek(vm->fd, at, SEEK_HOLE) == at;
 }
 
@@ -494,9 +501,10 @@ static ssize_t write_pages(struct wvm_mem *vm, uint64_t page, unsigned count, co
 {
 	ssize_t n;
 
-	do
+	do {
+		wvm_count_call(WVM_CALL_pwrite);
 		n = pwrite(vm->fd, data, count * WVM_PAGE_SIZE, (off_t)(page * WVM_PAGE_SIZE));
-	while (n < 0 && errno == EINTR);
+	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
 
@@ -591,9 +599,10 @@ int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t wai
 	int ret;
 
 	assert(page + count <= vm->size / WVM_PAGE_SIZE);
-	do
+	do {
+		wvm_count_call(WVM_CALL_fallocate);
 		ret = fallocate(vm->fd, FALLOC_FL_KEEP_SIZE, (off_t)gpa, (off_t)len);
-	while (ret && errno == EINTR);
+	} while (ret && errno == EINTR);
 	if (ret)
 		return -errno;
 	for_each_client(c, waiters & mappers(vm, page))
@@ -618,9 +627,10 @@ int wvm_mem_read_run(struct wvm_mem *vm, uint64_t page, unsigned count, void *bu
 	ssize_t len = (ssize_t)(count * WVM_PAGE_SIZE), n;
 
 	assert(page + count <= vm->size / WVM_PAGE_SIZE);
-	do
+	do {
+		wvm_count_call(WVM_CALL_pread);
 		n = pread(vm->fd, buf, (size_t)len, (off_t)(page * WVM_PAGE_SIZE));
-	while (n < 0 && errno == EINTR);
+	} while (n < 0 && errno == EINTR);
 	return n == len ? 0 : -EIO;
 }
 
@@ -640,9 +650,11 @@ int wvm_mem_punch(struct wvm_mem *vm, uint64_t page)
 
 	COUNT(sh, punches);
 	for (unsigned i = 0; i < PUNCH_TRIES; i++) {
-		int ret = fallocate(vm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				    (off_t)(page * WVM_PAGE_SIZE), WVM_PAGE_SIZE);
+		int ret;
 
+		wvm_count_call(WVM_CALL_fallocate);
+		ret = fallocate(vm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)(page * WVM_PAGE_SIZE), WVM_PAGE_SIZE);
 		if (!ret && is_hole(vm, page))
 			return 0;
 		COUNT(sh, punch_retries);
