@@ -24,6 +24,9 @@ enum wvm_control_op {
 	WVM_CONTROL_STATUS = 64, /* who the node is, its VMs, clients, pages, placement */
 	WVM_CONTROL_STATS = 65,  /* every counter, and the fault histograms */
 	WVM_CONTROL_WHERE = 66,  /* operand: gpa. Slice, home, and this node's part in the page */
+	WVM_CONTROL_TRACE = 67,  /* operand: ms from now on that faults are traced; 0: no more */
+	WVM_CONTROL_STAMPS = 68, /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the
+				  * trace of that shard has from stamp number `first` on */
 };
 
 enum wvm_control_status {
@@ -32,6 +35,10 @@ enum wvm_control_status {
 	WVM_CONTROL_EXPIRED = 2, /* the snapshot is gone: begin again with part 0 */
 	WVM_CONTROL_BAD_VM = 3,
 	WVM_CONTROL_BAD_GPA = 4,
+	WVM_CONTROL_BAD_SHARD = 5,
 };
+
+#define WVM_CONTROL_SHARD_SHIFT 48u
+#define WVM_CONTROL_STAMPS_MAX  4096u /* in one answer */
 
 #endif

@@ -95,6 +95,10 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 		snprintf(err, err_len, "0x%llx is beyond the memory of VM %u",
 			 (unsigned long long)ask->operand, ask->vm_id);
 		return -ERANGE;
+	case WVM_CONTROL_BAD_SHARD:
+		snprintf(err, err_len, "this node has no shard %llu",
+			 (unsigned long long)(ask->operand >> WVM_CONTROL_SHARD_SHIFT));
+		return -ENXIO;
 	default:
 		snprintf(err, err_len, "this master does not know the command; is it older?");
 		return -ENOTSUP;

@@ -26,6 +26,7 @@ struct wvm_control {
 	struct snapshot snapshots[ASKERS_MAX];
 	uint32_t last;
 	struct wvm_control_counters counters; /* of shard 0's thread, as all of this */
+	struct wvm_stamp stamps[WVM_CONTROL_STAMPS_MAX];
 };
 
 /* A decoded request. */
@@ -375,6 +376,67 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 	return o;
 }
 
+/* ---- the trace of faults --------------------------------------------------------------- */
+
+static json_t *trace_json(struct wvm_node *n, const struct request *q)
+{
+	uint64_t now = wvm_now_ns(), ms = q->operand, until = 0;
+	json_t *o = json_object(), *list = json_array();
+
+	if (ms)
+		until = now + (ms < WVM_TRACE_MS_MAX ? ms : WVM_TRACE_MS_MAX) * UINT64_C(1000000);
+	set(o, "node", n->options->phys_id);
+	json_object_set_new(o, "ring", json_string(n->options->ring_path));
+	set(o, "monotonic_ns", now);
+	set(o, "until_ns", until);
+	/* The number of the stamp that each shard makes next. */
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		struct wvm_trace *t = &n->shards[i].trace;
+
+		wvm_trace_until(t, until);
+		json_array_append_new(list, json_integer((json_int_t)__atomic_load_n(
+						    &t->made, __ATOMIC_ACQUIRE)));
+	}
+	json_object_set_new(o, "made", list);
+	return o;
+}
+
+/* [ns, kind, what, vm, page, request] */
+static json_t *stamp_json(const struct wvm_stamp *s)
+{
+	const char *what = s->kind == WVM_STAMP_SEND || s->kind == WVM_STAMP_RECEIVE
+				   ? wvm_msg_name(s->what)
+				   : NULL;
+
+	return json_pack("[I,s,o,i,I,I]", (json_int_t)s->ns, wvm_stamp_name(s->kind),
+			 what ? json_string(what) : json_integer(s->what), s->vm_id,
+			 (json_int_t)s->page, (json_int_t)s->request);
+}
+
+static json_t *stamps_json(struct wvm_control *c, const struct request *q, uint16_t *status)
+{
+	uint64_t shard = q->operand >> WVM_CONTROL_SHARD_SHIFT;
+	uint64_t first = q->operand & ((UINT64_C(1) << WVM_CONTROL_SHARD_SHIFT) - 1);
+	const struct wvm_trace *t;
+	json_t *o, *list;
+	size_t n;
+
+	if (shard >= c->node->shard_count) {
+		*status = WVM_CONTROL_BAD_SHARD;
+		return NULL;
+	}
+	t = &c->node->shards[shard].trace;
+	n = wvm_trace_read(t, &first, c->stamps, WVM_CONTROL_STAMPS_MAX);
+	list = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, stamp_json(&c->stamps[i]));
+	o = json_object();
+	set(o, "first", first);
+	set(o, "made", __atomic_load_n(&t->made, __ATOMIC_ACQUIRE));
+	json_object_set_new(o, "stamps", list);
+	return o;
+}
+
 /* ---- datagrams ------------------------------------------------------------------------- */
 
 static bool decode(const uint8_t data[WVM_CONTROL_REQUEST_BYTES], struct request *q)
@@ -435,11 +497,14 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	case WVM_CONTROL_STATUS: o = status_json(c->node); break;
 	case WVM_CONTROL_STATS: o = stats_json(c->node); break;
 	case WVM_CONTROL_WHERE: o = where_json(c->node, q, &status); break;
+	case WVM_CONTROL_TRACE: o = trace_json(c->node, q); break;
+	case WVM_CONTROL_STAMPS: o = stamps_json(c, q, &status); break;
 	default: return WVM_CONTROL_UNKNOWN;
 	}
 	c->last += c->last == UINT32_MAX ? 2 : 1;
 	free(at->text);
-	at->text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	at->text = o ? json_dumps(o, q->op == WVM_CONTROL_STAMPS ? JSON_COMPACT : JSON_INDENT(1))
+		     : NULL;
 	at->len = at->text ? strlen(at->text) : 0;
 	at->number = c->last;
 	at->asker = *asker;

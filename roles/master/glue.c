@@ -154,11 +154,18 @@ static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
 	return true;
 }
 
+static void trace_message(struct wvm_node_shard *s, enum wvm_stamp_kind kind,
+			  const struct wvm_msg *msg)
+{
+	wvm_trace(&s->trace, kind, msg->type, msg->vm_id, msg->gpa >> WVM_PAGE_SHIFT, msg->request);
+}
+
 static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
 {
 	struct wvm_node_shard *s = ctx;
 	const struct wvm_msg *msg = data;
 
+	trace_message(s, WVM_STAMP_RECEIVE, msg);
 	if (!has_room(s, msg))
 		return; /* retried like a loss */
 	wvm_runs_before(s, msg);
@@ -175,6 +182,8 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 
 	msg->payload_len = page ? WVM_PAGE_BYTES : 0;
 	msg->seg_total = msg->payload_len;
+	if (to == s->index)
+		trace_message(s, WVM_STAMP_RECEIVE, msg);
 	if (to == s->index && !has_room(s, msg))
 		return; /* retried like a loss */
 	if (to == s->index)
@@ -223,6 +232,7 @@ void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_m
 		msg.qos = WVM_QOS_CONTROL;
 		s->zero_sent++;
 	}
+	trace_message(s, WVM_STAMP_SEND, &msg);
 	if (member == s->node->self)
 		send_to_self(s, &msg, page);
 	else if (page)
@@ -313,6 +323,8 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 	case WVM_ACT_SETTLE: act_settle(s, a); break;
 	case WVM_ACT_PINNED: wvm_pins_page(s, a->vm, a->page, 0); break;
 	}
+	if (a->waiters)
+		wvm_trace(&s->trace, WVM_STAMP_DONE, a->kind, wvm_mem_vm_id(vm), a->page, 0);
 }
 
 void wvm_node_drain(struct wvm_node_shard *s)
@@ -456,6 +468,7 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		drop(s, WVM_DROP_SOURCE);
 		return;
 	}
+	trace_message(s, WVM_STAMP_RECEIVE, msg);
 	if (msg->type == WVM_MSG_REPORT) {
 		s->accepted += on_report(s, member, msg);
 	} else if (msg->type == WVM_MSG_PING) {
@@ -559,6 +572,7 @@ static void on_fault(void *ctx, unsigned shard, struct wvm_mem *vm, uint64_t pag
 	struct wvm_node_shard *s = &node->shards[shard];
 	uint32_t index = wvm_node_vm_index(node, vm);
 
+	wvm_trace(&s->trace, WVM_STAMP_FAULT, write, wvm_mem_vm_id(vm), page, 0);
 	wvm_runs_end(s);
 	if (s->adopting)
 		return; /* wvm_adopt_turn() wakes all who wait, and the fault comes again */

@@ -517,6 +517,11 @@ static int build(struct wvm_node *n, char *err, size_t err_len)
 		return r;
 	if ((r = wvm_control_open(&n->control, n, err, err_len)))
 		return r;
+	for (unsigned i = 0; i < n->shard_count; i++)
+		if ((r = wvm_trace_open(&n->shards[i].trace, n->shards[i].shard))) {
+			snprintf(err, err_len, "no memory for shard %u", i);
+			return r;
+		}
 	return open_clients(n, err, err_len);
 }
 
@@ -536,6 +541,7 @@ static void unbuild(struct wvm_node *n)
 		free(s->runs);
 		wvm_pins_free(s);
 		wvm_reclaim_free(s);
+		wvm_trace_close(&s->trace);
 	}
 	for (unsigned i = 0; remove && i < n->vm_count; i++)
 		wvm_mem_unlink(n->vms[i]);

@@ -19,6 +19,7 @@
 #include "roles/master/reclaim.h"
 #include "roles/master/runs.h"
 #include "roles/master/state.h"
+#include "roles/master/trace.h"
 #include "shared/conf.h"
 #include "shared/core/core.h"
 #include "shared/core/join.h"
@@ -45,6 +46,7 @@ struct wvm_node_shard {
 	struct wvm_pins pins;
 	struct wvm_reclaim reclaim;
 	struct wvm_runs *runs;
+	struct wvm_trace trace;
 	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
 	uint64_t received; /* messages from the wire: accepted, or in a drop counter */
 	uint64_t accepted;

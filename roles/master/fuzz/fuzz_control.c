@@ -65,10 +65,24 @@ uint64_t wvm_now_ns(void)
 	return 5000000000u;
 }
 
+void wvm_shard_hook(struct wvm_shard *s, enum wvm_hook_stage stage, struct wvm_hook *h)
+{
+}
+
 /* ---- a node of three ---------------------------------------------------------------------------
  */
 
 static struct wvm_runs runs;
+
+/* More stamps than one answer has room for, of every kind and of messages that there are not. */
+static void make_trace(struct wvm_trace *t, struct wvm_shard *shard)
+{
+	FUZZ_CHECK(!wvm_trace_open(t, shard), "trace");
+	wvm_trace_until(t, UINT64_MAX);
+	for (unsigned i = 0; i < WVM_CONTROL_STAMPS_MAX + 100; i++)
+		wvm_trace(t, i % WVM_STAMP_KINDS, (uint8_t)i, 7, ~(uint64_t)i, ~(uint64_t)i);
+	wvm_trace_until(t, 0);
+}
 
 static void open_node(void)
 {
@@ -117,6 +131,7 @@ static void open_node(void)
 		   "%s", err);
 	wvm_mem_unlink(node.vms[0]);
 	node.vm_count = 1;
+	make_trace(&node.shards[0].trace, &shard);
 	FUZZ_CHECK(!wvm_control_open(&control, &node, err, sizeof(err)), "%s", err);
 	node.control = control;
 }
@@ -183,7 +198,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		if (how & 0x40) {
 			fuzz_bytes(&in, datagram, bytes);
 		} else {
-			datagram[5] = (uint8_t)(WVM_CONTROL_STATUS + how % 4);
+			datagram[5] = (uint8_t)(WVM_CONTROL_STATUS + how % 8);
 			datagram[7] = how & 0x20 ? fuzz_u8(&in) : 0;
 			fuzz_bytes(&in, datagram + 8, 4);
 			datagram[13] = how & 8 ? fuzz_u8(&in) : 7;
@@ -201,6 +216,11 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 	static const uint8_t each[] = {0, 0, 0, 0, 0, 0, 0,    0, 1, 0, 0, 0, 0, 0,  0, 0, 2,
 				       0, 0, 0, 0, 0, 0, 0,    2, 0, 0, 0, 0, 0, 16, 0, 3, 0,
 				       0, 0, 0, 0, 0, 0, 0x20, 1, 0, 0, 0, 1, 0, 0,  0};
+	/* Traced for 100 ms, no more; stamps from 0 and from 4000 on; of a shard there is not. */
+	static const uint8_t trace[] = {3,  0,   0,    0, 0, 0, 0, 100, 3, 0, 0, 0, 0, 0, 0,
+					0,  4,   0,    0, 0, 0, 0, 0,   0, 4, 0, 0, 0, 0, 0,
+					15, 160, 0x14, 0, 0, 0, 0, 0,   1, 0, 0, 0, 0, 0, 0};
 
 	put("each", each, sizeof(each));
+	put("trace", trace, sizeof(trace));
 }
