@@ -9,26 +9,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bench/wvmbench/attach.h"
+#include "bench/wvmbench/explain.h"
+#include "bench/wvmbench/fault_int.h"
 #include "bench/wvmbench/floor.h"
 #include "bench/wvmbench/peer.h"
-#include "bench/wvmbench/plan.h"
-#include "bench/wvmbench/result.h"
 #include "bench/wvmbench/touch.h"
 
 #define CALL_MS  120000 /* a peer writes or reads thousands of pages */
 #define HELLO_MS 500
 #define HELLOS   40 /* a peer that has just been started needs time to attach */
-
-struct bench {
-	const struct fault_options *o;
-	struct attached a;
-	pid_t child[MAILBOX_PEERS + 1];
-	int peer_node[MAILBOX_PEERS + 1];
-	unsigned third; /* slot of a peer on a node other than that of peer 1; 0: none */
-	uint64_t generation;
-	struct results ours, floor;
-};
 
 static int fail(const char *what, int rc)
 {
@@ -36,7 +25,7 @@ static int fail(const char *what, int rc)
 	return rc;
 }
 
-static int call(struct bench *b, unsigned slot, enum mailbox_op op, struct plan_set *set)
+int fault_call(struct bench *b, unsigned slot, enum mailbox_op op, struct plan_set *set)
 {
 	struct mailbox_reply reply;
 	int rc;
@@ -125,7 +114,7 @@ static int where(void *opaque, uint64_t unit)
 	return wvm_where(b->a.wvm, b->o->vm_id, unit * PLAN_UNIT_PAGES * WVM_PAGE_SIZE);
 }
 
-static int take(struct bench *b, struct plan_set *set, int node)
+int fault_take(struct bench *b, struct plan_set *set, int node)
 {
 	uint64_t *next = mailbox_next_unit(&b->a.mailbox, (unsigned)node);
 	int rc = next ? plan_take(set, next, b->a.units, b->o->pages, node, where, b) : -ENOSPC;
@@ -146,7 +135,7 @@ static int open_units(struct bench *b, const struct plan_set *set)
 	struct plan_set openers;
 
 	plan_openers(set, &openers);
-	return call(b, 1, MAILBOX_WRITE, &openers);
+	return fault_call(b, 1, MAILBOX_WRITE, &openers);
 }
 
 /* Pages homed at peer 1, through the states that each measurement starts from. */
@@ -154,7 +143,7 @@ static int remote_phases(struct bench *b, unsigned threads)
 {
 	unsigned third = b->third;
 	struct plan_set set;
-	int rc = take(b, &set, b->peer_node[1]);
+	int rc = fault_take(b, &set, b->peer_node[1]);
 
 	/* Untouched, in units of the home's own node; then Shared by it and us. */
 	if (rc == 0)
@@ -165,28 +154,28 @@ static int remote_phases(struct bench *b, unsigned threads)
 		rc = phase(b, "remote-write-upgrade", threads, true, &set);
 	/* Modified on the home's own node. */
 	if (rc == 0)
-		rc = call(b, 1, MAILBOX_WRITE, &set);
+		rc = fault_call(b, 1, MAILBOX_WRITE, &set);
 	if (rc == 0)
 		rc = phase(b, "remote-write", threads, true, &set);
 	if (rc < 0)
 		return rc;
 	if (third == 0) {
-		rc = call(b, 1, MAILBOX_WRITE, &set);
+		rc = fault_call(b, 1, MAILBOX_WRITE, &set);
 		return rc < 0 ? rc : phase(b, "remote-read-modified", threads, false, &set);
 	}
 	/* Written on a third node, then read at the home: its stored copy is the newest. */
-	rc = call(b, third, MAILBOX_WRITE, &set);
+	rc = fault_call(b, third, MAILBOX_WRITE, &set);
 	if (rc == 0)
-		rc = call(b, 1, MAILBOX_READ, &set);
+		rc = fault_call(b, 1, MAILBOX_READ, &set);
 	if (rc == 0)
 		rc = phase(b, "remote-read", threads, false, &set);
 	/* Modified on a third node: the home has to fetch it first. */
 	if (rc == 0)
-		rc = call(b, third, MAILBOX_WRITE, &set);
+		rc = fault_call(b, third, MAILBOX_WRITE, &set);
 	if (rc == 0)
 		rc = phase(b, "remote-read-modified", threads, false, &set);
 	if (rc == 0)
-		rc = call(b, third, MAILBOX_WRITE, &set);
+		rc = fault_call(b, third, MAILBOX_WRITE, &set);
 	return rc < 0 ? rc : phase(b, "remote-write-third", threads, true, &set);
 }
 
@@ -194,18 +183,18 @@ static int remote_phases(struct bench *b, unsigned threads)
 static int local_phases(struct bench *b, unsigned threads)
 {
 	struct plan_set set;
-	int rc = take(b, &set, b->a.node);
+	int rc = fault_take(b, &set, b->a.node);
 
 	if (rc == 0)
 		rc = measure(b, "first-touch", threads, false, false, &set);
 	if (rc < 0 || b->third == 0)
 		return rc;
 	/* Written on one node, then read on another one: our stored copy is the newest. */
-	rc = take(b, &set, b->a.node);
+	rc = fault_take(b, &set, b->a.node);
 	if (rc == 0)
-		rc = call(b, 1, MAILBOX_WRITE, &set);
+		rc = fault_call(b, 1, MAILBOX_WRITE, &set);
 	if (rc == 0)
-		rc = call(b, b->third, MAILBOX_READ, &set);
+		rc = fault_call(b, b->third, MAILBOX_READ, &set);
 	return rc < 0 ? rc : phase(b, "local-miss", threads, false, &set);
 }
 
@@ -398,6 +387,8 @@ int fault_main(const struct fault_options *o)
 
 	b.o = o;
 	memset(b.peer_node, 0xff, sizeof(b.peer_node));
+	if (o->explain && explain_check(o) < 0)
+		return 1;
 	if (attach_vm(&b.a, o->ring, o->vm_id) < 0)
 		return 1;
 	while (session == 0)
@@ -408,9 +399,9 @@ int fault_main(const struct fault_options *o)
 	b.generation = session >> 32 << 16;
 	rc = start_peers(&b);
 	if (rc == 0)
-		rc = run_rounds(&b);
+		rc = o->explain ? explain_run(&b) : run_rounds(&b);
 	stop_peers(&b, rc != -ETIMEDOUT);
-	if (rc == 0)
+	if (rc == 0 && !o->explain)
 		rc = report(&b);
 	results_fini(&b.ours);
 	results_fini(&b.floor);

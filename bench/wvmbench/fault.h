@@ -30,6 +30,10 @@ struct fault_options {
 	const char *layout; /* its name in the report */
 	const char *json;   /* write JSON there; "-": standard output, and nothing else */
 	bool histogram;
+	bool explain;             /* instead of all else: where the time of remote reads goes */
+	const char *explain_svg;  /* and as SVG there; NULL: not */
+	int control[FAULT_LISTS]; /* control ports: this node's, then the peers' */
+	unsigned n_control;       /* 0: 9001, 9011, 9021 and so on */
 };
 
 /*

@@ -18,6 +18,8 @@ enum {
 	KEY_JSON,
 	KEY_HISTOGRAM,
 	KEY_ROUNDS,
+	KEY_EXPLAIN,
+	KEY_CONTROL,
 	KEY_FLOOR_PROGRAM
 };
 
@@ -41,6 +43,14 @@ static const struct argp_option FAULT_OPTIONS[] = {
 	{"floor-program", KEY_FLOOR_PROGRAM, "PATH", 0, "wvm_floor (default: beside wvmbench)", 0},
 	{"layout", KEY_LAYOUT, "NAME", 0, "Name of the layout of cores in the report", 0},
 	{"histogram", KEY_HISTOGRAM, NULL, 0, "Print latency distributions", 0},
+	{"explain", KEY_EXPLAIN, "FILE.svg", OPTION_ARG_OPTIONAL,
+	 "Instead: where the time of remote read faults goes, from traces of the masters, and the "
+	 "system calls of each; as bars here, and as SVG there. All masters are on this host",
+	 0},
+	{"control", KEY_CONTROL, "LIST", 0,
+	 "Control ports for --explain: of this node's master, then of each --peer-ring's "
+	 "(default 9001,9011,9021 ...)",
+	 0},
 	{"json", KEY_JSON, "FILE", 0, "Write JSON there ('-': instead of the tables)", 0},
 	{0}};
 
@@ -106,6 +116,13 @@ static error_t parse_fault(int key, char *arg, struct argp_state *state)
 	case KEY_FLOOR_PROGRAM: o->floor_program = arg; break;
 	case KEY_LAYOUT: o->layout = arg; break;
 	case KEY_HISTOGRAM: o->histogram = true; break;
+	case KEY_EXPLAIN:
+		o->explain = true;
+		o->explain_svg = arg;
+		break;
+	case KEY_CONTROL:
+		o->n_control = arg_list(state, "--control", arg, 1, UINT16_MAX, o->control);
+		break;
 	case KEY_JSON: o->json = arg; break;
 	case ARGP_KEY_ARG: argp_error(state, "unknown argument '%s'", arg); break;
 	case ARGP_KEY_END:

@@ -238,26 +238,35 @@ static void add_memory(json_t *o, const struct wvm_node *n)
 	json_object_set_new(o, "memory", m);
 }
 
+/* Of all shards together. */
+static json_t *calls_json(const struct wvm_node *n)
+{
+	json_t *sum = json_object();
+
+	for (unsigned k = 0; k < WVM_CALL_KINDS; k++) {
+		uint64_t made = 0;
+
+		for (unsigned i = 0; i < n->shard_count; i++)
+			made += wvm_calls_made(&n->shards[i].shard->calls, k);
+		set(sum, wvm_call_name(k), made);
+	}
+	return sum;
+}
+
 /* Of all shards together, and of each. */
 static void add_calls(json_t *o, const struct wvm_node *n)
 {
-	json_t *sum = json_object(), *list = json_array();
-	uint64_t all[WVM_CALL_KINDS] = {0};
+	json_t *list = json_array();
 
 	for (unsigned i = 0; i < n->shard_count; i++) {
 		json_t *one = json_object();
 
 		for (unsigned k = 0; k < WVM_CALL_KINDS; k++) {
-			uint64_t made = wvm_calls_made(&n->shards[i].shard->calls, k);
-
-			set(one, wvm_call_name(k), made);
-			all[k] += made;
+			set(one, wvm_call_name(k), wvm_calls_made(&n->shards[i].shard->calls, k));
 		}
 		json_array_append_new(list, one);
 	}
-	for (unsigned k = 0; k < WVM_CALL_KINDS; k++)
-		set(sum, wvm_call_name(k), all[k]);
-	json_object_set_new(o, "syscalls", sum);
+	json_object_set_new(o, "syscalls", calls_json(n));
 	json_object_set_new(o, "syscalls_by_shard", list);
 }
 
@@ -378,6 +387,10 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 
 /* ---- the trace of faults --------------------------------------------------------------- */
 
+/*
+ * One part, with the system calls so far: whoever counts what a fault costs asks
+ * when it begins and when it ends, and is answered by one call each time.
+ */
 static json_t *trace_json(struct wvm_node *n, const struct request *q)
 {
 	uint64_t now = wvm_now_ns(), ms = q->operand, until = 0;
@@ -398,6 +411,7 @@ static json_t *trace_json(struct wvm_node *n, const struct request *q)
 						    &t->made, __ATOMIC_ACQUIRE)));
 	}
 	json_object_set_new(o, "made", list);
+	json_object_set_new(o, "syscalls", calls_json(n));
 	return o;
 }
 
@@ -503,7 +517,7 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	}
 	c->last += c->last == UINT32_MAX ? 2 : 1;
 	free(at->text);
-	at->text = o ? json_dumps(o, q->op == WVM_CONTROL_STAMPS ? JSON_COMPACT : JSON_INDENT(1))
+	at->text = o ? json_dumps(o, q->op >= WVM_CONTROL_TRACE ? JSON_COMPACT : JSON_INDENT(1))
 		     : NULL;
 	at->len = at->text ? strlen(at->text) : 0;
 	at->number = c->last;
