@@ -191,10 +191,21 @@ START_TEST(what_is_asked_for_wrongly_gets_one_line)
 }
 END_TEST
 
-static void start(void)
+static void start(const char *shards)
 {
-	cluster_start(&cluster, NULL);
+	cluster_start(&cluster, &(struct cluster_opts){.shards = shards});
 	snprintf(svg, sizeof(svg), "%s/bars.svg", cluster.dir);
+}
+
+static void start_one(void)
+{
+	start("1");
+}
+
+/* Then the home's shard is not the one that the faults of its own programs come to. */
+static void start_two(void)
+{
+	start("2");
 }
 
 static void stop(void)
@@ -205,12 +216,14 @@ static void stop(void)
 static Suite *explain_suite(void)
 {
 	Suite *s = suite_create("explain");
-	TCase *t = cluster_tcase(s, "explain", 120);
+	TCase *t = cluster_tcase(s, "explain", 120), *two = cluster_tcase(s, "two shards", 120);
 
-	tcase_add_unchecked_fixture(t, start, stop);
+	tcase_add_unchecked_fixture(t, start_one, stop);
 	tcase_add_test(t, parts_add_up_and_calls_are_counted_with_an_owner_on_a_third_node);
 	tcase_add_test(t, an_owner_on_the_homes_node_is_explained_from_one_trace);
 	tcase_add_test(t, what_is_asked_for_wrongly_gets_one_line);
+	tcase_add_unchecked_fixture(two, start_two, stop);
+	tcase_add_test(two, parts_add_up_and_calls_are_counted_with_an_owner_on_a_third_node);
 	return s;
 }
 
