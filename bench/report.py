@@ -241,6 +241,15 @@ def table_of_counts(result):
     return lines
 
 
+def explained(result):
+    """The bars that `wvmbench fault --explain` drew, by layout; bench/run.sh puts them beside the page."""
+    layouts = [p["layout"] for p in result["parts"] if p["program"] == "wvmbench fault --explain"]
+    lines = ["", "## Where the time of a fault goes", ""] if layouts else []
+    for layout in layouts:
+        lines += [f"![parts of a fault, {layout}](explain-{layout}.svg)", ""]
+    return lines
+
+
 def page(result):
     m = result["machine"]
     ram = m.get("ram_kib")
@@ -254,7 +263,8 @@ def page(result):
     return "\n".join(
         head + table_of_figures(result)
         + ["", f"![ratios that have to be small]({plots.SMALL})", "",
-           f"![ratios that have to be large]({plots.LARGE})", "", "## Counted", ""]
+           f"![ratios that have to be large]({plots.LARGE})"]
+        + explained(result) + ["", "## Counted", ""]
         + table_of_counts(result)) + "\n"
 
 

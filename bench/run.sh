@@ -6,8 +6,9 @@
 # Environment: BUILD (default: build), ROUNDS (5), LAYOUTS ("one-core two-cores-sleeping
 # two-cores-spinning two-shards"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
-# longer), RATE_MIB (64), BENCHES (which of "fault touch stream local shards capacity guest-boot
-# guest-local", and guest-swap, which is run only when it is named), GUEST=0 leaves the guests out.
+# longer), RATE_MIB (64), BENCHES (which of "fault explain touch stream local shards capacity
+# guest-boot guest-local", and guest-swap, which is run only when it is named), GUEST=0 leaves the
+# guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
@@ -15,7 +16,7 @@ cd -- "$(dirname -- "$0")/.." || exit 1
 rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
 touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256} rate_mib=${RATE_MIB:-64}
-usual="fault touch stream local shards capacity guest-boot guest-local"
+usual="fault explain touch stream local shards capacity guest-boot guest-local"
 known=" $usual guest-swap "
 benches=" ${BENCHES:-$usual} "
 
@@ -57,6 +58,19 @@ fault() {
 		>"$NODES_DIR/part.floor-blocking.$name"
 }
 
+# Where the time of a fault goes: bars beside the page, which shows them.
+explain() {
+	local name=$1 core=$2
+	shift 2
+	nodes_up 1G "0 $core $core" "$@" || return 1
+	mkdir -p "$BUILD/bench" || return 1
+	"$NODES_BIN/wvmbench" fault --explain="$BUILD/bench/explain-$name.svg" \
+		--ring "$NODES_DIR/ring.0" --peer-ring "$NODES_DIR/ring.1" \
+		--peer-ring "$NODES_DIR/ring.2" --rounds "$rounds" --pages "$pages" --cores 0 \
+		--peer-cores "$core" --layout "$name" --json "$NODES_DIR/part.explain.$name" || return 1
+	nodes_down
+}
+
 # layout NAME HOME_CORE FLOOR_OPTIONS MASTER_OPTION...: the measured node on core 0, the others
 # on HOME_CORE, as the floor's home.
 layout() {
@@ -66,6 +80,9 @@ layout() {
 	local places="0 $core $core" masters="$*" seconds=(--seconds "${BENCH_SECONDS:-3}")
 	if wanted fault; then
 		fault "$name" "$core" "$floor" "$@" || return 1
+	fi
+	if wanted explain; then
+		explain "$name" "$core" "$@" || return 1
 	fi
 	if wanted touch; then
 		bulk touch "$(vm_mib "$touch_mib")" "$places" "$core" "$name" "$masters" \

@@ -54,6 +54,12 @@ for name in local-miss zero-page remote-read remote-write remote-write-upgrade; 
 	holds "$name is in the result" figure "$name" us one-core
 done
 holds "the rate of 8 threads is in the result" figure rate-8-threads faults/s one-core
+holds "where the time of a fault goes is in the result" \
+	counted "fault --explain" "remote-read: wire back and receive, us" 0.1 100000
+holds "system calls of a fault are in the result" \
+	counted "fault --explain" "remote-read: system calls, requester" 1 100
+holds "the page shows its bars" grep -q '(explain-one-core.svg)' "$scratch/build/bench/result.md"
+holds "and they are drawn" grep -q '</svg>' "$scratch/build/bench/explain-one-core.svg"
 holds "first touch is in the result" figure first-touch MiB/s one-core
 holds "the stream is in the result" figure remote-stream MiB/s one-core
 holds "the raw stream is in the result" figure remote-stream-raw MiB/s one-core

@@ -258,6 +258,20 @@ void explain_json(FILE *out, const struct explained *e)
 	fprintf(out, "}}");
 }
 
+void explain_counts(FILE *out, const struct explained *e, bool first)
+{
+	double us[BAR_PIECES];
+
+	pieces_of(e, us);
+	fprintf(out, "%s\n\"%s: p50, us\": %.3f", first ? "" : ",", e->name, e->p50_us);
+	for (unsigned i = 0; i < BAR_PIECES; i++)
+		if (us[i] != 0)
+			fprintf(out, ",\n\"%s: %s, us\": %.3f", e->name, pieces[i].name, us[i]);
+	for (unsigned s = 0; s < BAR_SIDES && e->side[s]; s++)
+		fprintf(out, ",\n\"%s: system calls, %s\": %.4f", e->name, e->side[s],
+			per_fault(e, all_calls(&e->calls[s])));
+}
+
 /* ---- SVG ------------------------------------------------------------------------------- */
 
 #define SVG_LEFT  20u

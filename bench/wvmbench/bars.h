@@ -72,6 +72,9 @@ void call_counts_add(struct call_counts *sum, const struct call_counts *more);
 void explain_print(FILE *out, const struct explained *e);
 /* One JSON object, without a line end. */
 void explain_json(FILE *out, const struct explained *e);
+/* Its figures as bench/report.py counts them: lines of "name": value, each behind a comma but the
+ * first of all. */
+void explain_counts(FILE *out, const struct explained *e, bool first);
 /* A whole SVG document with a bar for each. */
 void explain_svg(FILE *out, const struct explained *list, unsigned n, const char *layout);
 

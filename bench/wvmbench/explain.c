@@ -239,7 +239,10 @@ static int write_json(const struct fault_options *o, const struct explained *lis
 		fprintf(f, "%s\n", i ? "," : "");
 		explain_json(f, &list[i]);
 	}
-	fprintf(f, "]}\n");
+	fprintf(f, "],\n\"counts\": {");
+	for (unsigned i = 0; i < n; i++)
+		explain_counts(f, &list[i], i == 0);
+	fprintf(f, "}}\n");
 	return finish_file(f, o->json);
 }
 
