@@ -17,6 +17,8 @@ static const char *const names[] = {
 	[BROKEN_DOWNGRADE] = "downgrades without protecting",
 	[BROKEN_SECOND_PROGRAM] = "lets a second program in unprotected",
 	[BROKEN_KEPT] = "keeps an invalidated copy",
+	[BROKEN_UNIT_TWICE] = "grants a whole unit twice",
+	[BROKEN_UNIT_KEPT] = "keeps what is split off a whole unit",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

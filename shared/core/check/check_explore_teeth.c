@@ -31,6 +31,7 @@ static struct explore_config bounds(enum broken_fault fault)
 		c.nodes = 3;
 	if (fault == BROKEN_SECOND_PROGRAM || fault == BROKEN_DOWNGRADE)
 		c.programs = 2;
+	c.units = fault >= BROKEN_UNIT_TWICE;
 	return c;
 }
 

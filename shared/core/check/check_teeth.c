@@ -37,6 +37,7 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 	c.loss_ppm = c.duplicate_ppm = 20000;
 	c.reorder_ppm = 100000;
 	c.reorder_ns = 40000000; /* beyond the retries */
+	c.units = broken_fault >= BROKEN_UNIT_TWICE;
 	sim = sim_create(&c);
 	if (setjmp(caught)) {
 		sim_report(sim, &r);
