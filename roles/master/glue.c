@@ -160,17 +160,22 @@ static void trace_message(struct wvm_node_shard *s, enum wvm_stamp_kind kind,
 	wvm_trace(&s->trace, kind, msg->type, msg->vm_id, msg->gpa >> WVM_PAGE_SHIFT, msg->request);
 }
 
+/* A message of this node to itself. Where there is no room it is retried like a loss. */
+static void take_own(struct wvm_node_shard *s, const struct wvm_msg *msg, const uint8_t *page)
+{
+	trace_message(s, WVM_STAMP_RECEIVE, msg);
+	if (!has_room(s, msg))
+		return;
+	wvm_runs_before(s, msg);
+	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg, page) != WVM_DROP_NONE;
+}
+
 static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
 {
 	struct wvm_node_shard *s = ctx;
 	const struct wvm_msg *msg = data;
 
-	trace_message(s, WVM_STAMP_RECEIVE, msg);
-	if (!has_room(s, msg))
-		return; /* retried like a loss */
-	wvm_runs_before(s, msg);
-	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg,
-					   (const uint8_t *)data + sizeof(*msg)) != WVM_DROP_NONE;
+	take_own(s, msg, (const uint8_t *)data + sizeof(*msg));
 	wvm_node_drain(s);
 }
 
@@ -183,14 +188,7 @@ static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const ui
 	msg->payload_len = page ? WVM_PAGE_BYTES : 0;
 	msg->seg_total = msg->payload_len;
 	if (to == s->index)
-		trace_message(s, WVM_STAMP_RECEIVE, msg);
-	if (to == s->index && !has_room(s, msg))
-		return; /* retried like a loss */
-	if (to == s->index)
-		wvm_runs_before(s, msg);
-	if (to == s->index)
-		s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg, page) !=
-				  WVM_DROP_NONE;
+		take_own(s, msg, page);
 	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
 			       page, msg->payload_len))
 		s->post_refused++; /* retried like a loss */
