@@ -269,10 +269,10 @@ void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a)
 static void act_fill(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
-	int r = wvm_mem_fill(vm, a->page, a->count, a->waiters);
+	int r = wvm_mem_fill(vm, a->page, a->below, a->count, a->waiters);
 
-	if (r && a->count > 1)
-		r = wvm_mem_fill(vm, a->page, 1, a->waiters);
+	if (r && a->below + a->count > 1)
+		r = wvm_mem_fill(vm, a->page, 0, 1, a->waiters);
 	if (r)
 		no_room_for(s, a, -r);
 }

@@ -582,26 +582,33 @@ unsigned wvm_mem_install_run(struct wvm_mem *vm, uint64_t page, unsigned count, 
 }
 
 /* Lifts the protection of this mm from as much of the pages as it maps here, and wakes. */
-static void fill_in(const struct spot *s, uint64_t gpa, uint64_t len)
+static void fill_in(const struct spot *s, uint64_t gpa, uint64_t below, uint64_t len)
 {
-	uint64_t left = s->map->len - (gpa - s->map->gpa);
-	int ret = spot_protect_range(s, len < left ? len : left, 0);
+	uint64_t before = gpa - s->map->gpa, left = s->map->len - before;
+	struct spot from = *s;
+	int ret;
 
+	below = below < before ? below : before;
+	from.addr -= below;
+	ret = spot_protect_range(&from, below + (len < left ? len : left), 0);
 	/* It faults again, and this comes again. */
 	if (ret && ret != -ENOENT)
 		wake_range(s->sh, s->client, s->addr, WVM_PAGE_SIZE);
 }
 
-int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t waiters)
+int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned below, unsigned count,
+		 uint64_t waiters)
 {
 	uint64_t gpa = page * WVM_PAGE_SIZE, len = (uint64_t)count * WVM_PAGE_SIZE;
+	uint64_t less = (uint64_t)below * WVM_PAGE_SIZE;
 	unsigned c;
 	int ret;
 
-	assert(page + count <= vm->size / WVM_PAGE_SIZE);
+	assert(below <= page && page + count <= vm->size / WVM_PAGE_SIZE);
 	do {
 		wvm_count_call(WVM_CALL_fallocate);
-		ret = fallocate(vm->fd, FALLOC_FL_KEEP_SIZE, (off_t)gpa, (off_t)len);
+		ret = fallocate(vm->fd, FALLOC_FL_KEEP_SIZE, (off_t)(gpa - less),
+				(off_t)(less + len));
 	} while (ret && errno == EINTR);
 	if (ret)
 		return -errno;
@@ -610,7 +617,7 @@ int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t wai
 		struct spot s;
 
 		if (spot_at(&s, vm, page, c))
-			fill_in(&s, gpa, len);
+			fill_in(&s, gpa, less, len);
 	}
 	return 0;
 }

@@ -182,14 +182,14 @@ int wvm_mem_protect(struct wvm_mem *vm, uint64_t page);
 int wvm_mem_protect_run(struct wvm_mem *vm, uint64_t page, unsigned count);
 
 /*
- * Room for `count` pages of one unit, zeros where the file has nothing; what it
- * has stays. The waiters may write all of it and are woken; the memory of other
- * programs is left as it is, which is for pages that are Modified. Until a
- * program touches it, such a page counts as absent for the functions here: the
- * kernel has yet to zero it. 0; -ENOSPC, -ENOMEM: nobody was woken, part of
- * it may be there.
+ * Room for `count` pages of one unit from `page` on, where the waiters are, and `below` before it,
+ * zeros where the file has nothing; what it has stays. The waiters may write all of it and are
+ * woken; the memory of other programs is left as it is, which is for pages that are Modified. Until
+ * a program touches it, such a page counts as absent for the functions here: the kernel has yet to
+ * zero it. 0; -ENOSPC, -ENOMEM: nobody was woken, part of it may be there.
  */
-int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned count, uint64_t waiters);
+int wvm_mem_fill(struct wvm_mem *vm, uint64_t page, unsigned below, unsigned count,
+		 uint64_t waiters);
 
 /*
  * The page, protected before, is written as zeros if the file has nothing, so that

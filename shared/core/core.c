@@ -276,6 +276,7 @@ struct wvm_action *wvm_core_emit(struct wvm_core *core, enum wvm_action_kind kin
 	a->hole = false;
 	a->slot = 0;
 	a->count = 1;
+	a->below = 0;
 	a->vm = vm;
 	a->page = page;
 	a->waiters = 0;

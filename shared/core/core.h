@@ -170,11 +170,11 @@ enum wvm_action_kind {
 	WVM_ACT_PUNCH,   /* remove the page from the RAM file and every mm */
 	WVM_ACT_FAIL,    /* the page cannot be had: `reason`; tell the waiters */
 	WVM_ACT_PINNED,  /* a page with pins that was asked for is Modified now */
-	WVM_ACT_FILL,   /* `count` pages are Modified: zeros go where the RAM file has nothing; lift
-			 * the protection of all for the waiters, wake them */
-	WVM_ACT_SETTLE, /* the page is Shared and protected: write zeros where there is nothing, so
-			 * that it is there for everybody; wake the waiters. Without any it may
-			 * fail for lack of room */
+	WVM_ACT_FILL,    /* `below` + `count` pages are Modified: zeros go where the RAM file has
+			  * nothing; lift    the protection of all for the waiters, wake them */
+	WVM_ACT_SETTLE,  /* the page is Shared and protected: write zeros where there is nothing, so
+			  * that it is there for everybody; wake the waiters. Without any it may
+			  * fail for lack of room */
 };
 
 enum wvm_data_source {
@@ -202,6 +202,7 @@ struct wvm_action {
 	bool hole;      /* WVM_ACT_SAVE, WVM_DATA_RAM: zeros where the RAM file has nothing */
 	uint32_t slot;
 	uint32_t count;  /* WVM_ACT_FILL: pages from `page` on, within one unit */
+	uint32_t below;  /* WVM_ACT_FILL: and so many before it */
 	uint32_t vm;     /* index as returned by wvm_core_add_vm() */
 	uint32_t member; /* WVM_ACT_SEND: who gets it; this node itself included */
 	uint64_t page;

@@ -119,7 +119,8 @@ struct wvm_txn {
 
 /* Pages that were filled with zeros one after the other. 24 bytes. */
 struct wvm_fill {
-	uint64_t next; /* page after the last one */
+	uint64_t first; /* page */
+	uint64_t next;  /* page after the last one */
 	uint32_t vm;
 	uint32_t count; /* filled at once, the last time */
 };

@@ -287,17 +287,18 @@ void wvm_unit_take(struct wvm_core *core, struct wvm_request *r, const struct wv
 
 #define FILL_FIRST 8u /* pages: what scattered accesses cost of memory, and a start */
 
+/* The run that the page goes on, upwards or downwards; else a new one. */
 static struct wvm_fill *fill_run(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_fill *f;
 
 	for (uint32_t i = 0; i < WVM_FILLS; i++) {
 		f = &core->fills[i];
-		if (f->count && f->vm == vm && f->next == page)
+		if (f->count && f->vm == vm && (f->next == page || f->first == page + 1))
 			return f;
 	}
 	f = &core->fills[core->fill_next++ % WVM_FILLS];
-	*f = (struct wvm_fill){.vm = vm, .count = FILL_FIRST / 2};
+	*f = (struct wvm_fill){.vm = vm};
 	return f;
 }
 
@@ -311,29 +312,54 @@ static bool note_filled(struct wvm_held_unit *u, uint64_t page)
 	return first;
 }
 
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* How many pages from `page` on, upwards or downwards, are mine; at most `most` in its unit. */
+static uint32_t mine_from(const struct wvm_held_unit *u, uint64_t page, int way, uint32_t most)
+{
+	uint64_t at = page % WVM_UNIT_PAGES;
+	uint32_t left = (uint32_t)(way > 0 ? WVM_UNIT_PAGES - at : at + 1), n = 1;
+
+	most = smaller(most, left);
+	while (n < most && wvm_unit_mine(u, way > 0 ? page + n : page - n))
+		n++;
+	return n;
+}
+
 /*
- * Zeros for a page that is mine, and for those behind it that will be wanted
- * next: twice as many as the last time where one run follows the other, up to
- * the whole unit.
+ * Zeros for a page that is mine, and for those beside it that will be wanted
+ * next. At first those of its block: nothing tells which way the program goes, and
+ * guest kernels hand memory out from the top. Then, where one run follows the other,
+ * on that side twice as many as the last time, up to the whole unit.
  */
 void wvm_unit_fill(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t waiters)
 {
 	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 	struct wvm_fill *f = fill_run(core, vm, page);
-	uint32_t most = f->count < WVM_UNIT_PAGES / 2 ? f->count * 2 : WVM_UNIT_PAGES, n = 1;
+	uint32_t most = smaller(f->count ? smaller(f->count * 2, WVM_UNIT_PAGES) : FILL_FIRST,
+				core->fill_most);
+	uint32_t up = most, down = 1, place = (uint32_t)(page % FILL_FIRST);
 	struct wvm_action *a = wvm_core_emit(core, WVM_ACT_FILL, vm, page);
 
-	if (most > core->fill_most)
-		most = core->fill_most;
-	while (n < most && (page + n) % WVM_UNIT_PAGES && wvm_unit_mine(u, page + n))
-		n++;
-	a->count = n;
+	if (!f->count && most == FILL_FIRST) {
+		up = FILL_FIRST - place;
+		down = place + 1;
+	} else if (f->count && f->first == page + 1) {
+		up = 1;
+		down = most;
+	}
+	a->count = mine_from(u, page, 1, up);
+	a->below = mine_from(u, page, -1, down) - 1;
 	a->waiters = waiters;
-	f->next = page + n;
+	f->first = page - a->below;
+	f->next = page + a->count;
 	f->count = most;
 	core->stats.unit_fills++;
-	for (uint32_t i = 0; i < n; i++)
-		core->stats.pages_modified += note_filled(u, page + i);
+	for (uint64_t at = f->first; at < f->next; at++)
+		core->stats.pages_modified += note_filled(u, at);
 }
 
 void wvm_core_fill_most(struct wvm_core *core, uint32_t pages)

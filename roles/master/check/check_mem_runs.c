@@ -96,7 +96,7 @@ START_TEST(a_run_is_protected_and_read_as_it_is)
 	attach_in_parts(2);
 	tell(0, WRITE, 0, 0, 100);
 	expect_event(0, 0, true);
-	ck_assert_int_eq(wvm_mem_fill(vm, 0, RUN, 1), 0);
+	ck_assert_int_eq(wvm_mem_fill(vm, 0, 0, RUN, 1), 0);
 	expect_done(0, 100);
 	/* All of it is Modified here: whoever maps it may write. */
 	for (unsigned i = 0; i < 3; i++)

@@ -80,7 +80,8 @@ static void let_hold_end(struct rig *r)
 	IN(type_, H, .request = ID(1), .grant = OWN(1), .version = V(2), __VA_ARGS__)
 #define ANSWER(type_, ...) \
 	SENT(type_, H, .request = ID(1), .grant = OWN(1), .version = V(2), __VA_ARGS__)
-#define FILLS(n, c, w) ACT(FILL, .page = n, .count = c, .waiters = w)
+#define FILLS(n, c, w)         ACT(FILL, .page = n, .count = c, .waiters = w)
+#define FILLS_BOTH(n, b, c, w) ACT(FILL, .page = n, .below = b, .count = c, .waiters = w)
 /* The unit is this node's, and a thread of client 0 has page 16. */
 #define MINE                                                                               \
 	STORES(0, 16), SENT(MEM_ACQUIRE, H, .request = OWN(1), .flags = UNIT, .page = 16), \
@@ -88,14 +89,18 @@ static void let_hold_end(struct rig *r)
 
 static const struct rig_case holder[] = {
 	CASE("after one answer the rest is local", MINE, LOADS(0, 200), FILLS(200, 8, 1),
-	     STORES(1, 300), FILLS(300, 8, 2), COUNTED(requests_sent, 1), DO(IDLE)),
+	     STORES(1, 300), FILLS_BOTH(300, 4, 4, 2), COUNTED(requests_sent, 1), DO(IDLE)),
 	CASE("pages in a row are filled twice as many at a time", MINE, STORES(0, 24),
 	     FILLS(24, 16, 1), STORES(0, 40), FILLS(40, 32, 1), STORES(0, 72), FILLS(72, 64, 1),
 	     STORES(0, 136), FILLS(136, 128, 1), STORES(0, 264), FILLS(264, 248, 1)),
+	CASE("and so do those that go downwards", MINE, STORES(0, 407), FILLS_BOTH(407, 7, 1, 1),
+	     STORES(0, 399), FILLS_BOTH(399, 15, 1, 1), STORES(0, 383), FILLS_BOTH(383, 31, 1, 1),
+	     STORES(1, 351), FILLS_BOTH(351, 63, 1, 2), DO(IDLE)),
 	CASE("others wait for the one that asks for the whole", LOADS(0, 16),
 	     SENT(MEM_READ, H, .request = OWN(1), .flags = UNIT, .page = 16), STORES(1, 20),
-	     LOADS(2, 500), GRANT(1, V(2), .flags = ZERO | UNIT, .page = 16), FILLS(500, 8, 4),
-	     FILLS(20, 8, 2), FILLS(16, 8, 1), COUNTED(requests_sent, 1), DO(IDLE)),
+	     LOADS(2, 500), GRANT(1, V(2), .flags = ZERO | UNIT, .page = 16),
+	     FILLS_BOTH(500, 4, 4, 4), FILLS_BOTH(20, 4, 4, 2), FILLS(16, 8, 1),
+	     COUNTED(requests_sent, 1), DO(IDLE)),
 	CASE("they are sent when a page alone is granted", LOADS(0, 16),
 	     SENT(MEM_READ, H, .request = OWN(1), .flags = UNIT, .page = 16), STORES(1, 20),
 	     GRANT(1, V(1), .flags = ZERO, .page = 16), ACT(INSTALL, .waiters = 1, .page = 16),
@@ -118,7 +123,7 @@ static const struct rig_case holder[] = {
 	CASE("a FETCH splits its page off", MINE, AFTER_HOLD, ASK(FETCH_AND_INVALIDATE, .page = 17),
 	     ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17), ACT(PUNCH, .page = 17),
 	     ANSWER(WRITE_BACK, .page = 17, .source = WVM_DATA_OUTBOX), LOADS(0, 18),
-	     FILLS(18, 8, 1), LOADS(0, 17), COUNTED(requests_blocked, 1),
+	     FILLS(18, 6, 1), LOADS(0, 17), COUNTED(requests_blocked, 1),
 	     IN(WRITE_BACK_ACK, H, .request = ID(1), .grant = OWN(1), .version = V(2), .page = 17),
 	     SENT(MEM_READ, H, .request = OWN(2), .page = 17)),
 	CASE("a DOWNGRADE leaves a page that is there for all programs", MINE, AFTER_HOLD,
@@ -150,7 +155,7 @@ static const struct rig_case holder[] = {
 	     ANSWER(WRITE_BACK, .page = 40, .source = WVM_DATA_OUTBOX)),
 	CASE("it outlives its master, pages and holes alike", MINE, DO(KILL),
 	     DO(ADOPT, .page = 16, .flags = 1), DO(ADOPT, .page = 17, .flags = 0), DO(ADOPTED),
-	     COUNTED(pages_modified, 8), LOADS(0, 17), FILLS(17, 8, 1), AFTER_HOLD,
+	     COUNTED(pages_modified, 8), LOADS(0, 17), FILLS_BOTH(17, 1, 7, 1), AFTER_HOLD,
 	     ASK(FETCH_AND_INVALIDATE, .page = 17), ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17),
 	     ACT(PUNCH, .page = 17), ANSWER(WRITE_BACK, .page = 17, .source = WVM_DATA_OUTBOX)),
 	CASE("killed before it is removed, what was split off is removed", MINE, AFTER_HOLD,

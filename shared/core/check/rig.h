@@ -77,7 +77,7 @@ struct rig_step {
 	uint32_t member;
 	uint32_t slot;
 	uint32_t holders;
-	uint32_t count;
+	uint32_t count, below;
 	uint64_t page;
 	uint64_t request, version, grant;
 	uint64_t waiters;
@@ -295,7 +295,8 @@ static inline void rig_out(struct rig *r, const struct rig_step *s)
 	if (a->kind == WVM_ACT_SEND)
 		rig_check_msg(r, s, a);
 	if (a->kind == WVM_ACT_FILL)
-		rig_assert(r, a->count == s->count, "%u pages are filled", a->count);
+		rig_assert(r, a->count == s->count && a->below == s->below,
+			   "%u pages are filled, and %u before it", a->count, a->below);
 	if (a->kind == WVM_ACT_FAIL)
 		rig_assert(r, a->reason == s->state, "reason is %u", a->reason);
 	rig_assert(r, a->writable == s->writable, "writable is %u", a->writable);

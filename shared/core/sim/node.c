@@ -72,7 +72,7 @@ static void fill(struct sim *s, uint32_t node, const struct wvm_action *a)
 {
 	struct sim_node *n = &s->nodes[node];
 
-	for (uint64_t at = a->page; at < a->page + a->count; at++) {
+	for (uint64_t at = a->page - a->below; at < a->page + a->count; at++) {
 		uint64_t page = sim_page_of(at);
 
 		if (at % WVM_UNIT_PAGES >= SIM_UNIT_PAGES || page >= s->config.pages)
