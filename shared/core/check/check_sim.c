@@ -423,6 +423,31 @@ START_TEST(installs_without_room_lose_nothing)
 }
 END_TEST
 
+/*
+ * A page that is held without being in the RAM file, for lack of room, has no marker in the page
+ * tables of a program that maps later: none is needed until it gets there. Units are granted whole
+ * but once, so it takes many short lives.
+ */
+#define ROOMLESS 6
+START_TEST(programs_that_come_while_there_is_no_room_see_no_wrong_value)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, ROOMLESS));
+	c.units = true;
+	c.pages = 300;
+	c.clients = 2;
+	c.write_ppm = 100000;
+	c.full_ppm = 600000;
+	c.program_gap_ns = 2 * MS;
+	c.program_away_ns = MS / 2;
+	r = run(&c, 10000 * EFFORT);
+	ck_assert_uint_gt(r.left, 10);
+	ck_assert_uint_gt(r.installs_failed, 10);
+}
+END_TEST
+
 /* A node that does not protect a second program's mapping before a page is there. */
 START_TEST(a_second_program_that_is_let_in_unprotected_is_caught)
 {
@@ -579,6 +604,8 @@ int main(void)
 	tcase_add_loop_test(tc, masters_that_are_killed_and_taken_over_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, pages_given_up_for_lack_of_memory_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, installs_without_room_lose_nothing, 0, 3);
+	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
+			    ROOMLESS);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
 	/* The last, since it goes on until there are steps enough in all. */

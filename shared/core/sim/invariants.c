@@ -114,7 +114,9 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 			   n->present[page], h->state);
 	if (h->state == WVM_HELD_INVALID)
 		return;
-	if (!in_between(n) && h->state != WVM_HELD_MODIFIED && n->untrapped[page] & n->usable)
+	/* Where the file has nothing, a store is trapped for that. */
+	if (!in_between(n) && h->state != WVM_HELD_MODIFIED && n->present[page] &&
+	    n->untrapped[page] & n->usable)
 		sim_failed(s, "node %u: page %llu writable, held %d", node, ll(page), h->state);
 	if ((n->present[page] || hole) && !is_truth(s, page, hole ? zeros : sim_ram(n, page)))
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
