@@ -11,6 +11,15 @@ BUILD=${BUILD:-build/coverage} lines_min=950 branches_min=850 # per mille
 info=$BUILD/core.info
 passed=0 failed=0
 
+# What a program prints, to its log; where it fails the log's end is shown, too.
+logged() {
+	"${@:2}" >"$1" 2>&1 && return
+	local status=$?
+	tail -n 20 "$1"
+	echo "status $status"
+	return 1
+}
+
 verdict() {
 	if "${@:2}"; then
 		passed=$((passed + 1))
@@ -23,7 +32,7 @@ verdict() {
 find "$BUILD/obj" -name '*.gcda' -delete
 for program in "$@"; do
 	log=$BUILD/${program##*/}.log
-	verdict "$program, see $log" timeout -k 10 600 "$program" >"$log" 2>&1
+	verdict "$program, see $log" logged "$log" timeout -k 10 600 "$program"
 done
 if ! lcov --quiet --rc lcov_branch_coverage=1 --no-recursion --capture --base-directory . \
 	--directory "$BUILD/obj/shared/core" --output-file "$info.raw" >"$BUILD/lcov.log" 2>&1 ||
