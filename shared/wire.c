@@ -248,8 +248,8 @@ static enum wvm_drop check_payload(const struct wvm_msg *m, const struct rule *r
 		return m->payload_len || instead ? WVM_DROP_NONE : WVM_DROP_SEGMENT;
 	case PAGE: break;
 	}
-	/* A whole unit is granted as zeros: nobody has stored to it. */
-	if (m->flags & UNIT && !(m->flags & ZERO))
+	/* A whole unit is granted as zeros: nobody has stored to it; or to who has it all: HELD. */
+	if (m->flags & UNIT && !(m->flags & (ZERO | HELD | ERROR)))
 		return WVM_DROP_FLAGS;
 	if (m->flags & HELD) {
 		if (instead || m->payload_len)

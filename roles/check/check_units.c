@@ -114,6 +114,41 @@ START_TEST(nodes_that_touch_the_same_units_first_lose_no_store)
 }
 END_TEST
 
+static void rewrite_all(struct program *p)
+{
+	uint64_t *base = map(p);
+
+	for (unsigned i = 0; i < PAGES; i++)
+		pattern_fill(base + i * PAGE_WORDS, i, i % 5 ? 1 : 2);
+}
+
+/* Also while masters are killed that have just asked for it, or just granted it. */
+START_TEST(a_unit_is_put_together_again_when_one_node_has_all_of_it)
+{
+	struct arena *a = arena_new(0);
+
+	cluster_start(&cluster, NULL);
+	programs_run(&cluster, a, (const unsigned[]){1}, 1, write_all, NULL);
+	programs_run(&cluster, a, (const unsigned[]){2, 0}, 2, read_some, NULL);
+	ck_assert_uint_gt(sum("pages_homed"), 0);
+	programs_run(&cluster, a, (const unsigned[]){1}, 1, rewrite_all, NULL);
+	for (unsigned i = 0; i < 100 && sum("units_merged") < UNITS; i++)
+		cluster_sleep_ms(100);
+	ck_assert_uint_eq(sum("units_merged"), UNITS);
+	ck_assert_uint_eq(sum("home_merges"), UNITS);
+	ck_assert_uint_eq(sum("pages_homed"), 0);
+	ck_assert_uint_eq(cluster_status(&cluster, 1, "pages_modified"), PAGES);
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert(WIFSIGNALED(cluster_node_end(&cluster, i, SIGKILL)));
+		cluster_node_start(&cluster, i, NULL);
+		cluster_node_await(&cluster, i);
+	}
+	ck_assert_uint_eq(sum("pages_homed"), 0);
+	programs_run(&cluster, a, (const unsigned[]){1, 2, 0}, 3, verify_all, NULL);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static Suite *units_suite(void)
 {
 	Suite *s = suite_create("units");
@@ -121,6 +156,7 @@ static Suite *units_suite(void)
 
 	tcase_add_test(t, first_touch_asks_once_for_a_unit_and_every_byte_can_be_had_later);
 	tcase_add_test(t, nodes_that_touch_the_same_units_first_lose_no_store);
+	tcase_add_test(t, a_unit_is_put_together_again_when_one_node_has_all_of_it);
 	return s;
 }
 

@@ -66,12 +66,24 @@ int wvm_backing_fill(void *at, size_t len)
 	return errno == EFAULT ? -ENOSPC : -errno; /* EFAULT: a touch would be a SIGBUS */
 }
 
+/* Entries of pages on a page of their table: those of one unit share none with another's. */
+#define ENTRIES (WVM_PAGE_BYTES / sizeof(struct wvm_home_page))
+_Static_assert(WVM_UNIT_PAGES % ENTRIES == 0, "units share no page of a table");
+_Static_assert(sizeof(struct wvm_home_page) == sizeof(struct wvm_held_page), "in either table");
+
+static uint64_t unit_end(const struct wvm_backing *b, uint64_t page)
+{
+	uint64_t end = (page | (WVM_UNIT_PAGES - 1)) + 1;
+
+	return end < b->vm.pages ? end : b->vm.pages;
+}
+
 static bool is_marked(const uint8_t *marks, uint64_t i)
 {
 	return __atomic_load_n(&marks[i], __ATOMIC_RELAXED);
 }
 
-/* Pages from to end - 1 of an array. A mark is only ever set. */
+/* Pages from to end - 1 of an array. */
 static bool fill_and_mark(uint8_t *marks, void *array, uint64_t from, uint64_t end)
 {
 	if (wvm_backing_fill((uint8_t *)array + from * WVM_PAGE_BYTES,
@@ -119,6 +131,40 @@ bool wvm_backing_unit(struct wvm_backing *b, uint64_t page)
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page)
 {
 	return wvm_backing_unit(b, page) && has(b->home, b->vm.home, page, sizeof(*b->vm.home));
+}
+
+bool wvm_backing_home_unit(struct wvm_backing *b, uint64_t page)
+{
+	uint64_t end = unit_end(b, page);
+
+	for (page -= page % WVM_UNIT_PAGES; page < end; page += ENTRIES)
+		if (!wvm_backing_home(b, page))
+			return false;
+	return true;
+}
+
+/* Room is given back; a page of the array counts as not there before it is not. */
+static void empty(uint8_t *marks, void *array, uint64_t from, uint64_t end)
+{
+	for (uint64_t i = from; i < end; i++)
+		__atomic_store_n(&marks[i], 0, __ATOMIC_RELAXED);
+	wvm_count_call(WVM_CALL_madvise);
+	if (madvise((uint8_t *)array + from * WVM_PAGE_BYTES, (end - from) * WVM_PAGE_BYTES,
+		    MADV_REMOVE))
+		memset((uint8_t *)array + from * WVM_PAGE_BYTES, 0, (end - from) * WVM_PAGE_BYTES);
+}
+
+void wvm_backing_forget(struct wvm_backing *b, uint64_t page, bool home)
+{
+	uint64_t end = unit_end(b, page), first = page - page % WVM_UNIT_PAGES;
+	uint64_t from = first / ENTRIES, to = (end + ENTRIES - 1) / ENTRIES;
+
+	if (!home) {
+		empty(b->held, b->vm.held, from, to);
+		return;
+	}
+	empty(b->home, b->vm.home, from, to);
+	empty(b->stored, b->vm.store, first, end);
 }
 
 /*

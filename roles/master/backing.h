@@ -6,7 +6,7 @@
  * no room: for a message that is a loss, and its sender asks again. A write-back
  * above all stays with its owner until the home has room for the bytes.
  *
- * What has room once keeps it: the files do not shrink while the master runs.
+ * What has room once keeps it, until the core has no use for it any more.
  */
 #ifndef WVM_MASTER_BACKING_H
 #define WVM_MASTER_BACKING_H
@@ -38,8 +38,16 @@ uint64_t wvm_backing_next_held_unit(const struct wvm_backing *b, uint64_t page, 
 /* Whether it may touch the directory entry of a page and that of its unit. */
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
+/* Of all pages of the unit. */
+bool wvm_backing_home_unit(struct wvm_backing *b, uint64_t page);
 /* After wvm_backing_home(), on the home's shard: whether it may write the stored copy. */
 bool wvm_backing_store(struct wvm_backing *b, uint64_t page);
+
+/*
+ * WVM_ACT_FORGET, on the shard whose entries they are: those of the unit's pages
+ * become zeros and their room is free again; with `home` that of the stored copies, too.
+ */
+void wvm_backing_forget(struct wvm_backing *b, uint64_t page, bool home);
 
 /* Room for all of a mapping, now. 0, -ENOSPC, -ENOMEM, or another errno of madvise(2). */
 int wvm_backing_fill(void *at, size_t len);

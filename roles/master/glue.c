@@ -148,6 +148,8 @@ static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
 		return told_no_room(s);
 	if (!wvm_core_needs_home(s->core, vm, page, msg))
 		return true;
+	if (msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT)
+		return wvm_backing_home_unit(b, page) || told_no_room(s);
 	if (!wvm_backing_home(b, page) ||
 	    (msg->type == WVM_MSG_WRITE_BACK && msg->payload_len && !wvm_backing_store(b, page)))
 		return told_no_room(s);
@@ -320,6 +322,7 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 	case WVM_ACT_FILL: act_fill(s, a); break;
 	case WVM_ACT_SETTLE: act_settle(s, a); break;
 	case WVM_ACT_PINNED: wvm_pins_page(s, a->vm, a->page, 0); break;
+	case WVM_ACT_FORGET: wvm_backing_forget(&s->node->backing[a->vm], a->page, a->home); break;
 	}
 	if (a->waiters)
 		wvm_trace(&s->trace, WVM_STAMP_DONE, a->kind, wvm_mem_vm_id(vm), a->page, 0);

@@ -185,6 +185,7 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 				    .boot = n->boot ? n->boot : 1, /* not known yet: no matter */
 				    .shard = (uint8_t)index,
 				    .units = true,
+				    .merge = true,
 				    .read_ahead = n->options->read_ahead};
 
 	wvm_core_default_limits(&p.limits);

@@ -148,7 +148,8 @@ static bool is_of_file(const struct wvm_action *a)
 	switch ((enum wvm_action_kind)a->kind) {
 	case WVM_ACT_SEND: return a->source == WVM_DATA_RAM;
 	case WVM_ACT_FAIL:
-	case WVM_ACT_PINNED: return false;
+	case WVM_ACT_PINNED:
+	case WVM_ACT_FORGET: return false;
 	default: return true;
 	}
 }

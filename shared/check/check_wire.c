@@ -331,7 +331,7 @@ START_TEST(types_take_their_flags_and_no_others)
 			want = WVM_DROP_FLAGS;
 		else if (instead && (m.payload_len || instead & (instead - 1)))
 			want = WVM_DROP_FLAGS;
-		else if (kind->payload == PAGE && (m.flags & (U | Z)) == U)
+		else if (kind->payload == PAGE && m.flags & U && !(m.flags & (Z | E | H)))
 			want = WVM_DROP_FLAGS;
 		else if (m.payload_len && kind->payload == NOTHING)
 			want = WVM_DROP_SEGMENT;

@@ -76,6 +76,8 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	WVM_ASSERT(core->adopting && !core->serving && page < core->vms[vm].pages);
 	e->txn = 0;
+	if (wvm_merge_outdated(wvm_home_unit_of(core, vm, page), e))
+		*e = (struct wvm_home_page){0};
 	if (!e->version)
 		return;
 	core->stats.pages_homed++;
@@ -136,6 +138,7 @@ void wvm_core_adopt_unit(struct wvm_core *core, uint32_t vm, uint64_t unit)
 	WVM_ASSERT(core->adopting && unit <= wvm_unit_index(core->vms[vm].pages - 1));
 	u->requests = u->first = 0;
 	u->hold_until_ns = 0;
+	wvm_merge_adopt(core, vm, unit);
 	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++) {
 		for (uint64_t left = u->mine[i] & u->filled[i]; left; left &= left - 1) {
 			core->stats.pages_modified++;
@@ -161,7 +164,7 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 	h->pins = 0;
 	h->hold_shift = 0;
 	if (wvm_unit_mine(u, page)) {
-		WVM_ASSERT(!d && h->state == WVM_HELD_INVALID);
+		WVM_ASSERT(!d);
 		return;
 	}
 	if (h->state != WVM_HELD_INVALID && (h->coming || (!present && !h->hole))) {
@@ -179,6 +182,7 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 	if (h->hole && h->state == WVM_HELD_SHARED)
 		wvm_core_emit(core, WVM_ACT_SETTLE, vm, page);
 	core->stats.adopted_held++;
+	u->modified += h->state == WVM_HELD_MODIFIED;
 	(*(h->state == WVM_HELD_SHARED ? &core->stats.pages_shared
 				       : &core->stats.pages_modified))++;
 }
@@ -201,6 +205,7 @@ void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns)
 {
 	WVM_ASSERT(core->adopting && core->action_head == core->action_tail);
 	core->adopting = false;
+	wvm_merge_adopted(core, now_ns);
 	for (uint32_t i = 0; i < core->params.limits.demands; i++)
 		if (written_back(core, i + 1))
 			wvm_core_timer_arm(&core->timers, &core->demands[i].timer, now_ns);

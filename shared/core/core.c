@@ -70,7 +70,7 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 	const struct wvm_core_limits *l = &p->limits;
 	struct wvm_core *core = carve(c, sizeof(*core), 1);
 	struct wvm_core scratch, *to = core ? core : &scratch;
-	uint32_t slots = l->requests + l->txns + l->demands;
+	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES;
 	struct wvm_partial *partials;
 	uint32_t *buckets;
 	uint8_t *pages;
@@ -274,6 +274,7 @@ struct wvm_action *wvm_core_emit(struct wvm_core *core, enum wvm_action_kind kin
 	a->source = WVM_DATA_NONE;
 	a->writable = 0;
 	a->hole = false;
+	a->home = false;
 	a->slot = 0;
 	a->count = 1;
 	a->below = 0;
@@ -307,10 +308,12 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core)
 {
 	const struct wvm_action *a;
 
-	if (core->action_head == core->action_tail)
-		return NULL;
-	wvm_undo_commit(core);
-	a = &core->actions[core->action_head++ % WVM_ACTIONS];
+	do {
+		if (core->action_head == core->action_tail)
+			return NULL;
+		wvm_undo_commit(core);
+		a = &core->actions[core->action_head++ % WVM_ACTIONS];
+	} while (a->kind == WVM_ACT_FORGET && !wvm_merge_forgotten(core, a));
 	/* All before it are done: removing an older copy of the page, saving its bytes. */
 	if (a->kind == WVM_ACT_INSTALL) {
 		wvm_held_of(core, a->vm, a->page)->coming = 0;
@@ -341,6 +344,7 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 	case WVM_TIMER_REQUEST: wvm_request_timer(core, (struct wvm_request *)t); break;
 	case WVM_TIMER_DEMAND: wvm_holder_timer(core, (struct wvm_demand *)t); break;
 	case WVM_TIMER_TXN: wvm_home_timer(core, (struct wvm_txn *)t); break;
+	case WVM_TIMER_MERGE: wvm_merge_timer(core, (struct wvm_merge *)t); break;
 	}
 }
 
@@ -400,6 +404,7 @@ static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
 		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
 	if (!core->serving)
 		return WVM_DROP_ROOM;
+	wvm_merge_renew(core, at->vm, at->page);
 	switch (msg->type) {
 	case WVM_MSG_MEM_READ:
 	case WVM_MSG_MEM_ACQUIRE: return wvm_home_request(core, at->vm, at->page, at->member, msg);

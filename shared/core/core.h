@@ -47,6 +47,8 @@ enum wvm_home_state {
 enum wvm_home_flag {
 	WVM_HOME_WRITTEN = 1, /* the store holds bytes; without it the page is all zeros */
 	WVM_HOME_LOST = 2,    /* its last copy died with its owner: an error from then on */
+	WVM_HOME_ASKED = 4,   /* Modified, and its owner was asked for it: it may have left by now,
+			       * whatever became of the transaction */
 };
 
 /*
@@ -90,7 +92,9 @@ struct wvm_home_unit {
 	uint64_t granted; /* Whole: the version that all its pages were granted in; else 0 */
 	uint64_t grant;   /* and the request id */
 	uint32_t owner;   /* member */
-	uint32_t reserved[9];
+	uint32_t merged; /* granted by a merge: pages that had entries before have none now, what is
+			  * there of older versions does not count */
+	uint32_t reserved[8];
 };
 _Static_assert(sizeof(struct wvm_home_unit) == 64, "one cache line");
 
@@ -135,7 +139,12 @@ struct wvm_held_unit {
 	uint32_t requests;      /* while untouched: own requests for pages of it; slot + 1 */
 	uint32_t first;         /* the one of them that asks for the whole; slot + 1 */
 	uint8_t touched;        /* something of it was granted, page or whole */
-	uint8_t reserved[31];
+	uint8_t merge;          /* slot + 1 while it is to be merged */
+	uint16_t modified;      /* pages that are Modified by entries of their own */
+	uint32_t reserved;
+	uint64_t merging; /* id of a merge that was asked for and not answered, or 0 */
+	uint64_t told;    /* by the home, with a refusal: the version that a merge has to name */
+	uint64_t reserved2;
 	uint64_t mine[WVM_UNIT_WORDS];
 	uint64_t filled[WVM_UNIT_WORDS]; /* of those: taken room in the RAM file, at most */
 };
@@ -175,6 +184,9 @@ enum wvm_action_kind {
 	WVM_ACT_SETTLE,  /* the page is Shared and protected: write zeros where there is nothing, so
 			  * that it is there for everybody; wake the waiters. Without any it may
 			  * fail for lack of room */
+	WVM_ACT_FORGET,  /* nobody looks at the entries of the unit's pages any more, of the holder
+			  * or with `home` of the home and its stored copies: they may become zeros
+			  */
 };
 
 enum wvm_data_source {
@@ -200,6 +212,7 @@ struct wvm_action {
 	uint8_t writable;
 	uint8_t reason; /* enum wvm_fail_reason */
 	bool hole;      /* WVM_ACT_SAVE, WVM_DATA_RAM: zeros where the RAM file has nothing */
+	bool home;      /* WVM_ACT_FORGET */
 	uint32_t slot;
 	uint32_t count;  /* WVM_ACT_FILL: pages from `page` on, within one unit */
 	uint32_t below;  /* WVM_ACT_FILL: and so many before it */
@@ -257,6 +270,9 @@ struct wvm_action {
 	X(unit_waits, "requests that waited for the grant of their unit")                      \
 	X(unit_fills, "times that pages of such units were filled with zeros")                 \
 	X(unit_pages_split, "pages of such units that somebody else asked for")                \
+	X(units_merged, "units whose pages were put together again here, as holder")           \
+	X(merges_refused, "merges that the home had to refuse")                                \
+	X(home_merges, "units put together again as home")                                     \
 	X(partials_evicted, "half-received pages dropped for lack of room")                    \
 	X(adopted_homed, "directory entries taken over from a former life")                    \
 	X(adopted_held, "held pages taken over from a former life")                            \
@@ -325,6 +341,7 @@ struct wvm_core_params {
 	bool adopt;
 	uint16_t boot_first; /* of the lives that adopted each other down to this one; 0: `boot` */
 	bool units;          /* ask for whole units (as home they are granted in any case) */
+	bool merge;          /* and put units together again of which this node has all pages */
 };
 
 struct wvm_core;
@@ -394,7 +411,8 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core);
 enum wvm_pin_result {
 	WVM_PIN_HELD,  /* Modified and pinned */
 	WVM_PIN_ASKED, /* WVM_ACT_PINNED or WVM_ACT_FAIL for the page follows */
-	WVM_PIN_ROOM,  /* no request slot: not pinned, try again later */
+	WVM_PIN_ROOM,  /* no request slot, or its unit is being merged: not pinned, try again later
+			*/
 	WVM_PIN_MANY,  /* 65,535 pins on it already: not pinned */
 };
 

@@ -15,6 +15,7 @@ enum wvm_core_timer_kind {
 	WVM_TIMER_REQUEST,
 	WVM_TIMER_DEMAND,
 	WVM_TIMER_TXN,
+	WVM_TIMER_MERGE,
 };
 
 enum wvm_request_state {
@@ -117,6 +118,18 @@ struct wvm_txn {
 	uint8_t state; /* enum wvm_txn_state */
 };
 
+/* A unit that is to be put together again: merge.c. */
+struct wvm_merge {
+	struct wvm_core_timer timer;
+	uint64_t first;   /* page */
+	uint64_t version; /* that is named to the home */
+	uint32_t vm;
+	uint16_t tries;
+	uint8_t attempts; /* refused */
+	bool used;
+};
+#define WVM_MERGES 32u
+
 /* Pages that were filled with zeros one after the other. 24 bytes. */
 struct wvm_fill {
 	uint64_t first; /* page */
@@ -153,6 +166,7 @@ struct wvm_core {
 	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
 	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
 	uint32_t fill_next, fill_most;
+	struct wvm_merge merges[WVM_MERGES];
 	struct wvm_ahead ahead;
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
@@ -260,7 +274,7 @@ enum wvm_drop wvm_holder_acknowledged(struct wvm_core *core, uint32_t vm, uint64
 				      uint32_t member, const struct wvm_msg *msg);
 void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d);
 void wvm_holder_saved(struct wvm_core *core, uint32_t vm, uint64_t page);
-void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state);
+void wvm_holder_set(struct wvm_core *core, uint32_t vm, uint64_t page, enum wvm_held_state state);
 void wvm_holder_drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page);
 bool wvm_holder_leave(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_holder_superseded(struct wvm_core *core, uint32_t vm, uint64_t page);
@@ -272,6 +286,24 @@ void wvm_unit_written(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_
 		      const struct wvm_msg *msg);
 bool wvm_unit_owns(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_unit_refused(struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* merge.c: a unit of which one node has all pages becomes one grant again */
+void wvm_merge_look(struct wvm_core *core, uint32_t vm, uint64_t page);
+void wvm_merge_timer(struct wvm_core *core, struct wvm_merge *m);
+enum wvm_drop wvm_merge_answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg);
+/* Before a demand is looked at: it may be the first to tell that the merge was granted. */
+void wvm_merge_demanded(struct wvm_core *core, uint32_t vm, uint64_t page,
+			const struct wvm_msg *msg);
+void wvm_merge_adopt(struct wvm_core *core, uint32_t vm, uint64_t unit);
+void wvm_merge_adopted(struct wvm_core *core, uint64_t now_ns);
+/* Whether a WVM_ACT_FORGET is still to be carried out. */
+bool wvm_merge_forgotten(const struct wvm_core *core, const struct wvm_action *a);
+bool wvm_merge_outdated(const struct wvm_home_unit *u, const struct wvm_home_page *e);
+/* Before a page's entry is looked at: one of before the merge is made zeros. */
+void wvm_merge_renew(struct wvm_core *core, uint32_t vm, uint64_t page);
+enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg);
 
 /* home.c */
 uint64_t wvm_home_version(struct wvm_core *core, uint32_t vm, uint64_t page);

@@ -36,13 +36,16 @@ enum wvm_evict wvm_core_evict(struct wvm_core *core, uint64_t now_ns, uint32_t v
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
 	if (wvm_unit_mine(u, page)) {
-		if (now_ns < u->hold_until_ns)
+		if (now_ns < u->hold_until_ns || u->merging)
 			return WVM_EVICT_BUSY;
 		if (!may_leave(core, vm, page))
 			return WVM_EVICT_ROOM;
 		wvm_unit_split(core, vm, page);
 	}
 	modified = h->state == WVM_HELD_MODIFIED;
+	/* No page of a unit goes unasked while the home may be granting it whole. */
+	if (modified && u->merging)
+		return WVM_EVICT_BUSY;
 	if (h->state == WVM_HELD_INVALID || h->request || h->demand || h->coming ||
 	    (modified && h->pins) || now_ns < h->hold_until_ns)
 		return WVM_EVICT_BUSY;

@@ -6,8 +6,13 @@
  */
 #include "shared/core/core_int.h"
 
-void wvm_holder_set(struct wvm_core *core, struct wvm_held_page *h, enum wvm_held_state state)
+void wvm_holder_set(struct wvm_core *core, uint32_t vm, uint64_t page, enum wvm_held_state state)
 {
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
+
+	u->modified -= h->state == WVM_HELD_MODIFIED;
+	u->modified += state == WVM_HELD_MODIFIED;
 	core->stats.pages_shared -= h->state == WVM_HELD_SHARED;
 	core->stats.pages_modified -= h->state == WVM_HELD_MODIFIED;
 	h->state = state;
@@ -120,7 +125,7 @@ static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, struct wv
 	if (h->invalidated < h->version)
 		h->invalidated = h->version;
 	h->lost_ns = core->now_ns;
-	wvm_holder_set(core, h, WVM_HELD_INVALID);
+	wvm_holder_set(core, vm, page, WVM_HELD_INVALID);
 }
 
 static void drop_shared(struct wvm_core *core, uint32_t vm, uint64_t page, struct wvm_held_page *h)
@@ -187,7 +192,7 @@ void wvm_core_not_installed(struct wvm_core *core, uint32_t vm, uint64_t page)
 		       d->type == WVM_MSG_INVALIDATE ? WVM_MSG_INVALIDATE_ACK : WVM_MSG_NOT_HELD);
 		finish(core, d);
 	}
-	wvm_holder_set(core, h, WVM_HELD_INVALID);
+	wvm_holder_set(core, vm, page, WVM_HELD_INVALID);
 	h->pins = 0;
 	core->stats.grants_undone++;
 }
@@ -235,7 +240,7 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 		if (h->hole)
 			wvm_core_emit(core, WVM_ACT_SETTLE, d->vm, d->page);
 		wvm_note_held(core, d->vm, d->page);
-		wvm_holder_set(core, h, WVM_HELD_SHARED);
+		wvm_holder_set(core, d->vm, d->page, WVM_HELD_SHARED);
 		d->keep = true;
 		set_kept(core, d, true);
 	} else {
@@ -432,6 +437,7 @@ enum wvm_drop wvm_holder_demand(struct wvm_core *core, uint32_t vm, uint64_t pag
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
 
+	wvm_merge_demanded(core, vm, page, msg);
 	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
 		wvm_unit_split(core, vm, page);
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&

@@ -196,6 +196,8 @@ static enum wvm_drop begin(struct wvm_core *core, uint32_t vm, uint64_t page,
 			      .vm = vm,
 			      .state = state};
 	e->txn = slot;
+	if (e->state == WVM_HOME_MODIFIED)
+		e->flags |= WVM_HOME_ASKED;
 	core->stats.home_txns++;
 	pursue(core, t);
 	return WVM_DROP_NONE;
@@ -366,6 +368,7 @@ static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t p
 			return begin(core, vm, page, q, WVM_TXN_FETCH);
 		wvm_holders_clear(core, e);
 		e->state = WVM_HOME_HOME;
+		e->flags &= (uint8_t)~WVM_HOME_ASKED;
 		core->stats.home_not_held++;
 	} else if (record != WVM_NIL && q->id == known && q->type == WVM_MSG_MEM_ACQUIRE) {
 		return WVM_DROP_STALE;
@@ -409,6 +412,8 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 			      .type = msg->type,
 			      .flags = msg->flags};
 
+	if (q.type == WVM_MSG_MEM_ACQUIRE && q.flags & WVM_MSG_UNIT && q.flags & WVM_MSG_HELD)
+		return wvm_merge_request(core, vm, page, member, msg);
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
 	if (wvm_unit_grant(core, vm, page, &q))
 		return WVM_DROP_NONE;
@@ -465,11 +470,17 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (!t || (t->state != WVM_TXN_DOWNGRADE && t->state != WVM_TXN_FETCH) ||
 	    !is_owner(core, e, member, msg))
 		return WVM_DROP_STALE;
+	/* Of a merge there is no such answer: its owner has the pages, by one grant or the other.
+	 */
+	if (msg->type == WVM_MSG_NOT_HELD && wvm_home_unit_of(core, vm, page)->merged &&
+	    wvm_unit_owns(core, vm, page))
+		return WVM_DROP_STALE;
 	wvm_note_home(core, vm, page);
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_unit_owns(core, vm, page))
 		wvm_unit_refused(core, vm, page);
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_HOME;
+	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	if (msg->type == WVM_MSG_LOST)
 		lose(core, e);
 	else
@@ -481,6 +492,7 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 		    const struct wvm_msg *msg)
 {
+	wvm_merge_renew(core, vm, page);
 	wvm_unit_written(core, vm, page, member, msg);
 	return is_owner(core, wvm_home_of(core, vm, page), member, msg);
 }
@@ -513,6 +525,7 @@ static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const s
 		e->flags |= WVM_HOME_WRITTEN;
 	}
 	e->version = e->granted;
+	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	if (msg->flags & WVM_MSG_KEEP) {
 		e->state = WVM_HOME_SHARED;
 	} else {
@@ -526,6 +539,7 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 	struct wvm_txn *t = e->txn ? &core->txns[e->txn - 1] : NULL;
+	const struct wvm_home_unit *unit = wvm_home_unit_of(core, vm, page);
 
 	wvm_unit_written(core, vm, page, member, msg);
 	if (!is_owner(core, e, member, msg)) {
@@ -533,7 +547,8 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 		 * An owner's record ends only with its write-back, or when the owner
 		 * said that it never took the grant: these bytes are stored already.
 		 */
-		if (msg->version > e->version && msg->version > e->granted)
+		if (msg->version > e->version && msg->version > e->granted &&
+		    !(unit->merged && msg->version < unit->granted))
 			return WVM_DROP_STALE; /* never granted */
 		acknowledge(core, vm, page, member, msg);
 		return WVM_DROP_NONE;

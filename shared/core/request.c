@@ -390,6 +390,8 @@ enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_
 	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
+	if (wvm_held_unit_of(core, vm, page)->merging && !h->pins)
+		return WVM_PIN_ROOM;
 	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
 		wvm_unit_split(core, vm, page);
 	if (h->pins == UINT16_MAX)
@@ -447,7 +449,7 @@ static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct w
 	r->waiters_read = 0;
 	h->coming = 1;
 	core->stats.grants_shared++;
-	wvm_holder_set(core, h, WVM_HELD_SHARED);
+	wvm_holder_set(core, r->vm, r->page, WVM_HELD_SHARED);
 }
 
 static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct wvm_request *r,
@@ -474,7 +476,7 @@ static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct
 	a->waiters = r->waiters_read | r->waiters_write;
 	if (r->pin)
 		wvm_core_emit(core, WVM_ACT_PINNED, r->vm, r->page);
-	wvm_holder_set(core, h, WVM_HELD_MODIFIED);
+	wvm_holder_set(core, r->vm, r->page, WVM_HELD_MODIFIED);
 }
 
 /*
@@ -508,6 +510,8 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 	struct wvm_request *r = h->request ? &core->requests[h->request - 1] : NULL;
 	struct wvm_msg early;
 
+	if (msg->flags & WVM_MSG_UNIT && msg->flags & (WVM_MSG_HELD | WVM_MSG_ERROR))
+		return wvm_merge_answer(core, vm, page, member, msg);
 	if (!r || r->id != msg->request || r->state != WVM_REQUEST_SENT) {
 		core->stats.grants_dropped++;
 		return WVM_DROP_STALE;
@@ -553,6 +557,8 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 		start_hold(core, h, r);
 	}
 	wvm_unit_touched(core, vm, page);
+	if (h->state == WVM_HELD_MODIFIED)
+		wvm_merge_look(core, vm, page);
 	if (r->type == WVM_MSG_MEM_READ && (r->waiters_write || r->pin)) {
 		/*
 		 * Writers that came while the read was under way: the upgrade has its own

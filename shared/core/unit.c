@@ -64,6 +64,8 @@ struct wvm_home_page wvm_core_homed(const struct wvm_core_vm *vm, uint64_t page)
 	const struct wvm_home_unit *u = &vm->units[wvm_unit_index(page)];
 	struct wvm_home_page e = vm->home[page];
 
+	if (wvm_merge_outdated(u, &e))
+		e = (struct wvm_home_page){0};
 	if (e.version || !u->granted)
 		return e;
 	e.version = u->granted - 1; /* the one before, of the zeros that are stored */
@@ -270,6 +272,7 @@ void wvm_unit_take(struct wvm_core *core, struct wvm_request *r, const struct wv
 	u->version = msg->version;
 	u->grant = r->id;
 	u->touched = 1;
+	WVM_ASSERT(!u->modified);
 	u->hold_until_ns = core->now_ns + core->params.times.hold_min_ns;
 	take_pages(core, vm, r->page, u);
 	core->stats.units_taken++;
@@ -400,9 +403,10 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 	struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
-	WVM_ASSERT(h->state == WVM_HELD_INVALID && !h->demand);
+	WVM_ASSERT(!h->demand);
 	wvm_undo_note(core, WVM_UNDO_MINE, vm, wvm_unit_index(page));
 	wvm_note_held(core, vm, page);
+	h->state = WVM_HELD_INVALID; /* what it may say is of before a merge */
 	u->mine[page % WVM_UNIT_PAGES / 64] &= ~(UINT64_C(1) << page % 64);
 	core->stats.pages_modified -= !note_filled(u, page);
 	h->version = u->version;
@@ -410,7 +414,7 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 	h->hole = 1;
 	h->hold_until_ns = u->hold_until_ns;
 	h->lost_ns = 0;
-	wvm_holder_set(core, h, WVM_HELD_MODIFIED);
+	wvm_holder_set(core, vm, page, WVM_HELD_MODIFIED);
 	core->stats.unit_pages_split++;
 }
 

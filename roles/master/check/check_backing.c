@@ -131,6 +131,38 @@ static unsigned used_pages(void)
 	return (unsigned)(f.f_blocks - f.f_bfree);
 }
 
+/* Units are forgotten whole, and leave others' room alone. */
+START_TEST(what_is_forgotten_gives_its_room_back_and_is_zeros)
+{
+	const uint64_t first = WVM_UNIT_PAGES;
+	const unsigned tables = WVM_UNIT_PAGES * sizeof(*vm.home) / PAGE;
+	unsigned used;
+
+	ck_assert(wvm_backing_home_unit(&backing, first + 7));
+	ck_assert(wvm_backing_home(&backing, first - 1) && wvm_backing_held(&backing, first - 1));
+	ck_assert(wvm_backing_held(&backing, first) && wvm_backing_store(&backing, first));
+	vm.home[first - 1].version = vm.held[first - 1].version = 1;
+	vm.home[first].version = vm.home[2 * first - 1].version = vm.held[first].version = 2;
+	memset(vm.store + first * PAGE, 1, PAGE);
+	used = used_pages();
+	wvm_backing_forget(&backing, first, true);
+	ck_assert_uint_eq(used_pages(), used - tables - 1);
+	wvm_backing_forget(&backing, first, false);
+	ck_assert_uint_eq(used_pages(), used - tables - 2);
+	ck_assert_uint_eq(vm.home[first - 1].version, 1);
+	ck_assert_uint_eq(vm.held[first - 1].version, 1);
+	fill();
+	ck_assert(!wvm_backing_home(&backing, first));
+	ck_assert(!wvm_backing_held(&backing, first));
+	ck_assert(!wvm_backing_home_unit(&backing, first));
+	make_room(tables + 2);
+	ck_assert(wvm_backing_home_unit(&backing, first));
+	ck_assert(wvm_backing_held(&backing, first) && wvm_backing_store(&backing, first));
+	ck_assert_uint_eq(vm.home[first].version | vm.home[2 * first - 1].version, 0);
+	ck_assert_uint_eq(vm.held[first].version | vm.store[first * PAGE], 0);
+}
+END_TEST
+
 START_TEST(pages_in_order_get_room_by_the_piece_and_a_lone_one_gets_a_page)
 {
 	unsigned before;
@@ -201,6 +233,7 @@ int main(void)
 	tcase_add_test(t, a_stored_copy_that_was_written_is_not_asked_about_again);
 	tcase_add_test(t, pages_in_order_get_room_by_the_piece_and_a_lone_one_gets_a_page);
 	tcase_add_test(t, a_page_gets_room_that_its_whole_piece_has_not);
+	tcase_add_test(t, what_is_forgotten_gives_its_room_back_and_is_zeros);
 	tcase_add_test(t, asking_changes_no_byte);
 	tcase_add_test(t, a_whole_mapping_has_room_or_says_why_not);
 	suite_add_tcase(s, t);

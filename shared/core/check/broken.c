@@ -19,6 +19,9 @@ static const char *const names[] = {
 	[BROKEN_KEPT] = "keeps an invalidated copy",
 	[BROKEN_UNIT_TWICE] = "grants a whole unit twice",
 	[BROKEN_UNIT_KEPT] = "keeps what is split off a whole unit",
+	[BROKEN_MERGE_ASKED] = "merges what it has asked for",
+	[BROKEN_MERGE_BLIND] = "merges whatever it is told",
+	[BROKEN_MERGE_EVICT] = "gives up what is being merged",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -75,6 +75,18 @@ static const struct bounds runs[] = {
 	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .under_way = 1, .losses = 1,
 		.evictions = 2, .units = true),
 	 20000},
+	{"2 nodes, whole units, merged again, loss",
+	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .under_way = 1, .losses = 1,
+		.units = true, .merge = true),
+	 20000},
+	{"2 nodes, whole units, merged again, 3 accesses, copy, deadline",
+	 BOUNDS(.nodes = 2, .programs = 1, .outstanding = 2, .accesses = 3, .under_way = 1,
+		.duplicates = 1, .deadlines = 1, .units = true, .merge = true),
+	 20000},
+	{"3 nodes, whole units, merged again, 3 accesses",
+	 BOUNDS(.nodes = 3, .programs = 1, .outstanding = 3, .accesses = 3, .under_way = 8,
+		.units = true, .merge = true),
+	 20000},
 };
 #define RUNS (int)(sizeof(runs) / sizeof(*runs))
 
@@ -120,6 +132,7 @@ START_TEST(renamed_states_behave_like_the_cores_own)
 	c.deadlines = 1;
 	c.under_way = 6;
 	c.units = _i % 3 == 0;
+	c.merge = _i == 3;
 	made = explore_compare(&c, seed, steps, &r);
 	if (made != steps)
 		ck_abort_msg("seed %llu step %llu: %s", (unsigned long long)seed,

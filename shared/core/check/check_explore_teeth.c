@@ -32,6 +32,16 @@ static struct explore_config bounds(enum broken_fault fault)
 	if (fault == BROKEN_SECOND_PROGRAM || fault == BROKEN_DOWNGRADE)
 		c.programs = 2;
 	c.units = fault >= BROKEN_UNIT_TWICE;
+	if (fault < BROKEN_MERGE_ASKED)
+		return c;
+	/* That somebody waits for ever shows when all states are there. */
+	c.merge = true;
+	c.accesses = 4;
+	c.outstanding = 2;
+	c.under_way = 1;
+	c.losses = c.retries = 0;
+	c.duplicates = fault == BROKEN_MERGE_BLIND;
+	c.evictions = fault == BROKEN_MERGE_EVICT;
 	return c;
 }
 

@@ -28,6 +28,8 @@ struct files {
 	struct wvm_held_page held[PAGES];
 	struct wvm_kept kept[SLOTS];
 	struct wvm_holder_block blocks[BLOCKS];
+	struct wvm_home_unit unit;
+	struct wvm_held_unit held_unit;
 };
 
 static void *shared_memory(size_t bytes)
@@ -37,6 +39,9 @@ static void *shared_memory(size_t bytes)
 	ck_assert_ptr_ne(p, MAP_FAILED);
 	return p;
 }
+
+static struct wvm_home_unit *units;
+static struct wvm_held_unit *held_units;
 
 /* rig_open() with everything that outlives the process in memory that two processes share. */
 static void open_shared(struct rig *r, uint32_t home)
@@ -56,6 +61,9 @@ static void open_shared(struct rig *r, uint32_t home)
 	r->core = wvm_core_init(r->memory, &r->params);
 	vm.home = r->home = shared_memory(sizeof(*vm.home) * RIG_PAGES);
 	vm.held = r->held = shared_memory(sizeof(*vm.held) * RIG_PAGES);
+	vm.units = units = shared_memory(sizeof(*units) * (RIG_PAGES / WVM_UNIT_PAGES));
+	vm.held_units = held_units =
+		shared_memory(sizeof(*held_units) * (RIG_PAGES / WVM_UNIT_PAGES));
 	vm.store = r->store = shared_memory((size_t)RIG_PAGES * WVM_PAGE_BYTES);
 	wvm_core_add_vm(r->core, &vm);
 	wvm_core_serve(r->core, true);
@@ -68,6 +76,8 @@ static void close_shared(struct rig *r)
 	munmap(r->memory, wvm_core_bytes(&r->params));
 	munmap(r->home, sizeof(*r->home) * RIG_PAGES);
 	munmap(r->held, sizeof(*r->held) * RIG_PAGES);
+	munmap(units, sizeof(*units) * (RIG_PAGES / WVM_UNIT_PAGES));
+	munmap(held_units, sizeof(*held_units) * (RIG_PAGES / WVM_UNIT_PAGES));
 	munmap(r->store, (size_t)RIG_PAGES * WVM_PAGE_BYTES);
 }
 
@@ -93,6 +103,14 @@ static void mask(struct files *f)
 		for (uint32_t b = e->more, n = 0; b && n < BLOCKS; b = f->blocks[b - 1].next, n++)
 			used[b - 1] = true;
 	}
+	/* Versions only grow; of what is not mine nobody asks whether it is filled. */
+	f->unit.version = 0;
+	f->held_unit.hold_until_ns = 0;
+	f->held_unit.requests = f->held_unit.first = 0;
+	f->held_unit.merge = 0;
+	f->held_unit.modified = 0;
+	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++)
+		f->held_unit.filled[i] = 0;
 	for (uint32_t b = 0; b < BLOCKS; b++)
 		if (!used[b])
 			memset(&f->blocks[b], 0, sizeof(f->blocks[b]));
@@ -106,8 +124,6 @@ static void look(const struct rig *r, struct files *f)
 {
 	static struct wvm_core next;
 	static struct wvm_durable durable;
-	static struct wvm_home_unit units[RIG_PAGES / WVM_UNIT_PAGES];
-	static struct wvm_held_unit held_units[RIG_PAGES / WVM_UNIT_PAGES];
 
 	memcpy(f->home, r->home, sizeof(f->home));
 	memcpy(f->held, r->held, sizeof(f->held));
@@ -120,11 +136,10 @@ static void look(const struct rig *r, struct files *f)
 	next.blocks = f->blocks;
 	next.vm_count = 1;
 	next.vms[0] = (struct wvm_core_vm){.pages = PAGES, .home = f->home, .held = f->held};
-	/* Units are not looked at here: what is rolled back of them goes to copies. */
-	memcpy(units, r->units, sizeof(units));
-	memcpy(held_units, r->held_units, sizeof(held_units));
-	next.vms[0].units = units;
-	next.vms[0].held_units = held_units;
+	f->unit = units[0];
+	f->held_unit = held_units[0];
+	next.vms[0].units = &f->unit;
+	next.vms[0].held_units = &f->held_unit;
 	wvm_undo_roll_back(&next);
 	mask(f);
 }
@@ -298,13 +313,77 @@ static const struct rig_case home[] = {
 	CASE("the owner asks anew", OWNER(10), ACQUIRE(10, ID(2))),
 };
 
-static void trace_case(uint32_t home_member, const struct rig_case *c)
+#define UNIT WVM_MSG_UNIT
+#define MINE                                                                                      \
+	DO(FAULT, .slot = 0, .flags = 1), SENT(MEM_ACQUIRE, H, .request = OWN(1), .flags = UNIT), \
+		GRANT(1, V(2), .flags = ZERO | UNIT), ACT(FILL, .count = 8, .waiters = 1)
+/* Page 0 was elsewhere, and is back. */
+#define ALL_BACK                                                                                   \
+	MINE, AFTER_HOLD, ASK(FETCH_AND_INVALIDATE, 1, V(2)), ACT(PROTECT), ACT(SAVE), ACT(PUNCH), \
+		ANSWER(WRITE_BACK, 1, V(2), .source = WVM_DATA_OUTBOX),                            \
+		ASK(WRITE_BACK_ACK, 1, V(2)), DO(FAULT, .slot = 0, .flags = 1),                    \
+		SENT(MEM_ACQUIRE, H, .request = OWN(2)), GRANT(2, V(4), .fill = 0x66),             \
+		ACT(INSTALL, .fill = 0x66, .writable = true, .waiters = 1)
+#define MERGES                                                                              \
+	DO(TICK), SENT(MEM_ACQUIRE, H, .request = OWN(4), .grant = OWN(3), .version = V(4), \
+		       .flags = UNIT | HELD)
+#define MERGE_SAYS(flag) \
+	IN(MEM_ACK, H, .request = OWN(4), .grant = OWN(3), .version = V(5), .flags = UNIT | (flag))
+
+static const struct rig_case holder_units[] = {
+	CASE("a unit granted whole", DO(FAULT, .slot = 0, .flags = 1),
+	     SENT(MEM_ACQUIRE, H, .request = OWN(1), .flags = UNIT),
+	     GRANT(1, V(2), .flags = ZERO | UNIT)),
+	CASE("a page of a unit alone", DO(FAULT, .slot = 0, .flags = 1),
+	     SENT(MEM_ACQUIRE, H, .request = OWN(1), .flags = UNIT), GRANT(1, V(2), .flags = ZERO)),
+	CASE("a FETCH of a page of a unit", MINE, AFTER_HOLD, ASK(FETCH_AND_INVALIDATE, 1, V(2))),
+	CASE("a DOWNGRADE of a page of a unit", MINE, AFTER_HOLD, ASK(DOWNGRADE, 1, V(2))),
+	CASE("a page of a unit given up unasked", MINE, AFTER_HOLD, DO(EVICT)),
+	CASE("a page of a unit pinned", MINE, DO(PIN)),
+	CASE("a merge that is asked for", ALL_BACK, DO(TICK)),
+	CASE("a merge that is granted", ALL_BACK, MERGES, MERGE_SAYS(HELD)),
+	CASE("a merge that is refused", ALL_BACK, MERGES, MERGE_SAYS(WVM_MSG_ERROR)),
+	CASE("a demand that tells of the merge", ALL_BACK, MERGES, ASK(DOWNGRADE, 3, V(5))),
+};
+
+/* Member 10 has the unit, by its request 1, in version 2. */
+#define WHOLE READ(10, ID(1), .flags = UNIT), GIVES(10, ID(1), V(2), .flags = ZERO | UNIT)
+#define ALL_OF_10                                                                                  \
+	WHOLE, ACQUIRE(9, ID(1)),                                                                  \
+		SENT(FETCH_AND_INVALIDATE, 10, .request = OWN(1), .grant = ID(1),                  \
+		     .version = V(2)),                                                             \
+		WROTE(10, .flags = ZERO),                                                          \
+		SENT(WRITE_BACK_ACK, 10, .request = OWN(1), .grant = ID(1), .version = V(2)),      \
+		GIVES(9, ID(1), V(3), .flags = ZERO), ACQUIRE(10, ID(2)),                          \
+		SENT(FETCH_AND_INVALIDATE, 9, .request = OWN(2), .grant = ID(1), .version = V(3)), \
+		IN(WRITE_BACK, 9, .request = OWN(2), .grant = ID(1), .version = V(3),              \
+		   .flags = ZERO),                                                                 \
+		SENT(WRITE_BACK_ACK, 9, .request = OWN(2), .grant = ID(1), .version = V(3)),       \
+		GIVES(10, ID(2), V(4), .flags = ZERO)
+#define MERGE \
+	IN(MEM_ACQUIRE, 10, .request = ID(4), .grant = ID(3), .version = V(4), .flags = UNIT | HELD)
+
+static const struct rig_case home_units[] = {
+	CASE("a first read, of the whole", READ(10, ID(1), .flags = UNIT)),
+	CASE("a page of a whole unit is asked for", WHOLE, ACQUIRE(9, ID(1))),
+	CASE("a whole unit that was never taken", WHOLE, ACQUIRE(9, ID(1)),
+	     SENT(FETCH_AND_INVALIDATE, 10, .request = OWN(1), .grant = ID(1), .version = V(2)),
+	     IN(NOT_HELD, 10, .request = OWN(1), .grant = ID(1), .version = V(2))),
+	CASE("bytes of a unit that were never asked for", WHOLE,
+	     IN(WRITE_BACK, 10, .request = ID(1), .grant = ID(1), .version = V(2), .fill = 0xa1)),
+	CASE("all pages become one grant", ALL_OF_10, MERGE),
+	CASE("a page that was merged is asked for", ALL_OF_10, MERGE, ACT(FORGET, .flags = 1),
+	     GIVES(10, ID(4), V(5), .grant = ID(3), .flags = UNIT | HELD), ACQUIRE(9, ID(2))),
+};
+
+static void trace_case(uint32_t home_member, const struct rig_case *c, bool whole)
 {
 	const struct rig_step *s = c->steps;
 	struct seen seen = {0};
 	struct rig r;
 
 	open_shared(&r, home_member);
+	r.core->params.units = r.core->params.merge = whole;
 	r.name = c->name;
 	for (; s[1].op != RIG_END; s++)
 		rig_do(&r, *s);
@@ -322,13 +401,22 @@ static void trace_case(uint32_t home_member, const struct rig_case *c)
 
 START_TEST(a_holder_killed_at_any_instruction_leaves_the_old_or_the_new)
 {
-	trace_case(H, &holder[_i]);
+	trace_case(H, &holder[_i], false);
 }
 END_TEST
 
 START_TEST(a_home_killed_at_any_instruction_leaves_the_old_or_the_new)
 {
-	trace_case(RIG_SELF, &home[_i]);
+	trace_case(RIG_SELF, &home[_i], false);
+}
+END_TEST
+
+START_TEST(nor_is_there_anything_between_with_whole_units)
+{
+	if (_i < CASES(holder_units))
+		trace_case(H, &holder_units[_i], true);
+	else
+		trace_case(RIG_SELF, &home_units[_i - CASES(holder_units)], true);
 }
 END_TEST
 
@@ -338,6 +426,8 @@ static void add(TCase *tc)
 			    CASES(holder));
 	tcase_add_loop_test(tc, a_home_killed_at_any_instruction_leaves_the_old_or_the_new, 0,
 			    CASES(home));
+	tcase_add_loop_test(tc, nor_is_there_anything_between_with_whole_units, 0,
+			    CASES(holder_units) + CASES(home_units));
 }
 
 int main(void)
@@ -350,6 +440,6 @@ int main(void)
 		return 1;
 	status = rig_main("instant", add);
 	printf("proof: killed at any instruction: %u instants of %d inputs: the old or the new\n",
-	       *instants, CASES(holder) + CASES(home));
+	       *instants, CASES(holder) + CASES(home) + CASES(holder_units) + CASES(home_units));
 	return status;
 }

@@ -423,6 +423,33 @@ START_TEST(installs_without_room_lose_nothing)
 }
 END_TEST
 
+/* All pages come together at one node, are one grant, and are split again. */
+#define MERGED 6
+START_TEST(units_that_are_put_together_again_lose_nothing)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, MERGED));
+	c.nodes = 2 + (uint32_t)_i % 3;
+	c.units = true;
+	c.pages = 9;
+	c.write_ppm = 800000;
+	c.think_ns = 20 * MS; /* so that a unit is left alone for as long as it takes */
+	c.pin_ppm = 5000;
+	c.evict_ppm = _i % 2 ? 20000 : 0;
+	c.times.hold_max_ns = MS;
+	if (_i % 3) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 200 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	r = run(&c, 300000);
+	ck_assert_uint_gt(r.merges, 30 / EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 /*
  * A page that is held without being in the RAM file, for lack of room, has no marker in the page
  * tables of a program that maps later: none is needed until it gets there. Units are granted whole
@@ -604,6 +631,7 @@ int main(void)
 	tcase_add_loop_test(tc, masters_that_are_killed_and_taken_over_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, pages_given_up_for_lack_of_memory_lose_nothing, 0, KILLED);
 	tcase_add_loop_test(tc, installs_without_room_lose_nothing, 0, 3);
+	tcase_add_loop_test(tc, units_that_are_put_together_again_lose_nothing, 0, MERGED);
 	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
 			    ROOMLESS);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);

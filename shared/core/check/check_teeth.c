@@ -25,6 +25,19 @@ void wvm_core_panic(const char *what, const char *file, int line)
 	longjmp(caught, 1);
 }
 
+/* Units come together at one node, stay there for as long as it takes, and go again. */
+static void merge_much(struct sim_config *c)
+{
+	c->nodes = 2;
+	c->pages = 6;
+	c->write_ppm = 800000;
+	c->think_ns = 5000000;
+	c->times.hold_max_ns = 500000;
+	c->evict_ppm = 50000;
+	c->duplicate_ppm = c->reorder_ppm = 300000;
+	broken_every = 1;
+}
+
 /* Whether the seed shows the fault; adds the steps that it took. */
 static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 {
@@ -38,6 +51,8 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 	c.reorder_ppm = 100000;
 	c.reorder_ns = 40000000; /* beyond the retries */
 	c.units = broken_fault >= BROKEN_UNIT_TWICE;
+	if (broken_fault >= BROKEN_MERGE_ASKED)
+		merge_much(&c);
 	sim = sim_create(&c);
 	if (setjmp(caught)) {
 		sim_report(sim, &r);

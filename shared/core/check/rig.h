@@ -283,8 +283,9 @@ static inline void rig_check_msg(struct rig *r, const struct rig_step *s,
 
 static inline void rig_out(struct rig *r, const struct rig_step *s)
 {
-	static const char *const names[] = {"SEND",  "INSTALL", "LIFT",   "WAKE", "PROTECT", "SAVE",
-					    "PUNCH", "FAIL",    "PINNED", "FILL", "SETTLE"};
+	static const char *const names[] = {"SEND",    "INSTALL", "LIFT",   "WAKE",
+					    "PROTECT", "SAVE",    "PUNCH",  "FAIL",
+					    "PINNED",  "FILL",    "SETTLE", "FORGET"};
 	const struct wvm_action *a = wvm_core_action(r->core);
 
 	rig_assert(r, a, "no action, where %s was due", names[s->kind]);
@@ -297,6 +298,8 @@ static inline void rig_out(struct rig *r, const struct rig_step *s)
 	if (a->kind == WVM_ACT_FILL)
 		rig_assert(r, a->count == s->count && a->below == s->below,
 			   "%u pages are filled, and %u before it", a->count, a->below);
+	if (a->kind == WVM_ACT_FORGET)
+		rig_assert(r, a->home == !!s->flags, "home is %d", a->home);
 	if (a->kind == WVM_ACT_FAIL)
 		rig_assert(r, a->reason == s->state, "reason is %u", a->reason);
 	rig_assert(r, a->writable == s->writable, "writable is %u", a->writable);
@@ -312,7 +315,7 @@ static inline void rig_check_home(struct rig *r, const struct rig_step *s)
 	rig_assert(r, e->state == s->state, "home state is %u", e->state);
 	rig_assert(r, e->holders == s->holders, "%u holders", e->holders);
 	rig_assert(r, e->version == s->version, "stored version is %lx", e->version);
-	rig_assert(r, e->flags == s->flags, "home flags are %x", e->flags);
+	rig_assert(r, (e->flags & ~WVM_HOME_ASKED) == s->flags, "home flags are %x", e->flags);
 	rig_assert(r, !e->txn == !s->slot, "transaction %u", e->txn);
 	if (s->grant)
 		rig_assert(r, e->grant[0] == s->grant, "first grant is %lx", e->grant[0]);

@@ -18,6 +18,12 @@ struct wvm_home_page ex_home(const struct ex_world *w)
 	return wvm_core_homed(&(struct wvm_core_vm){.home = &home, .units = &unit}, 0);
 }
 
+bool ex_merge_granted(const struct ex_world *w, uint32_t n)
+{
+	return w->unit.granted && w->unit.owner == n && w->node[n].unit.merging &&
+	       w->unit.grant == w->node[n].unit.merging;
+}
+
 /* The one waiting thread of each program is among those that its node's request will wake. */
 static void check_threads(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 {
@@ -36,6 +42,10 @@ static void check_threads(struct ex_rig *rig, const struct ex_world *w, uint32_t
 		ex_failed(rig, "node %u: its request has no timer", n);
 	if (node->held.demand && !node->demand.timer.place)
 		ex_failed(rig, "node %u: what its home asked for has no timer", n);
+	if (node->unit.merge && !node->merge.timer.place)
+		ex_failed(rig, "node %u: its merge has no timer", n);
+	if (node->unit.merging && !node->unit.merge)
+		ex_failed(rig, "node %u: its merge is forgotten", n);
 }
 
 static void check_value(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
@@ -77,6 +87,8 @@ static void check_record(struct ex_rig *rig, const struct ex_world *w, uint32_t 
 		recorded |= e->member[i] == n;
 	if (!recorded)
 		ex_failed(rig, "node %u: holds a copy that its home does not know", n);
+	if (h->state == WVM_HELD_MODIFIED && ex_merge_granted(w, n))
+		return;
 	if (h->state == WVM_HELD_MODIFIED && (!modified || h->version != e->granted))
 		ex_failed(rig, "node %u: owner of what its home did not grant", n);
 	if (h->version != e->version && !(modified && h->version == e->granted))
@@ -140,7 +152,7 @@ bool ex_complete(const struct ex_rig *rig, const struct ex_world *w)
 {
 	/* No request: no thread waits, and no timer is armed, as ex_check() has seen. */
 	for (uint32_t i = 0; i < rig->config.nodes; i++)
-		if (w->node[i].held.request || w->node[i].held.demand)
+		if (w->node[i].held.request || w->node[i].held.demand || w->node[i].unit.merge)
 			return false;
 	return !w->home.txn && !w->messages;
 }

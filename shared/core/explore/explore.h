@@ -40,6 +40,7 @@ struct explore_config {
 	uint32_t retries;
 	uint32_t deadlines;  /* requests or transactions given up at their deadline, in all */
 	bool units;          /* nodes ask for the whole unit, of which the page is all there is */
+	bool merge;          /* and put it together again */
 	uint32_t evictions;  /* pages given up for lack of memory, in all */
 	bool bytes_only;     /* check only what programs notice: wrong bytes, waiting for ever */
 	uint64_t states_max; /* then it ends without having reached the fixed point */

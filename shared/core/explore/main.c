@@ -62,6 +62,15 @@ static const struct explore_config table[] = {
 	 .duplicates = 1,
 	 .retries = 1,
 	 .units = true},
+	{.nodes = 2,
+	 .programs = 1,
+	 .outstanding = 2,
+	 .under_way = 1,
+	 .losses = 1,
+	 .duplicates = 1,
+	 .deadlines = 1,
+	 .units = true,
+	 .merge = true},
 };
 
 struct arguments {
@@ -83,6 +92,7 @@ static const struct argp_option options[] = {
 	{"retries", 'r', "N", 0, "retries while messages are under way, in all", 0},
 	{"deadlines", 't', "N", 0, "deadlines that strike, in all", 0},
 	{"units", 'w', NULL, 0, "nodes ask for the whole unit of the page", 0},
+	{"merge", 'm', NULL, 0, "and put it together again (with --units)", 0},
 	{"states", OPT_STATES, "N", 0, "end after that many states", 0},
 	{"memory", OPT_MEMORY, "MB", 0, "end at that much memory for states", 0},
 	{0},
@@ -112,6 +122,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'r': a->c.retries = (uint32_t)value; break;
 	case 't': a->c.deadlines = (uint32_t)value; break;
 	case 'w': a->c.units = a->one = true; break;
+	case 'm': a->c.merge = a->one = true; break;
 	case OPT_STATES: a->c.states_max = value; break;
 	case OPT_MEMORY: a->c.memory_max = value << 20; break;
 	case ARGP_KEY_ARG: argp_error(state, "no argument is expected"); break;
@@ -133,7 +144,9 @@ static bool run(const struct explore_config *c)
 	printf(", begun below %u messages; %u lost, %u doubled, %u early retries, %u deadlines, "
 	       "%u evictions%s\n",
 	       c->under_way, c->losses, c->duplicates, c->retries, c->deadlines, c->evictions,
-	       c->units ? "; whole units" : "");
+	       !c->units  ? ""
+	       : c->merge ? "; whole units, and merged again"
+			  : "; whole units");
 	fflush(stdout);
 	err = explore(c, &r);
 	if (err) {

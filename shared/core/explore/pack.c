@@ -34,6 +34,7 @@ enum mode { COLLECT, WRITE, READ };
 struct walk {
 	enum mode mode;
 	uint32_t nodes, programs;
+	bool merge;
 	struct numbers ids[EX_NODES_MAX]; /* by original node */
 	struct numbers versions;
 	uint64_t top[EX_NODES_MAX]; /* reading: the highest rank, which is the node's counter */
@@ -231,6 +232,20 @@ static void unit(struct walk *k, struct wvm_held_unit *u, uint32_t original)
 	id_item(k, original, &u->grant);
 }
 
+static void merge(struct walk *k, struct ex_node *n, uint32_t original)
+{
+	struct wvm_held_unit *u = &n->unit;
+
+	version_item(k, &u->told);
+	ITEM(k, u->merge, 1);
+	if (!u->merge)
+		return;
+	timer_item(k, &n->merge.timer, WVM_TIMER_MERGE);
+	id_item(k, original, &u->merging);
+	if (u->merging)
+		version_item(k, &n->merge.version);
+}
+
 static void request(struct walk *k, struct wvm_request *r, uint32_t owner)
 {
 	bool early = r->early.type;
@@ -273,6 +288,8 @@ static void node(struct walk *k, struct ex_node *n, uint32_t original)
 	}
 	ITEM(k, h->hole, 1);
 	unit(k, &n->unit, original);
+	if (k->merge)
+		merge(k, n, original);
 	ITEM(k, n->present, 1);
 	if (n->present)
 		ITEM(k, n->ram, 2);
@@ -338,7 +355,7 @@ static void home(struct walk *k, struct ex_world *w)
 	struct wvm_home_page *e = &w->home;
 
 	ITEM(k, e->state, 2);
-	ITEM(k, e->flags, 2);
+	ITEM(k, e->flags, 3);
 	version_item(k, &e->version);
 	version_item(k, &e->granted);
 	version_item(k, &w->unit.version);
@@ -346,6 +363,13 @@ static void home(struct walk *k, struct ex_world *w)
 	if (w->unit.granted) {
 		member_item(k, &w->unit.owner);
 		id_item(k, w->unit.owner, &w->unit.grant);
+	}
+	ITEM(k, w->unit.merged, 1);
+	/* A page without an entry is of the version before. */
+	if (w->unit.merged) {
+		uint64_t before = w->unit.granted - 1;
+
+		version_item(k, &before);
 	}
 	ITEM(k, e->holders, 2);
 	records(k, e);
@@ -368,10 +392,13 @@ static void home(struct walk *k, struct ex_world *w)
 /* The id that a message is about, and whose it is; another one is the home's transaction. */
 static uint64_t *id_of(struct wvm_msg *m, uint32_t *owner)
 {
+	/* Of a merge. */
+	bool whole = m->flags & WVM_MSG_UNIT && m->flags & (WVM_MSG_HELD | WVM_MSG_ERROR);
+
 	switch (m->type) {
 	case WVM_MSG_MEM_READ:
-	case WVM_MSG_MEM_ACQUIRE: *owner = m->src; return &m->request;
-	case WVM_MSG_MEM_ACK: *owner = m->dst; return &m->request;
+	case WVM_MSG_MEM_ACQUIRE: *owner = m->src; return whole ? &m->grant : &m->request;
+	case WVM_MSG_MEM_ACK: *owner = m->dst; return whole ? &m->grant : &m->request;
 	case WVM_MSG_INVALIDATE:
 	case WVM_MSG_DOWNGRADE:
 	case WVM_MSG_FETCH_AND_INVALIDATE:
@@ -504,8 +531,10 @@ static uint32_t write_named(struct walk *k, const struct ex_rig *rig, struct ex_
 uint32_t ex_pack(const struct ex_rig *rig, const struct ex_world *w, uint8_t *bytes,
 		 struct ex_names *names)
 {
-	struct walk k = {
-		.mode = COLLECT, .nodes = rig->config.nodes, .programs = rig->config.programs};
+	struct walk k = {.mode = COLLECT,
+			 .nodes = rig->config.nodes,
+			 .programs = rig->config.programs,
+			 .merge = rig->config.merge};
 	/* Collecting and writing change nothing: every field is assigned its own value. */
 	struct ex_world *same = (struct ex_world *)w;
 	uint8_t other[EX_PACKED];
@@ -542,6 +571,7 @@ void ex_unpack(const struct ex_rig *rig, struct ex_world *w, const uint8_t *byte
 	struct walk k = {.mode = READ,
 			 .nodes = rig->config.nodes,
 			 .programs = rig->config.programs,
+			 .merge = rig->config.merge,
 			 .in = bytes};
 
 	memset(w, 0, sizeof(*w));
@@ -556,6 +586,7 @@ void ex_unpack(const struct ex_rig *rig, struct ex_world *w, const uint8_t *byte
 		n->demand.home_vnode = rig->slices.home_vnode[wvm_slice_of(rig->vm_id, 0)];
 		n->demand.txn = wvm_request_id(1, 0, 0);
 		fill_request(rig, &n->request);
+		n->unit.modified = !n->unit.mine[0] && n->held.state == WVM_HELD_MODIFIED;
 		n->unit.first = n->unit.requests = n->held.request && n->request.listed;
 	}
 	w->txn.id = wvm_request_id(1, 0, 0);

@@ -3,7 +3,8 @@
  */
 #include "shared/core/explore/world.h"
 
-static const char *const timers[] = {"request's retry", "demand's timer", "transaction's retry"};
+static const char *const timers[] = {"request's retry", "demand's timer", "transaction's retry",
+				     "merge's timer"};
 static const char *const values[] = {"zeros", "current", "STALE"};
 
 static void print_message(FILE *to, const struct ex_msg *m, const struct ex_names *names)

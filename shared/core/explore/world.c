@@ -59,6 +59,7 @@ static int make_core(struct ex_rig *rig, uint32_t node)
 			   .peer_shards = 1},
 		.outbox = rig->outbox,
 		.units = rig->config.units,
+		.merge = rig->config.merge,
 	};
 	struct wvm_core_vm vm = {.id = rig->vm_id, .pages = 1, .store = rig->store};
 
@@ -217,6 +218,11 @@ static void timer_events(const struct ex_rig *rig, const struct ex_world *w, str
 			put_both(w, list, n, EX_DEADLINE, i, WVM_TIMER_REQUEST, false);
 		if (d && d->timer.place && (d->state == WVM_DEMAND_HELD || retry))
 			put(list, n, EX_TIMER, i, WVM_TIMER_DEMAND)->late = true;
+		if (node->unit.merge && (!node->unit.merging || retry))
+			put(list, n, EX_TIMER, i, WVM_TIMER_MERGE);
+		/* Late: it has been refused too often. */
+		if (node->unit.merge && !node->unit.merging)
+			put(list, n, EX_TIMER, i, WVM_TIMER_MERGE)->late = true;
 	}
 	if (!w->home.txn || !w->txn.timer.place)
 		return;
@@ -276,6 +282,8 @@ static void restore(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 	core->free_demand = core->demands_free = !node->held.demand;
 	core->demands_parked = 0; /* no pins here */
 	peer->demands = node->held.demand != 0;
+	core->merges[0] = node->merge;
+	core->merges[0].used = node->unit.merge != 0;
 	core->durable->undos = 0;
 	core->requests[0].next = core->demands[0].next = 0;
 	if (n != EX_HOME)
@@ -304,6 +312,8 @@ static void take_back(struct ex_rig *rig, struct ex_world *w, uint32_t n)
 		node->request = core->requests[0];
 	if (node->held.demand)
 		node->demand = core->demands[0];
+	if (node->unit.merge)
+		node->merge = core->merges[0];
 	if (n != EX_HOME)
 		return;
 	w->waiting_count = 0;
@@ -325,10 +335,11 @@ static void set_times(struct ex_rig *rig, struct ex_world *w, const struct ex_ev
 	struct wvm_core_timer *timers[] = {
 		[WVM_TIMER_REQUEST] = node->held.request ? &core->requests[0].timer : NULL,
 		[WVM_TIMER_DEMAND] = node->held.demand ? &core->demands[0].timer : NULL,
+		[WVM_TIMER_MERGE] = node->unit.merge ? &core->merges[0].timer : NULL,
 		[WVM_TIMER_TXN] = e->node == EX_HOME && w->home.txn ? &core->txns[0].timer : NULL,
 	};
 
-	for (uint8_t k = 0; k < 3; k++) {
+	for (uint8_t k = 0; k <= WVM_TIMER_MERGE; k++) {
 		if (!timers[k] || !timers[k]->place)
 			continue;
 		if (!rig->live)
@@ -339,6 +350,7 @@ static void set_times(struct ex_rig *rig, struct ex_world *w, const struct ex_ev
 	node->held.lost_ns = 0;
 	node->unit.hold_until_ns = node->held.hold_until_ns;
 	core->requests[0].early_until_ns = e->late ? NOW : NOW + 1;
+	core->merges[0].attempts = e->late ? UINT8_MAX : 0;
 	core->requests[0].started_ns = core->txns[0].started_ns = NOW;
 	if (e->kind == EX_DEADLINE && e->index == WVM_TIMER_REQUEST)
 		core->requests[0].started_ns = NOW - core->params.times.deadline_ns;
@@ -463,6 +475,12 @@ static void carry_out(struct ex_rig *rig, struct ex_world *w, uint32_t n,
 			lift(node, a->waiters);
 		wake(node, a->waiters);
 		return;
+	case WVM_ACT_FORGET:
+		if (a->home)
+			w->home = (struct wvm_home_page){0};
+		else
+			node->held = (struct wvm_held_page){0};
+		return;
 	case WVM_ACT_PINNED: ex_failed(rig, "node %u: pinned, and nobody asked", n); return;
 	}
 }
@@ -505,6 +523,14 @@ static void access(struct ex_rig *rig, struct ex_world *w, const struct ex_event
 		ex_failed(rig, "node %u: no room for its only request", e->node);
 }
 
+/* Not what only waits for its time. */
+static bool is_retry(const struct ex_node *node, uint8_t timer)
+{
+	if (timer == WVM_TIMER_DEMAND)
+		return node->demand.state != WVM_DEMAND_HELD;
+	return timer != WVM_TIMER_MERGE || node->unit.merging;
+}
+
 static void input(struct ex_rig *rig, struct ex_world *w, const struct ex_event *e)
 {
 	struct ex_msg m;
@@ -532,8 +558,7 @@ static void input(struct ex_rig *rig, struct ex_world *w, const struct ex_event 
 		return;
 	case EX_DEADLINE: w->deadlines--; break;
 	case EX_TIMER:
-		if (w->messages && !(e->index == WVM_TIMER_DEMAND &&
-				     w->node[e->node].demand.state == WVM_DEMAND_HELD))
+		if (w->messages && is_retry(&w->node[e->node], e->index))
 			w->retries--;
 		break;
 	}

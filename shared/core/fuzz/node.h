@@ -135,7 +135,8 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 					     .boot = 2,
 					     .seed = seed,
 					     .limits = *limits,
-					     .units = seed & 1};
+					     .units = seed & 1,
+					     .merge = seed & 1};
 	wvm_core_default_times(&n->params.times);
 	n->params.outbox = n->outbox = node_memory((size_t)limits->demands * WVM_PAGE_BYTES);
 	FUZZ_CHECK(limits->demands <= sizeof(n->saved), "demands");
@@ -326,6 +327,16 @@ static void act(struct node *n, const struct wvm_action *a)
 		fill(n, i, false);
 		release(n, i, a->waiters, false);
 		return;
+	case WVM_ACT_FORGET:
+		for (uint64_t at = a->page; at < a->page + WVM_UNIT_PAGES; at++) {
+			if (at % WVM_UNIT_PAGES >= 2)
+				continue;
+			if (a->home)
+				memset(&n->home[at], 0, sizeof(n->home[at]));
+			else
+				memset(&n->held[at], 0, sizeof(n->held[at]));
+		}
+		return;
 	case WVM_ACT_PINNED:
 		n->pinned[i] += n->asked[i];
 		n->asked[i] = 0;
@@ -409,7 +420,7 @@ static void check_pools(const struct node *n, uint32_t requests, uint32_t demand
 	FUZZ_CHECK(FREE_OF(n, txns, free_txn, l->txns) + txns == l->txns, "%u transactions", txns);
 	FUZZ_CHECK(FREE_OF(n, waiting, free_waiting, l->waiting) + queued == l->waiting,
 		   "%u queued", queued);
-	FUZZ_CHECK(t->count <= requests + demands + txns, "%u timers", t->count);
+	FUZZ_CHECK(t->count <= requests + demands + txns + WVM_MERGES, "%u timers", t->count);
 	for (uint32_t i = 0; i < t->count; i++)
 		FUZZ_CHECK(t->heap[i]->place == i + 1 &&
 				   (!i || t->heap[(i - 1) / 2]->due_ns <= t->heap[i]->due_ns),

@@ -123,6 +123,7 @@ struct sim_report {
 	uint64_t cuts, stops, slowed;
 	uint64_t kills, kills_undone;   /* masters killed; of those within an input */
 	uint64_t evicted;               /* pages given up for lack of memory */
+	uint64_t merges;                /* units that a holder put together again */
 	uint64_t left, installs_failed; /* programs that went; pages that had no room */
 	uint64_t sweeps;                /* times that all pages and pools were checked */
 	uint64_t history;               /* accesses that sim_check_history() went through */

@@ -42,6 +42,7 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->kills += r->kills;
 	sum->kills_undone += r->kills_undone;
 	sum->evicted += r->evicted;
+	sum->merges += r->merges;
 	sum->left += r->left;
 	sum->installs_failed += r->installs_failed;
 	sum->sweeps += r->sweeps;

@@ -100,6 +100,16 @@ static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 			   ll(page), ll(h->version), ll(e->version));
 }
 
+/* The home has granted a merge that the node asks for: it will take it, whatever comes. */
+static bool merge_is_granted(const struct sim_node *home, const struct sim_node *n, uint64_t page,
+			     uint32_t node)
+{
+	const struct wvm_home_unit *u = &home->units[wvm_unit_index(sim_core_page(page))];
+	const struct wvm_held_unit *held = &n->held_units[wvm_unit_index(sim_core_page(page))];
+
+	return u->granted && u->owner == node && held->merging && u->grant == held->merging;
+}
+
 static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
@@ -122,6 +132,8 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
 	if (h->state == WVM_HELD_SHARED)
 		check_shared(s, page, node);
+	else if (merge_is_granted(home, n, page, node))
+		return;
 	else if (e->state != WVM_HOME_MODIFIED || e->granted != h->version ||
 		 recorded(home, e, node) != h->grant)
 		sim_failed(s, "node %u: page %llu Modified by %llx in version %llx, not on record",
@@ -354,8 +366,10 @@ static void check_pools(struct sim *s, uint32_t node)
 	const struct wvm_core *c = n->core;
 	const struct wvm_core_limits *l = &c->params.limits;
 	struct used u = {0};
-	uint32_t armed = 0;
+	uint32_t armed = 0, merges = 0;
 
+	for (uint32_t i = 0; i < WVM_MERGES; i++)
+		merges += c->merges[i].used;
 	for (uint64_t p = 0; p < s->config.pages; p++) {
 		u.requests += n->held[sim_core_page(p)].request != 0;
 		u.demands += n->held[sim_core_page(p)].demand != 0;
@@ -369,9 +383,9 @@ static void check_pools(struct sim *s, uint32_t node)
 		sim_failed(s, "node %u: slots are lost, or in use twice", node);
 	for (uint32_t i = 0; i < c->timers.count && i < c->timers.capacity; i++)
 		armed += c->timers.heap[i]->place == i + 1;
-	if (c->timers.count > u.requests + u.demands + u.txns || armed != c->timers.count)
+	if (c->timers.count > u.requests + u.demands + u.txns + merges || armed != c->timers.count)
 		sim_failed(s, "node %u: %u timers for %u slots", node, c->timers.count,
-			   u.requests + u.demands + u.txns);
+			   u.requests + u.demands + u.txns + merges);
 }
 
 /* Requests that were sent to a peer and not tried again yet are what its window counts. */

@@ -167,6 +167,31 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 	wvm_core_message(n->core, s->report.now_ns, &msg, data);
 }
 
+/*
+ * The entries may become zeros, and the stored copies anything: some do. (Of the
+ * core's unit only the first pages are used.)
+ */
+static void forget(struct sim *s, uint32_t node, uint64_t page, bool home)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	s->report.merges += !home;
+	sim_note(s, node, page, "forget %s of p%llu on", home ? "entries and bytes" : "entries",
+		 (unsigned long long)page);
+	for (uint64_t at = page; at < page + SIM_UNIT_PAGES && at < s->config.pages; at++) {
+		uint64_t core_page = sim_core_page(at);
+
+		if (sim_rnd(s) % 2)
+			continue;
+		if (home) {
+			memset(&n->home[core_page], 0, sizeof(*n->home));
+			memset(n->store + (core_page << WVM_PAGE_SHIFT), 0xee, WVM_PAGE_BYTES);
+		} else {
+			memset(&n->held[core_page], 0, sizeof(*n->held));
+		}
+	}
+}
+
 static void carry_out(struct sim *s, uint32_t node, const struct wvm_action *a)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -206,6 +231,7 @@ static void carry_out(struct sim *s, uint32_t node, const struct wvm_action *a)
 	case WVM_ACT_FILL: fill(s, node, a); return;
 	case WVM_ACT_SETTLE: settle(s, node, page, a); return;
 	case WVM_ACT_PINNED: sim_pins_done(s, node, page); return;
+	case WVM_ACT_FORGET: forget(s, node, page, a->home); return;
 	}
 	sim_failed(s, "node %u: action %u", node, a->kind);
 }
@@ -268,6 +294,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.limits = s->config.limits,
 		.times = s->config.times,
 		.units = s->config.units,
+		.merge = s->config.units,
 	};
 	struct wvm_core_vm vm = {.id = SIM_VM_ID, .pages = s->page_count};
 
