@@ -63,6 +63,7 @@ holds "and they are drawn" grep -q '</svg>' "$scratch/build/bench/explain-one-co
 holds "first touch is in the result" figure first-touch MiB/s one-core
 holds "the stream is in the result" figure remote-stream MiB/s one-core
 holds "the raw stream is in the result" figure remote-stream-raw MiB/s one-core
+holds "the placed stream is in the result" figure remote-stream-placed MiB/s one-core
 holds "local memory is in the result" figure local "M accesses/s" one-core
 # Every page of first touch is at most one fault, and somebody has to ask for each unit.
 holds "first touch took faults" counted touch faults_per_round 2 1030

@@ -64,7 +64,8 @@ START_TEST(every_layout_counts_every_page)
 }
 END_TEST
 
-static const char *const STREAMS[] = {"", "--cores 0,0,0", "--raw", "--spin --cores 0,0,0"};
+static const char *const STREAMS[] = {"", "--cores 0,0,0", "--raw", "--spin --cores 0,0,0",
+				      "--place"};
 
 START_TEST(a_stream_counts_every_byte)
 {
@@ -78,13 +79,17 @@ START_TEST(a_stream_counts_every_byte)
 	ck_assert_int_eq(json_integer_value(json_object_get(root, "bytes")), 9 << 20);
 	ck_assert(json_real_value(json_object_get(root, "seconds")) > 0);
 	ck_assert_str_eq(json_string_value(json_object_get(root, "stream")),
-			 strstr(arguments, "--raw") ? "raw" : "checked");
+			 strstr(arguments, "--raw")     ? "raw"
+			 : strstr(arguments, "--place") ? "placed"
+							: "checked");
 	json_decref(root);
 }
 END_TEST
 
 static const char *const WRONG[] = {"--stream 0",
 				    "--raw",
+				    "--place",
+				    "--stream 1 --raw --place",
 				    "--stream 1 --blocking",
 				    "--threads 0",
 				    "--threads 65",

@@ -17,7 +17,16 @@
 #include "stream.h"
 #include "touch.h"
 
-enum { KEY_SPIN = 256, KEY_BLOCKING, KEY_JSON, KEY_HISTOGRAM, KEY_TIMEOUT, KEY_STREAM, KEY_RAW };
+enum {
+	KEY_SPIN = 256,
+	KEY_BLOCKING,
+	KEY_JSON,
+	KEY_HISTOGRAM,
+	KEY_TIMEOUT,
+	KEY_STREAM,
+	KEY_RAW,
+	KEY_PLACE
+};
 
 static const struct argp_option OPTIONS[] = {
 	{"threads", 't', "N", 0, "Touching threads, 1 to 64 (default 1)", 0},
@@ -40,6 +49,8 @@ static const struct argp_option OPTIONS[] = {
 	{"stream", KEY_STREAM, "MIB", 0,
 	 "Measure a bulk stream from the home to the handler instead of faults", 0},
 	{"raw", KEY_RAW, NULL, 0, "The stream without checksums and without copying", 0},
+	{"place", KEY_PLACE, NULL, 0,
+	 "The stream into a file on /dev/shm that has no pages, which is read as it comes", 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "Give up after that time (default 120)", 0},
 	{0}};
 
@@ -95,6 +106,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->stream_bytes = value << 20;
 		break;
 	case KEY_RAW: o->raw = true; break;
+	case KEY_PLACE: o->place = true; break;
 	case KEY_TIMEOUT:
 		if (!number(arg, 1, 86400, &value))
 			argp_error(state, "--timeout: '%s' is not from 1 to 86400", arg);
@@ -104,8 +116,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (o->spin && o->blocking)
 			argp_error(state, "--spin and --blocking exclude each other");
-		if (o->raw && o->stream_bytes == 0)
-			argp_error(state, "--raw is for --stream");
+		if ((o->raw || o->place) && o->stream_bytes == 0)
+			argp_error(state, "--raw and --place are for --stream");
+		if (o->raw && o->place)
+			argp_error(state, "--raw and --place exclude each other");
 		if (o->stream_bytes > 0 && o->blocking)
 			argp_error(state, "--stream and --blocking exclude each other");
 		if (o->pages < o->threads)

@@ -14,6 +14,7 @@
 
 #include "floor.h"
 #include "loop.h"
+#include "place.h"
 #include "shared/crc32c.h"
 #include "stream.h"
 
@@ -161,11 +162,17 @@ static void stream_home(const struct floor_options *o, int fd)
 struct receiver {
 	const struct floor_options *o;
 	struct loop loop;
-	uint8_t *memory;
+	uint8_t *memory; /* but where o->place says to which file */
+	struct place place;
 	uint64_t bytes, have, acked;
 	bool ready; /* the home's memory is filled */
 	struct sockaddr_in home;
 };
+
+static uint8_t *destination(struct receiver *r)
+{
+	return r->o->place ? place_for(&r->place, r->have) : r->memory + r->have;
+}
 
 static void take(struct receiver *r, const uint8_t *data, size_t len)
 {
@@ -183,11 +190,13 @@ static void take(struct receiver *r, const uint8_t *data, size_t len)
 	if (!r->o->raw) {
 		crc = header.crc;
 		header.crc = 0;
-		if (wvm_crc32c_copy(wvm_crc32c(0, &header, sizeof(header)), r->memory + r->have,
+		if (wvm_crc32c_copy(wvm_crc32c(0, &header, sizeof(header)), destination(r),
 				    data + sizeof(header), header.length) != crc)
 			floor_die("stream: damaged datagram");
 	}
 	r->have += header.length;
+	if (r->o->place)
+		place_have(&r->place, r->have);
 }
 
 static void acknowledge(struct receiver *r, enum floor_op op)
@@ -227,14 +236,17 @@ static void receive(struct receiver *r)
 
 static void verify(const struct receiver *r)
 {
+	const uint64_t *words = (const void *)(r->o->place ? r->place.mapping : r->memory);
+
 	errno = EBADMSG;
 	for (uint64_t i = 0; !r->o->raw && i < r->bytes / 8; i++)
-		if (((uint64_t *)r->memory)[i] != floor_pattern(i / 512, i % 512))
+		if (words[i] != floor_pattern(i / 512, i % 512))
 			floor_die("stream: a word is wrong");
 }
 
 void floor_stream(const struct floor_options *o)
 {
+	const char *kind = o->raw ? "raw" : o->place ? "placed" : "checked";
 	static struct receiver r = {.o = NULL};
 	uint64_t began, ended;
 	pid_t home;
@@ -248,7 +260,10 @@ void floor_stream(const struct floor_options *o)
 	floor_pin(o->core_m);
 	r.o = o;
 	r.bytes = o->stream_bytes;
-	r.memory = stream_memory(r.bytes);
+	if (o->place)
+		place_open(&r.place, r.bytes);
+	else
+		r.memory = stream_memory(r.bytes);
 	fd = floor_socket(&(struct sockaddr_in){0});
 	make_room(fd);
 	loop_init(&r.loop, fd, -1, o->spin, floor_must_yield(o->core_m, o->core_h, -1));
@@ -267,10 +282,9 @@ void floor_stream(const struct floor_options *o)
 	if (o->json)
 		printf("{\"program\": \"wvm_floor\", \"stream\": \"%s\", \"bytes\": %llu, "
 		       "\"seconds\": %.9f}\n",
-		       o->raw ? "raw" : "checked", (unsigned long long)r.bytes,
-		       (double)(ended - began) / 1e9);
+		       kind, (unsigned long long)r.bytes, (double)(ended - began) / 1e9);
 	else
-		printf("stream (%s) %llu MiB in %.3f s: %.1f MiB/s\n", o->raw ? "raw" : "checked",
+		printf("stream (%s) %llu MiB in %.3f s: %.1f MiB/s\n", kind,
 		       (unsigned long long)(r.bytes >> 20), (double)(ended - began) / 1e9,
 		       (double)(r.bytes >> 20) / ((double)(ended - began) / 1e9));
 }

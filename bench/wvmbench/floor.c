@@ -93,7 +93,7 @@ int floor_parse_stream(const char *json, double *seconds)
 	return rc;
 }
 
-int floor_stream(const char *program, const char *arguments, uint64_t mib, bool raw,
+int floor_stream(const char *program, const char *arguments, uint64_t mib, const char *kind,
 		 double *seconds)
 {
 	char path[4096], line[8192], text[512];
@@ -110,8 +110,8 @@ int floor_stream(const char *program, const char *arguments, uint64_t mib, bool 
 		strcpy(strrchr(path, '/') + 1, "wvm_floor");
 		program = path;
 	}
-	snprintf(line, sizeof(line), "exec '%s' --json --stream %" PRIu64 " %s%s", program, mib,
-		 raw ? "--raw " : "", arguments);
+	snprintf(line, sizeof(line), "exec '%s' --json --stream %" PRIu64 " %s %s", program, mib,
+		 kind, arguments);
 	pipe = popen(line, "r");
 	if (!pipe)
 		return -errno;

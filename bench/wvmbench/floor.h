@@ -18,10 +18,11 @@ int floor_round(const struct floor_run *f, struct results *out);
 int floor_parse(const char *json, struct results *out);
 
 /*
- * Runs program (NULL: wvm_floor beside this one) for a stream of that many MiB, raw or with
- * checksums and copying. 0 with the time it took, or -errno with a line on standard error.
+ * Runs program (NULL: wvm_floor beside this one) for a stream of that many MiB, of the kind
+ * that a further option names ("": with checksums and copying). 0 with the time it took, or -errno
+ * with a line on standard error.
  */
-int floor_stream(const char *program, const char *arguments, uint64_t mib, bool raw,
+int floor_stream(const char *program, const char *arguments, uint64_t mib, const char *kind,
 		 double *seconds);
 
 /* What such a run prints: 0, or -EBADMSG. */

@@ -1,6 +1,8 @@
 /*
  * `wvmbench stream`: how fast a program reads, from front to back, memory that another node holds
- * Modified. The partner is wvm_floor --stream: the same bytes as one stream of datagrams.
+ * Modified. The partner is wvm_floor --stream: the same bytes as one stream of datagrams, into
+ * memory that is there; raw, without looking at them; and placed, into a file that has no pages:
+ * what no node can do without, whatever its protocol is, for memory that it has not had before.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -40,20 +42,25 @@ static int read_ours(struct partner *p, uint64_t units, double *seconds)
 	return partner_verify(p, first, pages);
 }
 
-/* Both kinds of the floor, and our read between or around them, in an order that changes. */
+/* The partners: what wvm_floor is told. */
+static const char *const kinds[] = {"", "--raw", "--place"};
+#define KINDS  (sizeof(kinds) / sizeof(*kinds))
+#define THINGS (KINDS + 1) /* that are measured: first our read */
+
+/* All kinds of the floor, and our read among them, in an order that changes. */
 static int stream_round(const struct bulk_options *o, struct partner *p, uint64_t mib,
 			unsigned round, double *seconds)
 {
 	int rc = 0;
 
-	for (unsigned i = 0; i < 3 && rc == 0; i++) {
-		unsigned turn = (i + round) % 3;
+	for (unsigned i = 0; i < THINGS && rc == 0; i++) {
+		unsigned turn = (i + round) % THINGS;
 
 		if (turn == 0)
 			rc = read_ours(p, mib / 2, &seconds[0]);
 		else
-			rc = floor_stream(o->floor_program, o->floor_arguments, mib, turn == 2,
-					  &seconds[turn]);
+			rc = floor_stream(o->floor_program, o->floor_arguments, mib,
+					  kinds[turn - 1], &seconds[turn]);
 	}
 	return rc;
 }
@@ -62,10 +69,11 @@ int stream_run(const struct bulk_options *o, struct attached *a, struct series_s
 {
 	struct series *checked = series_begin(out, "remote-stream", "floor", "MiB/s");
 	struct series *raw = series_begin(out, "remote-stream-raw", "raw floor", "MiB/s");
+	struct series *placed = series_begin(out, "remote-stream-placed", "placed floor", "MiB/s");
 	uint64_t mib = bulk_fit(o->mib, COPIES * o->rounds + 2);
 	struct wvm_stats before, after;
 	struct partner p;
-	double seconds[3];
+	double seconds[THINGS];
 	uint64_t began;
 	int rc = mib ? partner_start(&p, a, o) : -ENOMEM;
 
@@ -81,6 +89,7 @@ int stream_run(const struct bulk_options *o, struct attached *a, struct series_s
 			break;
 		series_add(checked, (double)mib / seconds[0], (double)mib / seconds[1]);
 		series_add(raw, (double)mib / seconds[0], (double)mib / seconds[2]);
+		series_add(placed, (double)mib / seconds[0], (double)mib / seconds[3]);
 	}
 	partner_stop(&p);
 	if (rc < 0)

@@ -114,6 +114,18 @@ static void adopt_unit_run(void *ctx, uint64_t first, uint64_t end)
 			wvm_core_adopt_unit(s->core, run->vm, unit);
 }
 
+/* A page of a unit that is held whole has no entry, and needs none. */
+static bool is_stranger(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
+{
+	if (wvm_backing_held_unit(&s->node->backing[vm], page) &&
+	    !wvm_core_needs_held(s->core, vm, page))
+		return false;
+	if (!wvm_backing_held(&s->node->backing[vm], page))
+		wvm_core_panic("no room for the entry of a page that is in the RAM file", __FILE__,
+			       __LINE__);
+	return !touched(&wvm_core_vm_at(s->core, vm)->held[page]);
+}
+
 /* Pages in the file that no entry ever spoke of: nobody should have put them there. */
 static void remove_strangers(struct wvm_node_shard *s, uint32_t vm)
 {
@@ -122,7 +134,7 @@ static void remove_strangers(struct wvm_node_shard *s, uint32_t vm)
 	uint64_t page = 0;
 
 	while ((page = wvm_mem_next_present(mem, page)) < v->pages) {
-		if (mine(s, page) && !touched(&v->held[page])) {
+		if (mine(s, page) && is_stranger(s, vm, page)) {
 			wvm_core_adopt_held(s->core, s->shard->now_ns, vm, page, true);
 			wvm_node_drain(s);
 		}

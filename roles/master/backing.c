@@ -97,9 +97,13 @@ static bool fill_and_mark(uint8_t *marks, void *array, uint64_t from, uint64_t e
 /* Shards share pages of the tables, and mark them for each other. */
 static bool has(uint8_t *marks, void *table, uint64_t index, size_t entry)
 {
-	uint64_t i = index * entry / WVM_PAGE_BYTES;
+	uint64_t first = index * entry / WVM_PAGE_BYTES;
+	uint64_t last = ((index + 1) * entry - 1) / WVM_PAGE_BYTES;
 
-	return is_marked(marks, i) || fill_and_mark(marks, table, i, i + 1);
+	for (uint64_t i = first; i <= last; i++)
+		if (!is_marked(marks, i) && !fill_and_mark(marks, table, i, i + 1))
+			return false;
+	return true;
 }
 
 bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page)
@@ -143,15 +147,15 @@ bool wvm_backing_home_unit(struct wvm_backing *b, uint64_t page)
 	return true;
 }
 
-/* Room is given back; a page of the array counts as not there before it is not. */
+/* Room is given back. Where the kernel does not take it, it stays, with what is in it. */
 static void empty(uint8_t *marks, void *array, uint64_t from, uint64_t end)
 {
-	for (uint64_t i = from; i < end; i++)
-		__atomic_store_n(&marks[i], 0, __ATOMIC_RELAXED);
 	wvm_count_call(WVM_CALL_madvise);
 	if (madvise((uint8_t *)array + from * WVM_PAGE_BYTES, (end - from) * WVM_PAGE_BYTES,
 		    MADV_REMOVE))
-		memset((uint8_t *)array + from * WVM_PAGE_BYTES, 0, (end - from) * WVM_PAGE_BYTES);
+		return;
+	for (uint64_t i = from; i < end; i++)
+		__atomic_store_n(&marks[i], 0, __ATOMIC_RELAXED);
 }
 
 void wvm_backing_forget(struct wvm_backing *b, uint64_t page, bool home)

@@ -17,7 +17,10 @@
 
 #include "shared/core/core.h"
 
-/* One VM's arrays, one byte for each 4 KiB of them: 1 = it has room. Any shard's thread. */
+/*
+ * One VM's arrays, one byte for each 4 KiB of them: 1 = it has room. Any shard's
+ * thread; of what may be forgotten (home, held, stored) only the one whose entries they are.
+ */
 struct wvm_backing {
 	struct wvm_core_vm vm;
 	uint8_t *home, *units, *held, *held_units, *stored;
@@ -45,7 +48,8 @@ bool wvm_backing_store(struct wvm_backing *b, uint64_t page);
 
 /*
  * WVM_ACT_FORGET, on the shard whose entries they are: those of the unit's pages
- * become zeros and their room is free again; with `home` that of the stored copies, too.
+ * become zeros and their room is free again, as far as the kernel takes it; with `home` that
+ * of the stored copies, too.
  */
 void wvm_backing_forget(struct wvm_backing *b, uint64_t page, bool home);
 

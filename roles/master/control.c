@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "roles/master/node.h"
 
@@ -333,6 +335,32 @@ static json_t *stats_json(const struct wvm_node *n)
 
 /* ---- where ----------------------------------------------------------------------------- */
 
+/* By the kernel: where a full tmpfs has no room for the entry it is an error, and not a SIGBUS. */
+static bool peek(void *to, const void *at, size_t len)
+{
+	struct iovec mine = {to, len}, from = {(void *)at, len};
+
+	return process_vm_readv(getpid(), &mine, 1, &from, 1, 0) == (ssize_t)len;
+}
+
+/*
+ * Any shard's page, by shard 0: it may become another at any moment, and its room may be
+ * given back. What there is no room for was never touched: all zeros.
+ */
+static void look_up(const struct wvm_core_vm *vm, uint64_t page, struct wvm_held_page *h,
+		    struct wvm_home_page *e)
+{
+	struct wvm_held_unit held_unit;
+	struct wvm_home_unit unit;
+
+	if (peek(&held_unit, &vm->held_units[page / WVM_UNIT_PAGES], sizeof(held_unit)) &&
+	    peek(h, &vm->held[page], sizeof(*h)))
+		*h = wvm_core_held_in(&held_unit, h, page);
+	if (peek(&unit, &vm->units[page / WVM_UNIT_PAGES], sizeof(unit)) &&
+	    peek(e, &vm->home[page], sizeof(*e)))
+		*e = wvm_core_homed_in(&unit, e);
+}
+
 static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t *status)
 {
 	static const char *const home_states[] = {"Home", "Shared", "Modified"};
@@ -356,11 +384,7 @@ static json_t *where_json(struct wvm_node *n, const struct request *q, uint16_t 
 		*status = WVM_CONTROL_BAD_GPA;
 		return NULL;
 	}
-	/* What there is no room for was never touched: all zeros. */
-	if (wvm_backing_held(&n->backing[index], page))
-		h = wvm_core_held(vm, page);
-	if (wvm_backing_home(&n->backing[index], page))
-		e = wvm_core_homed(vm, page);
+	look_up(vm, page, &h, &e);
 	o = json_object();
 	member = wvm_core_home_of(n->shards[0].core, index, page, &vnode);
 	set(o, "vm", q->vm_id);

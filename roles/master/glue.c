@@ -130,8 +130,14 @@ bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 	return wvm_backing_held(b, page) || told_no_room(s);
 }
 
+static bool asks_merge(const struct wvm_msg *msg)
+{
+	return msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT &&
+	       msg->flags & WVM_MSG_HELD;
+}
+
 /* Whether there is room for what the core touches with this message. What it drops needs none. */
-static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
+static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
 {
 	struct wvm_backing *b = s->node->backing;
 	uint64_t page = msg->gpa / WVM_PAGE_BYTES;
@@ -148,8 +154,12 @@ static bool has_room(struct wvm_node_shard *s, const struct wvm_msg *msg)
 		return told_no_room(s);
 	if (!wvm_core_needs_home(s->core, vm, page, msg))
 		return true;
-	if (msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT)
-		return wvm_backing_home_unit(b, page) || told_no_room(s);
+	if (asks_merge(msg)) {
+		/* Refused, and not dropped: its holder keeps all pages until it has an answer. */
+		if (!wvm_backing_home_unit(b, page))
+			msg->version = 0;
+		return true;
+	}
 	if (!wvm_backing_home(b, page) ||
 	    (msg->type == WVM_MSG_WRITE_BACK && msg->payload_len && !wvm_backing_store(b, page)))
 		return told_no_room(s);
@@ -165,11 +175,13 @@ static void trace_message(struct wvm_node_shard *s, enum wvm_stamp_kind kind,
 /* A message of this node to itself. Where there is no room it is retried like a loss. */
 static void take_own(struct wvm_node_shard *s, const struct wvm_msg *msg, const uint8_t *page)
 {
-	trace_message(s, WVM_STAMP_RECEIVE, msg);
-	if (!has_room(s, msg))
+	struct wvm_msg m = *msg;
+
+	trace_message(s, WVM_STAMP_RECEIVE, &m);
+	if (!has_room(s, &m))
 		return;
-	wvm_runs_before(s, msg);
-	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, msg, page) != WVM_DROP_NONE;
+	wvm_runs_before(s, &m);
+	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, &m, page) != WVM_DROP_NONE;
 }
 
 static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
@@ -456,7 +468,7 @@ static bool from_member(const struct wvm_node *node, uint32_t member,
 }
 
 static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
-		       const struct wvm_msg *msg, const uint8_t *payload)
+		       struct wvm_msg *msg, const uint8_t *payload)
 {
 	uint32_t member = wvm_member_of(&s->node->members, msg->src);
 

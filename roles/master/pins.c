@@ -183,7 +183,7 @@ static void advance(struct wvm_node_shard *s, struct wvm_pin_part *p)
 			wvm_shard_arm(s->shard, &s->pins.retry, 0);
 			return;
 		}
-		if (!wvm_node_holder_room(s, p->vm, p->next)) {
+		if (!wvm_node_holder_entry(s, p->vm, p->next)) {
 			part_done(s, p, -ENOSPC);
 			return;
 		}

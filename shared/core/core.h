@@ -143,8 +143,8 @@ struct wvm_held_unit {
 	uint16_t modified;      /* pages that are Modified by entries of their own */
 	uint32_t reserved;
 	uint64_t merging; /* id of a merge that was asked for and not answered, or 0 */
-	uint64_t told;    /* by the home, with a refusal: the version that a merge has to name */
-	uint64_t reserved2;
+	uint64_t named; /* the version that it names, in each message of this and of later lives */
+	uint64_t told;  /* by the home, with a refusal: the version that the next has to name */
 	uint64_t mine[WVM_UNIT_WORDS];
 	uint64_t filled[WVM_UNIT_WORDS]; /* of those: taken room in the RAM file, at most */
 };
@@ -411,8 +411,7 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core);
 enum wvm_pin_result {
 	WVM_PIN_HELD,  /* Modified and pinned */
 	WVM_PIN_ASKED, /* WVM_ACT_PINNED or WVM_ACT_FAIL for the page follows */
-	WVM_PIN_ROOM,  /* no request slot, or its unit is being merged: not pinned, try again later
-			*/
+	WVM_PIN_ROOM,  /* no request slot: not pinned, try again later */
 	WVM_PIN_MANY,  /* 65,535 pins on it already: not pinned */
 };
 
@@ -463,6 +462,11 @@ void wvm_core_unfilled(struct wvm_core *core, uint32_t vm, uint64_t page);
  */
 struct wvm_held_page wvm_core_held(const struct wvm_core_vm *vm, uint64_t page);
 struct wvm_home_page wvm_core_homed(const struct wvm_core_vm *vm, uint64_t page);
+/* The same from copies of the two entries. */
+struct wvm_held_page wvm_core_held_in(const struct wvm_held_unit *unit,
+				      const struct wvm_held_page *entry, uint64_t page);
+struct wvm_home_page wvm_core_homed_in(const struct wvm_home_unit *unit,
+				       const struct wvm_home_page *entry);
 
 /* Written by the core's thread, readable by others (each figure by itself). */
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);

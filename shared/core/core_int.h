@@ -121,11 +121,10 @@ struct wvm_txn {
 /* A unit that is to be put together again: merge.c. */
 struct wvm_merge {
 	struct wvm_core_timer timer;
-	uint64_t first;   /* page */
-	uint64_t version; /* that is named to the home */
+	uint64_t first; /* page */
 	uint32_t vm;
 	uint16_t tries;
-	uint8_t attempts; /* refused */
+	uint8_t attempts; /* times that it was looked at */
 	bool used;
 };
 #define WVM_MERGES 32u
@@ -302,6 +301,10 @@ bool wvm_merge_forgotten(const struct wvm_core *core, const struct wvm_action *a
 bool wvm_merge_outdated(const struct wvm_home_unit *u, const struct wvm_home_page *e);
 /* Before a page's entry is looked at: one of before the merge is made zeros. */
 void wvm_merge_renew(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* Whether the message asks a home to merge; and whether it has to look at all entries for that. */
+bool wvm_merge_asked(const struct wvm_msg *msg);
+bool wvm_merge_looks(const struct wvm_core *core, uint32_t vm, uint64_t page,
+		     const struct wvm_msg *msg);
 enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg);
 

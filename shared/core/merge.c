@@ -13,20 +13,20 @@
  *
  * Why no page is lost between the two:
  *	- the home grants only what names the unit's highest version, so nothing was granted to
- *	  anybody since the holder looked; and a refusal raises that version, so that no copy of
- *	  the refused message can ever be granted
+ *	  anybody since the holder looked; and a refusal raises that version. All messages of one
+ *	  merge name the same one, in whichever life: once refused it is never granted
  *	- it grants only while it has asked the owner for none of the pages, ever since the owner
  *	  got it (WVM_HOME_ASKED): what it asks, also what it asked in a former life, may be
  *	  obeyed at any time
- *	- the holder gives none of its pages up unasked and pins none before it has an answer, and
- *	  asks until it has one, in its next life too
+ *	- the holder gives none of its pages up unasked before it has an answer, and asks until
+ *	  it has one, in its next life too. (Its home alone could take them.)
  *	- whoever is asked for a page by the merge's id knows that the merge was granted
  */
 #include "shared/core/core_int.h"
 
 /* Hold times: a unit that is fought over is left in its pages. */
 #define SETTLE_HOLDS 10u
-/* Refused in a row; then the next page that is granted begins anew. */
+/* Looks at a unit, in vain or refused; then the next page that is granted begins anew. */
 #define ATTEMPTS     4u
 
 static uint64_t first_of(uint64_t page)
@@ -60,8 +60,11 @@ static bool all_here(const struct wvm_core *core, uint32_t vm, uint64_t first)
 	return u->modified && u->modified + mine_of(u) == pages_of(core, vm, first);
 }
 
-/* Whether all are here, nothing is asked of any, and none is pinned; and their highest version. */
-static bool at_rest(struct wvm_core *core, uint32_t vm, uint64_t first, uint64_t *version)
+/* Whether all are here, and nothing is asked of any. Their highest version; and whether one is
+ * pinned.
+ */
+static bool at_rest(struct wvm_core *core, uint32_t vm, uint64_t first, uint64_t *version,
+		    bool *pinned)
 {
 	const struct wvm_held_unit *u = wvm_held_unit_of(core, vm, first);
 	uint32_t pages = pages_of(core, vm, first);
@@ -69,14 +72,16 @@ static bool at_rest(struct wvm_core *core, uint32_t vm, uint64_t first, uint64_t
 	if (!all_here(core, vm, first))
 		return false;
 	*version = mine_of(u) ? u->version : 0;
+	*pinned = false;
 	for (uint64_t page = first; page < first + pages; page++) {
 		const struct wvm_held_page *h = wvm_held_of(core, vm, page);
 
 		if (wvm_unit_mine(u, page))
 			continue;
 		WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
-		if (h->coming || h->demand || h->pins)
+		if (h->coming || h->demand)
 			return false;
+		*pinned |= h->pins != 0;
 		if (*version < h->version)
 			*version = h->version;
 	}
@@ -111,8 +116,10 @@ static struct wvm_merge *begin(struct wvm_core *core, uint32_t vm, uint64_t firs
 	return NULL;
 }
 
-/* The page was granted Modified. With all slots taken the unit stays as it is until its next
- * grant. */
+/*
+ * The page was granted Modified. With all slots taken, or where a life ended while it
+ * waited, the unit stays as it is until its next grant.
+ */
 void wvm_merge_look(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	uint64_t first = first_of(page);
@@ -134,7 +141,7 @@ static void ask(struct wvm_core *core, struct wvm_merge *m)
 
 	a->msg.request = wvm_core_next_id(core);
 	a->msg.grant = wvm_held_unit_of(core, m->vm, m->first)->merging;
-	a->msg.version = m->version;
+	a->msg.version = wvm_held_unit_of(core, m->vm, m->first)->named;
 	a->msg.flags = WVM_MSG_UNIT | WVM_MSG_HELD;
 	a->msg.steer = wvm_slice_of(core->vms[m->vm].id, m->first << WVM_PAGE_SHIFT);
 	a->msg.reply_steer = wvm_holder_steer(m->first);
@@ -145,6 +152,8 @@ static void ask(struct wvm_core *core, struct wvm_merge *m)
 void wvm_merge_timer(struct wvm_core *core, struct wvm_merge *m)
 {
 	struct wvm_held_unit *u = wvm_held_unit_of(core, m->vm, m->first);
+	uint64_t version;
+	bool pinned;
 
 	if (u->merging) {
 		m->tries += m->tries < UINT16_MAX;
@@ -155,29 +164,30 @@ void wvm_merge_timer(struct wvm_core *core, struct wvm_merge *m)
 		end(core, m);
 		return;
 	}
-	if (!at_rest(core, m->vm, m->first, &m->version)) {
+	/* Pinned ones are about to be asked for, or kept for long. */
+	if (!at_rest(core, m->vm, m->first, &version, &pinned) || pinned) {
 		wait(core, m);
 		return;
 	}
-	if (m->version < u->told)
-		m->version = u->told;
 	m->tries = 0;
 	wvm_undo_note(core, WVM_UNDO_HELD_UNIT, m->vm, wvm_unit_index(m->first));
 	u->merging = wvm_core_next_id(core);
+	u->named = version < u->told ? u->told : version;
 	ask(core, m);
 }
 
 /*
  * The home has granted it. The pages' own entries stay as they are, and nobody
- * looks at them while the pages are `mine`.
+ * looks at them while the pages are `mine`, but for the pins that came meanwhile.
  */
 static bool take(struct wvm_core *core, uint32_t vm, uint64_t first, uint64_t version)
 {
 	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, first);
 	uint64_t unit = wvm_unit_index(first), highest;
 	uint32_t pages = pages_of(core, vm, first);
+	bool pinned;
 
-	if (!at_rest(core, vm, first, &highest) || version <= highest)
+	if (!at_rest(core, vm, first, &highest, &pinned) || version <= highest)
 		return false; /* no home does that */
 	wvm_undo_note(core, WVM_UNDO_HELD_UNIT, vm, unit);
 	wvm_undo_note(core, WVM_UNDO_MINE, vm, unit);
@@ -197,7 +207,8 @@ static bool take(struct wvm_core *core, uint32_t vm, uint64_t first, uint64_t ve
 	core->stats.units_merged++;
 	if (u->merge)
 		end(core, &core->merges[u->merge - 1]);
-	wvm_core_emit(core, WVM_ACT_FORGET, vm, first);
+	if (!pinned)
+		wvm_core_emit(core, WVM_ACT_FORGET, vm, first);
 	return true;
 }
 
@@ -250,11 +261,8 @@ void wvm_merge_adopted(struct wvm_core *core, uint64_t now_ns)
 	for (uint32_t i = 0; i < WVM_MERGES; i++) {
 		struct wvm_merge *m = &core->merges[i];
 
-		if (!m->used)
-			continue;
-		/* Refused, if a page has left since: then the version does not matter. */
-		(void)at_rest(core, m->vm, m->first, &m->version);
-		wvm_core_timer_arm(&core->timers, &m->timer, now_ns);
+		if (m->used)
+			wvm_core_timer_arm(&core->timers, &m->timer, now_ns);
 	}
 }
 
@@ -318,6 +326,27 @@ static void grant(struct wvm_core *core, uint32_t vm, uint64_t first, uint32_t m
 	wvm_core_emit(core, WVM_ACT_FORGET, vm, first)->home = true;
 }
 
+bool wvm_merge_asked(const struct wvm_msg *msg)
+{
+	return msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT &&
+	       msg->flags & WVM_MSG_HELD;
+}
+
+static bool granted_already(const struct wvm_home_unit *u, uint32_t member,
+			    const struct wvm_msg *msg)
+{
+	return u->granted && u->grant == msg->grant && u->owner == member;
+}
+
+bool wvm_merge_looks(const struct wvm_core *core, uint32_t vm, uint64_t page,
+		     const struct wvm_msg *msg)
+{
+	const struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
+
+	return u->version && msg->version == u->version &&
+	       !granted_already(u, wvm_member_of(core->params.members, msg->src), msg);
+}
+
 enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg)
 {
@@ -332,7 +361,7 @@ enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t pag
 
 	if (page != first_of(page) || !u->version || !msg->grant)
 		return WVM_DROP_STALE;
-	if (!u->granted || u->grant != msg->grant || u->owner != member) {
+	if (!granted_already(u, member, msg)) {
 		if (msg->version != u->version) {
 			flag = WVM_MSG_ERROR;
 		} else if (may_merge(core, vm, page, member, &tracked)) {

@@ -390,8 +390,6 @@ enum wvm_pin_result wvm_core_pin(struct wvm_core *core, uint64_t now_ns, uint32_
 	WVM_ASSERT(page < core->vms[vm].pages && !core->adopting);
 	core->now_ns = now_ns;
 	wvm_undo_commit(core);
-	if (wvm_held_unit_of(core, vm, page)->merging && !h->pins)
-		return WVM_PIN_ROOM;
 	if (wvm_unit_mine(wvm_held_unit_of(core, vm, page), page))
 		wvm_unit_split(core, vm, page);
 	if (h->pins == UINT16_MAX)

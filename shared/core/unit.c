@@ -13,7 +13,8 @@
  *	- one request at a time is out for an untouched unit, and the grant is taken for its id
  *	  alone: whatever else of this node is still on its way is older, and has a lower id
  *	- a newer request of the owner does not tell which grant it has not: the home asks it
- *	- NOT_HELD for one page means that the grant was not taken and never will be: the whole
+ *	- NOT_HELD for one page means that the grant was not taken and never will be: the whole.
+ *	  (Not of a merge: merge.c)
  */
 #include "shared/core/core_int.h"
 
@@ -61,14 +62,19 @@ void wvm_unit_track(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 struct wvm_home_page wvm_core_homed(const struct wvm_core_vm *vm, uint64_t page)
 {
-	const struct wvm_home_unit *u = &vm->units[wvm_unit_index(page)];
-	struct wvm_home_page e = vm->home[page];
+	return wvm_core_homed_in(&vm->units[wvm_unit_index(page)], &vm->home[page]);
+}
+
+struct wvm_home_page wvm_core_homed_in(const struct wvm_home_unit *u,
+				       const struct wvm_home_page *entry)
+{
+	struct wvm_home_page e = *entry;
 
 	if (wvm_merge_outdated(u, &e))
 		e = (struct wvm_home_page){0};
 	if (e.version || !u->granted)
 		return e;
-	e.version = u->granted - 1; /* the one before, of the zeros that are stored */
+	e.version = u->granted - 1; /* the one before: of zeros, or nobody falls back to it */
 	e.granted = u->granted;
 	e.state = WVM_HOME_MODIFIED;
 	e.holders = 1;
@@ -111,10 +117,13 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 {
 	const struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
 
+	if (wvm_merge_asked(msg))
+		return wvm_merge_looks(core, vm, page, msg);
 	if ((msg->type != WVM_MSG_MEM_READ && msg->type != WVM_MSG_MEM_ACQUIRE) ||
 	    !(msg->flags & WVM_MSG_UNIT))
 		return true;
-	return u->version && !(u->granted && u->grant == msg->request);
+	return u->version && !(u->granted && u->grant == msg->request &&
+			       u->owner == wvm_member_of(core->params.members, msg->src));
 }
 
 /* ---- the holder: who asks for the whole ------------------------------------------------ */
@@ -406,7 +415,7 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 	WVM_ASSERT(!h->demand);
 	wvm_undo_note(core, WVM_UNDO_MINE, vm, wvm_unit_index(page));
 	wvm_note_held(core, vm, page);
-	h->state = WVM_HELD_INVALID; /* what it may say is of before a merge */
+	h->state = WVM_HELD_INVALID; /* what it may say is of before a merge; pins count on */
 	u->mine[page % WVM_UNIT_PAGES / 64] &= ~(UINT64_C(1) << page % 64);
 	core->stats.pages_modified -= !note_filled(u, page);
 	h->version = u->version;
@@ -420,11 +429,16 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 struct wvm_held_page wvm_core_held(const struct wvm_core_vm *vm, uint64_t page)
 {
-	const struct wvm_held_unit *u = &vm->held_units[wvm_unit_index(page)];
+	return wvm_core_held_in(&vm->held_units[wvm_unit_index(page)], &vm->held[page], page);
+}
+
+struct wvm_held_page wvm_core_held_in(const struct wvm_held_unit *u,
+				      const struct wvm_held_page *entry, uint64_t page)
+{
 	struct wvm_held_page h = {0};
 
 	if (!wvm_unit_mine(u, page))
-		return vm->held[page];
+		return *entry;
 	h.state = WVM_HELD_MODIFIED;
 	h.version = u->version;
 	h.grant = u->grant;

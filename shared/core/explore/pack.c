@@ -243,7 +243,7 @@ static void merge(struct walk *k, struct ex_node *n, uint32_t original)
 	timer_item(k, &n->merge.timer, WVM_TIMER_MERGE);
 	id_item(k, original, &u->merging);
 	if (u->merging)
-		version_item(k, &n->merge.version);
+		version_item(k, &u->named);
 }
 
 static void request(struct walk *k, struct wvm_request *r, uint32_t owner)

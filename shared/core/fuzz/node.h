@@ -358,8 +358,9 @@ static void check_held(const struct node *n, uint32_t i, uint32_t *requests, uin
 		   "page %u: state %u, present %d", i, h->state, n->present[i]);
 	FUZZ_CHECK(!n->present[i] || !n->stores[i] || h->state == WVM_HELD_MODIFIED,
 		   "page %u takes stores in state %u", i, h->state);
-	FUZZ_CHECK(h->pins == n->asked[i] + n->pinned[i], "page %u: %u pins, not %u + %u", i,
-		   h->pins, n->asked[i], n->pinned[i]);
+	FUZZ_CHECK(n->held[core_page(i)].pins == n->asked[i] + n->pinned[i],
+		   "page %u: %u pins, not %u + %u", i, n->held[core_page(i)].pins, n->asked[i],
+		   n->pinned[i]);
 	FUZZ_CHECK(!n->pinned[i] || h->state == WVM_HELD_MODIFIED, "page %u is pinned", i);
 	FUZZ_CHECK(!(n->wait_read[i] | n->wait_write[i] | n->asked[i]) || h->request,
 		   "page %u: waited for, not asked for", i);
