@@ -12,6 +12,7 @@
 #include "roles/check/churn.h"
 
 #define TMPFS_KIB    6144u  /* the outbox of 2 MiB, tables, and something for pages */
+#define UNITS_KIB    10240u /* the same, and 8 pages of each unit, which its first touch fills */
 #define CHURN_KIB    65536u /* every unit of the churn whole, as holder and as home, and those */
 #define ERROR_MS_MAX 6000u  /* the request deadline is 5 s */
 
@@ -95,7 +96,7 @@ START_TEST(a_home_without_room_acknowledges_no_write_back_and_no_byte_is_lost)
 	struct arena *a = arena_new(0);
 	struct program programs[READERS + 1], *list[READERS + 1];
 
-	start_with_small(HOME, TMPFS_KIB);
+	start_with_small(HOME, UNITS_KIB);
 	harm_touch_units(&cluster, a, HOME, HARM_ANY);
 	for (unsigned i = 0; i <= READERS; i++) {
 		programs[i] = (struct program){.cluster = &cluster,
