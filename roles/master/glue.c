@@ -130,12 +130,6 @@ bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 	return wvm_backing_held(b, page) || told_no_room(s);
 }
 
-static bool asks_merge(const struct wvm_msg *msg)
-{
-	return msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT &&
-	       msg->flags & WVM_MSG_HELD;
-}
-
 /* Whether there is room for what the core touches with this message. What it drops needs none. */
 static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
 {
@@ -154,7 +148,7 @@ static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
 		return told_no_room(s);
 	if (!wvm_core_needs_home(s->core, vm, page, msg))
 		return true;
-	if (asks_merge(msg)) {
+	if (wvm_msg_asks_merge(msg)) {
 		/* Refused, and not dropped: its holder keeps all pages until it has an answer. */
 		if (!wvm_backing_home_unit(b, page))
 			msg->version = 0;

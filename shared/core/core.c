@@ -404,7 +404,7 @@ static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
 		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
 	if (!core->serving)
 		return WVM_DROP_ROOM;
-	if (!wvm_merge_asked(msg))
+	if (!wvm_msg_asks_merge(msg))
 		wvm_merge_renew(core, at->vm, at->page);
 	switch (msg->type) {
 	case WVM_MSG_MEM_READ:

@@ -301,8 +301,7 @@ bool wvm_merge_forgotten(const struct wvm_core *core, const struct wvm_action *a
 bool wvm_merge_outdated(const struct wvm_home_unit *u, const struct wvm_home_page *e);
 /* Before a page's entry is looked at: one of before the merge is made zeros. */
 void wvm_merge_renew(struct wvm_core *core, uint32_t vm, uint64_t page);
-/* Whether the message asks a home to merge; and whether it has to look at all entries for that. */
-bool wvm_merge_asked(const struct wvm_msg *msg);
+/* Whether a home has to look at all entries for a message that asks it to merge. */
 bool wvm_merge_looks(const struct wvm_core *core, uint32_t vm, uint64_t page,
 		     const struct wvm_msg *msg);
 enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,

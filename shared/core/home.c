@@ -412,7 +412,7 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 			      .type = msg->type,
 			      .flags = msg->flags};
 
-	if (wvm_merge_asked(msg))
+	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_request(core, vm, page, member, msg);
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
 	if (wvm_unit_grant(core, vm, page, &q))

@@ -326,12 +326,6 @@ static void grant(struct wvm_core *core, uint32_t vm, uint64_t first, uint32_t m
 	wvm_core_emit(core, WVM_ACT_FORGET, vm, first)->home = true;
 }
 
-bool wvm_merge_asked(const struct wvm_msg *msg)
-{
-	return msg->type == WVM_MSG_MEM_ACQUIRE && msg->flags & WVM_MSG_UNIT &&
-	       msg->flags & WVM_MSG_HELD;
-}
-
 static bool granted_already(const struct wvm_home_unit *u, uint32_t member,
 			    const struct wvm_msg *msg)
 {

@@ -94,7 +94,8 @@ enum wvm_msg_flag {
 				* MEM_ACK: that copy is the granted one, no payload */
 	WVM_MSG_ANSWER = 0x20, /* this PING, REPORT, … answers the one with this request id */
 	WVM_MSG_UNIT = 0x40, /* MEM_READ, MEM_ACQUIRE: the sender has nothing of the unit, and would
-			      * take all of it; MEM_ACK: all of it is granted, Modified */
+			      * take all of it; MEM_ACK: all of it is granted, Modified. With
+			      * HELD: wvm_msg_asks_merge(), and its answer (or ERROR) */
 	WVM_MSG_AUTH = 0x80, /* a tag follows the payload (reserved: dropped so far) */
 };
 
@@ -148,6 +149,12 @@ struct wvm_msg {
 	uint64_t grant; /* request id of the grant that the message means, or 0 */
 };
 _Static_assert(sizeof(struct wvm_msg) == 72, "the size stated above");
+
+/* The sender has all pages of the unit Modified, and asks for one grant of them all. */
+static inline bool wvm_msg_asks_merge(const struct wvm_msg *m)
+{
+	return m->type == WVM_MSG_MEM_ACQUIRE && m->flags & WVM_MSG_UNIT && m->flags & WVM_MSG_HELD;
+}
 
 /*
  * Request ids: boot (16 bits, a durable counter of the requester), shard (8),

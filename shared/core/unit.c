@@ -117,7 +117,7 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 {
 	const struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
 
-	if (wvm_merge_asked(msg))
+	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_looks(core, vm, page, msg);
 	if ((msg->type != WVM_MSG_MEM_READ && msg->type != WVM_MSG_MEM_ACQUIRE) ||
 	    !(msg->flags & WVM_MSG_UNIT))
