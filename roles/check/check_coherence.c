@@ -35,7 +35,9 @@ static void stop(void)
 
 static void add(Suite *s, const char *name, void (*start)(void))
 {
-	TCase *t = cluster_tcase(s, name, 60);
+	/* Programs that spin leave masters little of two processors: minutes, where hosts are busy.
+	 */
+	TCase *t = cluster_tcase(s, name, 150);
 
 	tcase_add_unchecked_fixture(t, start, stop);
 	coherence_tests(t);
