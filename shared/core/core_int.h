@@ -296,6 +296,13 @@ void wvm_merge_demanded(struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_msg *msg);
 void wvm_merge_adopt(struct wvm_core *core, uint32_t vm, uint64_t unit);
 void wvm_merge_adopted(struct wvm_core *core, uint64_t now_ns);
+/* Whether the home has granted the merge that member asks for: it will take it, whatever comes. */
+static inline bool wvm_merge_granted(const struct wvm_home_unit *home,
+				     const struct wvm_held_unit *held, uint32_t member)
+{
+	return home->granted && home->owner == member && held->merging &&
+	       home->grant == held->merging;
+}
 /* Whether a WVM_ACT_FORGET is still to be carried out. */
 bool wvm_merge_forgotten(const struct wvm_core *core, const struct wvm_action *a);
 bool wvm_merge_outdated(const struct wvm_home_unit *u, const struct wvm_home_page *e);

@@ -150,10 +150,16 @@ struct wvm_msg {
 };
 _Static_assert(sizeof(struct wvm_msg) == 72, "the size stated above");
 
+/* A MEM_ACQUIRE or MEM_ACK that is about a merge: `grant` is its id. */
+static inline bool wvm_msg_of_merge(const struct wvm_msg *m)
+{
+	return m->flags & WVM_MSG_UNIT && m->flags & (WVM_MSG_HELD | WVM_MSG_ERROR);
+}
+
 /* The sender has all pages of the unit Modified, and asks for one grant of them all. */
 static inline bool wvm_msg_asks_merge(const struct wvm_msg *m)
 {
-	return m->type == WVM_MSG_MEM_ACQUIRE && m->flags & WVM_MSG_UNIT && m->flags & WVM_MSG_HELD;
+	return m->type == WVM_MSG_MEM_ACQUIRE && wvm_msg_of_merge(m);
 }
 
 /*

@@ -508,7 +508,7 @@ enum wvm_drop wvm_request_grant(struct wvm_core *core, uint32_t vm, uint64_t pag
 	struct wvm_request *r = h->request ? &core->requests[h->request - 1] : NULL;
 	struct wvm_msg early;
 
-	if (msg->flags & WVM_MSG_UNIT && msg->flags & (WVM_MSG_HELD | WVM_MSG_ERROR))
+	if (wvm_msg_of_merge(msg))
 		return wvm_merge_answer(core, vm, page, member, msg);
 	if (!r || r->id != msg->request || r->state != WVM_REQUEST_SENT) {
 		core->stats.grants_dropped++;

@@ -225,26 +225,15 @@ static const struct rig_case holder[] = {
 	     DO(ADOPTED), DO(IDLE), COUNTED(pages_modified, 8), GOES(17, 2, OWN(3), V(5))),
 };
 
-static void run(uint32_t home_member, const struct rig_case *c)
-{
-	struct rig r;
-
-	rig_open(&r, home_member, NULL);
-	r.core->params.units = r.params.units = true;
-	r.core->params.merge = r.params.merge = true;
-	rig_run(&r, c);
-	rig_close(&r);
-}
-
 START_TEST(a_home_makes_one_grant_of_all_pages)
 {
-	run(RIG_SELF, &home[_i]);
+	rig_run_units(RIG_SELF, &home[_i], true);
 }
 END_TEST
 
 START_TEST(a_holder_asks_for_it_and_loses_no_page)
 {
-	run(H, &holder[_i]);
+	rig_run_units(H, &holder[_i], true);
 }
 END_TEST
 

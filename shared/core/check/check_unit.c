@@ -168,25 +168,15 @@ static const struct rig_case holder[] = {
 	     ACT(PROTECT, .page = 17), ACT(PUNCH, .page = 17)),
 };
 
-static void run(uint32_t home_member, const struct rig_case *c)
-{
-	struct rig r;
-
-	rig_open(&r, home_member, NULL);
-	r.core->params.units = r.params.units = true;
-	rig_run(&r, c);
-	rig_close(&r);
-}
-
 START_TEST(a_home_grants_units_whole_and_page_by_page)
 {
-	run(RIG_SELF, &home[_i]);
+	rig_run_units(RIG_SELF, &home[_i], false);
 }
 END_TEST
 
 START_TEST(a_holder_takes_units_whole_and_gives_pages_up)
 {
-	run(H, &holder[_i]);
+	rig_run_units(H, &holder[_i], false);
 }
 END_TEST
 

@@ -491,6 +491,18 @@ static inline void rig_run(struct rig *r, const struct rig_case *c)
 
 #define LESS(why) .drop = WVM_DROP_##why
 
+/* A case by itself, of a node that asks for whole units; and puts them together again. */
+static inline void rig_run_units(uint32_t home, const struct rig_case *c, bool merge)
+{
+	struct rig r;
+
+	rig_open(&r, home, NULL);
+	r.core->params.units = r.params.units = true;
+	r.core->params.merge = r.params.merge = merge;
+	rig_run(&r, c);
+	rig_close(&r);
+}
+
 static inline int rig_main(const char *name, void (*add)(TCase *))
 {
 	Suite *suite = suite_create(name);

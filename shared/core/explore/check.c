@@ -18,12 +18,6 @@ struct wvm_home_page ex_home(const struct ex_world *w)
 	return wvm_core_homed(&(struct wvm_core_vm){.home = &home, .units = &unit}, 0);
 }
 
-bool ex_merge_granted(const struct ex_world *w, uint32_t n)
-{
-	return w->unit.granted && w->unit.owner == n && w->node[n].unit.merging &&
-	       w->unit.grant == w->node[n].unit.merging;
-}
-
 /* The one waiting thread of each program is among those that its node's request will wake. */
 static void check_threads(struct ex_rig *rig, const struct ex_world *w, uint32_t n)
 {
@@ -87,7 +81,7 @@ static void check_record(struct ex_rig *rig, const struct ex_world *w, uint32_t 
 		recorded |= e->member[i] == n;
 	if (!recorded)
 		ex_failed(rig, "node %u: holds a copy that its home does not know", n);
-	if (h->state == WVM_HELD_MODIFIED && ex_merge_granted(w, n))
+	if (h->state == WVM_HELD_MODIFIED && wvm_merge_granted(&w->unit, &w->node[n].unit, n))
 		return;
 	if (h->state == WVM_HELD_MODIFIED && (!modified || h->version != e->granted))
 		ex_failed(rig, "node %u: owner of what its home did not grant", n);

@@ -392,8 +392,7 @@ static void home(struct walk *k, struct ex_world *w)
 /* The id that a message is about, and whose it is; another one is the home's transaction. */
 static uint64_t *id_of(struct wvm_msg *m, uint32_t *owner)
 {
-	/* Of a merge. */
-	bool whole = m->flags & WVM_MSG_UNIT && m->flags & (WVM_MSG_HELD | WVM_MSG_ERROR);
+	bool whole = wvm_msg_of_merge(m);
 
 	switch (m->type) {
 	case WVM_MSG_MEM_READ:

@@ -124,9 +124,6 @@ bool ex_check(struct ex_rig *rig, const struct ex_world *w);
 /* Nothing waits, nothing is under way, no timer is armed. */
 bool ex_complete(const struct ex_rig *rig, const struct ex_world *w);
 
-/* Whether the home has granted the merge that the node asks for: one it will take, whatever comes.
- */
-bool ex_merge_granted(const struct ex_world *w, uint32_t n);
 /* What a node and the home say of the page, the units' entries looked through. */
 struct wvm_held_page ex_held(const struct ex_node *node);
 struct wvm_home_page ex_home(const struct ex_world *w);

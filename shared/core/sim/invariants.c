@@ -100,16 +100,6 @@ static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 			   ll(page), ll(h->version), ll(e->version));
 }
 
-/* The home has granted a merge that the node asks for: it will take it, whatever comes. */
-static bool merge_is_granted(const struct sim_node *home, const struct sim_node *n, uint64_t page,
-			     uint32_t node)
-{
-	const struct wvm_home_unit *u = &home->units[wvm_unit_index(sim_core_page(page))];
-	const struct wvm_held_unit *held = &n->held_units[wvm_unit_index(sim_core_page(page))];
-
-	return u->granted && u->owner == node && held->merging && u->grant == held->merging;
-}
-
 static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
@@ -117,6 +107,7 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
 	bool hole = h->hole && h->state != WVM_HELD_INVALID && !n->present[page];
+	uint64_t unit = wvm_unit_index(sim_core_page(page));
 	static const uint8_t zeros[WVM_PAGE_BYTES];
 
 	if (!in_between(n) && !hole && n->present[page] != (h->state != WVM_HELD_INVALID))
@@ -132,7 +123,7 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
 	if (h->state == WVM_HELD_SHARED)
 		check_shared(s, page, node);
-	else if (merge_is_granted(home, n, page, node))
+	else if (wvm_merge_granted(&home->units[unit], &n->held_units[unit], node))
 		return;
 	else if (e->state != WVM_HOME_MODIFIED || e->granted != h->version ||
 		 recorded(home, e, node) != h->grant)
