@@ -144,6 +144,16 @@ enum wvm_ring_msg {
 	 * then has been said again. Not answered.
 	 */
 	WVM_RING_BACK = 8,
+	/*
+	 * The channel of a processor that may run on other nodes: as the client's own, but with
+	 * rings of WVM_VCPU_CAPACITY. mode: the processor; gpa, len, addr: numbers of the
+	 * descriptors of its memfd, of the eventfd towards the master and of the other one.
+	 * Reply data: struct wvm_ring_vcpu.
+	 */
+	WVM_RING_VCPU_OPEN = 9,
+	WVM_RING_VCPU_CLOSE = 10, /* mode: the processor */
+	/* on a processor's channel, both ways: struct wvm_msg, then its payload */
+	WVM_RING_DATAGRAM = 32,
 	/* master to client */
 	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
 	WVM_RING_ERROR = 65, /* struct wvm_ring_error */
@@ -166,6 +176,21 @@ struct wvm_ring_reply {
 	uint64_t token;
 	int64_t result; /* 0, a value, or -errno */
 };
+
+/* 16 bytes: what the owner's side of the run protocol needs to know (shared/core/run.h). */
+struct wvm_ring_vcpu {
+	uint32_t node_id;
+	uint32_t segment; /* payload bytes of a message at most */
+	uint64_t reserved;
+};
+
+/*
+ * A processor's rings: room for a run or an answer in its segments, again as a retry, and
+ * padding. What comes when a ring is full is dropped: the run protocol sends it again.
+ */
+#define WVM_VCPU_CAPACITY      262144u
+#define WVM_VCPU_RING_BYTES    (WVM_VCPU_CAPACITY + 4096u)
+#define WVM_VCPU_CHANNEL_BYTES (2 * WVM_VCPU_RING_BYTES)
 
 enum wvm_ring_error_how {
 	WVM_ERROR_HOW_POISONED = 0, /* the access gets SIGBUS */

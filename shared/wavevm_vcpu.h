@@ -1,0 +1,74 @@
+/*
+ * libwavevm, for the program that owns a VM: runs its processors on other nodes.
+ * (shared/PROTOCOL.md, Processors; shared/vcpu.h for what runs and answers carry.)
+ *
+ * Each processor has a link of its own: a channel to the local master and the owner's side of the
+ * run protocol. A link belongs to the thread of its processor, but for wvm_vcpu_kick(). Errors are
+ * -errno; wvm_vcpu_error() has one line.
+ */
+#ifndef WAVEVM_VCPU_H
+#define WAVEVM_VCPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/vcpu.h"
+#include "shared/wavevm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct wvm_vcpu_link;
+
+const char *wvm_vcpu_error(void); /* of this thread's last failure; never NULL */
+
+/* Processors 0 to WVM_VCPU_MAX - 1 of a VM that the master serves. 0, -EBUSY (another program has
+ * it). */
+int wvm_vcpu_open(struct wvm_vcpu_link **out, struct wvm *w, uint16_t vm_id, unsigned vcpu);
+void wvm_vcpu_close(struct wvm_vcpu_link *l);
+
+/* Asks a node's slave for its life. 0, -ETIMEDOUT (2 s), -ENXIO (no such node), -ECONNREFUSED (no
+ * master). */
+int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
+		   struct wvm_vcpu_hello *hello);
+
+/* How a run ended. */
+enum wvm_vcpu_outcome {
+	WVM_VCPU_ANSWERED, /* *answer, until the next call */
+	WVM_VCPU_REFUSED,  /* it was not executed and never will be; it may go elsewhere. reason */
+	WVM_VCPU_LOST,     /* it may have been executed: the VM must not go on. wvm_vcpu_error() */
+};
+
+struct wvm_vcpu_answer {
+	enum wvm_vcpu_outcome outcome;
+	unsigned reason; /* REFUSED: enum wvm_run_reason */
+	uint64_t seq;    /* of the run: what the next state may be a difference from */
+	const void *data;
+	size_t len;
+	uint64_t ran_from_ns, took_ns; /* CLOCK_MONOTONIC; the round trip */
+};
+
+/*
+ * Runs it there and waits for the answer, as long as the slave shows that it lives. The seq that
+ * it gets is one more than the last run's, from 1. 0 with *answer; or -errno when nothing was sent.
+ */
+int wvm_vcpu_run(struct wvm_vcpu_link *l, unsigned node, uint64_t life, const void *run, size_t len,
+		 struct wvm_vcpu_answer *answer);
+
+/*
+ * The run that is waited for is to end soon; without one, the next ends at its beginning. Any
+ * thread, also a signal handler; takes no lock, does not block.
+ */
+void wvm_vcpu_kick(struct wvm_vcpu_link *l);
+
+struct wvm_vcpu_counters {
+	uint64_t runs, bytes_sent, bytes_received, retries, kicks;
+};
+void wvm_vcpu_counters(const struct wvm_vcpu_link *l, struct wvm_vcpu_counters *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
