@@ -36,8 +36,9 @@
 
 #include "shared/core/msg.h"
 
-#define WVM_RUN_MAX 65536u /* bytes that a run or an answer carries: a whole state is 8 to 20 KiB \
-			    */
+#define WVM_RUN_MAX                                                                   \
+	65536u /* bytes that a run or an answer carries: a whole state is 8 to 20 KiB \
+		*/
 
 #define WVM_RUN_RETRY_NS     UINT64_C(20000000)   /* the first retry; doubled each time */
 #define WVM_RUN_RETRY_MAX_NS UINT64_C(500000000)  /* as for pages (PROTOCOL.md, Times) */
@@ -118,9 +119,15 @@ struct wvm_run_owner {
 	enum wvm_run_owner_state state;
 	uint32_t node; /* where the present or last run went */
 	uint64_t slave_life;
-	bool kicked;             /* the present run */
-	bool send_kick, unacked; /* unacked: the last answer, at done_at */
-	uint64_t retry_at, retry_ns, heard_ns, done_at;
+	bool kicked; /* the present run */
+	bool send_kick;
+	uint64_t retry_at, retry_ns, heard_ns;
+	struct { /* an answer whose coming the slave is to know of */
+		uint32_t node;
+		uint64_t life, seq;
+		uint64_t at; /* UINT64_MAX: none */
+		bool now;
+	} done;
 	struct wvm_run_out out;
 	struct wvm_run_parts in;
 	/* After an event. */
@@ -179,7 +186,7 @@ struct wvm_run_slave {
 		uint64_t life, seq;
 		uint8_t reason;
 	} other;
-	uint64_t taken_at, retry_at, retry_ns;
+	uint64_t taken_at, retry_at, retry_ns, retry_until;
 	struct wvm_run_out out;
 	struct wvm_run_parts in; /* in.len bytes at in.buf are the run, after WVM_RUN_START */
 };
@@ -187,6 +194,12 @@ struct wvm_run_slave {
 /* buf: WVM_RUN_MAX bytes, for runs. */
 void wvm_run_slave_init(struct wvm_run_slave *s, uint16_t vm_id, uint16_t vcpu, uint32_t self,
 			uint64_t life, uint32_t segment, void *buf);
+
+/* After WVM_RUN_START: whether the kick for this run has come before it. */
+static inline bool wvm_run_slave_kicked(const struct wvm_run_slave *s)
+{
+	return s->kick_seq == s->seq;
+}
 
 /* A VCPU_RUN, VCPU_KICK or VCPU_DONE for this processor, checked as wvm_wire_check() does. */
 enum wvm_run_event wvm_run_slave_message(struct wvm_run_slave *s, const struct wvm_msg *m,
