@@ -17,7 +17,7 @@
 
 #define CALL_NS     (1000 * NS_PER_MS) /* for a master that takes its former life's pages over */
 #define AGAIN_NS    NS_PER_MS          /* it closes other channels just now */
-#define ACK_STACK   (64u * 1024)
+#define ACK_STACK   (256u * 1024)      /* thread-local memory of the program is in it, too */
 #define ACK_WAIT_MS ((int)(WVM_RUN_DONE_NS / NS_PER_MS))
 
 uint64_t wvm_vcpu_now_ns(void)
