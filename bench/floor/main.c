@@ -52,8 +52,10 @@ static const struct argp_option OPTIONS[] = {
 	{"stream", KEY_STREAM, "MIB", 0,
 	 "Measure a bulk stream from the home to the handler instead of faults", 0},
 	{"raw", KEY_RAW, NULL, 0, "The stream without checksums and without copying", 0},
-	{"place", KEY_PLACE, NULL, 0,
-	 "The stream into a file on /dev/shm that has no pages, which is read as it comes", 0},
+	{"place", KEY_PLACE, "huge", OPTION_ARG_OPTIONAL,
+	 "The stream into a file on /dev/shm that has no pages, which is read as it comes; huge: "
+	 "that gets huge pages before",
+	 0},
 	{"relay", KEY_RELAY, "N", 0,
 	 "Measure N round trips instead: from a thread through relay A, relay B and an echo, as a "
 	 "run of a processor on another node goes; --cores are the thread's, A's, and of B and "
@@ -115,7 +117,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->stream_bytes = value << 20;
 		break;
 	case KEY_RAW: o->raw = true; break;
-	case KEY_PLACE: o->place = true; break;
+	case KEY_PLACE:
+		if (arg && strcmp(arg, "huge"))
+			argp_error(state, "--place: '%s' is not \"huge\"", arg);
+		o->place = true;
+		o->huge = arg;
+		break;
 	case KEY_RELAY:
 		if (!number(arg, 1, 1 << 24, &o->relay_runs))
 			argp_error(state, "--relay: '%s' is not from 1 to 16777216", arg);
