@@ -38,7 +38,7 @@
 #include "shared/wavevm.h"
 
 #define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
-#define WVM_RING_LAYOUT 2u                    /* changes with any change of this file */
+#define WVM_RING_LAYOUT 3u                    /* changes with any change of this file */
 
 #define WVM_CLIENTS_MAX     64u
 #define WVM_RING_SHARDS_MAX 64u
@@ -144,6 +144,8 @@ enum wvm_ring_msg {
 	 * then has been said again. Not answered.
 	 */
 	WVM_RING_BACK = 8,
+	WVM_RING_CODE = 12,      /* code_area.h; addr: the memfd's number in the client */
+	WVM_RING_CODE_MARK = 13, /* answered when no other program can store to page gpa unseen */
 	/* master to client */
 	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
 	WVM_RING_ERROR = 65, /* struct wvm_ring_error */
@@ -155,9 +157,9 @@ struct wvm_ring_req {
 	uint16_t vm_id;
 	uint16_t reserved;
 	uint32_t mode; /* MAP: as wvm_map() */
-	uint64_t gpa;  /* WHERE, MAP, UNMAP, PIN, UNPIN; a multiple of the page size */
+	uint64_t gpa;  /* WHERE, MAP, UNMAP, PIN, UNPIN, CODE_MARK; multiple of a page */
 	uint64_t len;  /* MAP, UNMAP, PIN, UNPIN; bytes, likewise */
-	uint64_t addr; /* MAP: where the client mapped it */
+	uint64_t addr; /* MAP: where the client mapped it; CODE: descriptor */
 };
 _Static_assert(sizeof(struct wvm_ring_req) == 40, "request");
 

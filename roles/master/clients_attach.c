@@ -177,6 +177,7 @@ static void on_died(struct wvm_pidwatch *w)
 
 static void on_bell(struct wvm_doorbell *d)
 {
+	wvm_client_code_bell(d->ctx);
 	wvm_client_serve(d->ctx);
 }
 
@@ -235,7 +236,7 @@ static int open_objects(struct client *cl, struct taken *t)
  * Closes what may be any kind of file: through the ring, which hands a close that
  * can block (a flush to the client's own FUSE server) to a kernel worker.
  */
-static void discard(struct client *cl, int *fd)
+void wvm_client_discard(struct client *cl, int *fd)
 {
 	struct io_uring_sqe *sqe = *fd >= 0 ? wvm_shard_sqe(cl->all->shard0) : NULL;
 
@@ -256,15 +257,15 @@ int wvm_client_take(struct client *cl, const struct wvm_ring_claim *claim)
 	ret = take_all(cl, claim, &t);
 	if (!ret)
 		ret = open_objects(cl, &t);
-	discard(cl, &t.pidfd);
-	discard(cl, &t.channel);
-	discard(cl, &t.in);
-	discard(cl, &t.out);
+	wvm_client_discard(cl, &t.pidfd);
+	wvm_client_discard(cl, &t.channel);
+	wvm_client_discard(cl, &t.in);
+	wvm_client_discard(cl, &t.out);
 	if (!ret)
 		return 0;
 	for (unsigned k = 0; k < cl->all->shards; k++) {
-		discard(cl, &cl->uffd[k]);
-		discard(cl, &cl->keep[k]);
+		wvm_client_discard(cl, &cl->uffd[k]);
+		wvm_client_discard(cl, &cl->keep[k]);
 	}
 	return ret;
 }
