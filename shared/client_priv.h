@@ -98,7 +98,7 @@ struct wvm {
 	pthread_t ack_thread;     /* while vcpus is not empty */
 	int ack_fd;               /* its eventfd */
 	bool ack_stop, ack_armed; /* atomic */
-	struct code *code; /* published once; NULL: no wvm_code_watch() */
+	struct code *code;        /* published once; NULL: no wvm_code_watch() */
 };
 
 /* Sets the text of wvm_attach_error() and returns err. */
