@@ -60,7 +60,7 @@ struct floor_options {
 	int core_a, core_m, core_h;  /* -1: not pinned */
 	bool spin, blocking, json, histogram;
 	uint64_t stream_bytes; /* not 0: measure a stream of so many instead of faults */
-	bool raw, place;
+	bool raw, place, huge;
 };
 
 /* Shared by the processes; each field has one writer at a time, ordered by stage. */

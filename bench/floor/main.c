@@ -49,8 +49,10 @@ static const struct argp_option OPTIONS[] = {
 	{"stream", KEY_STREAM, "MIB", 0,
 	 "Measure a bulk stream from the home to the handler instead of faults", 0},
 	{"raw", KEY_RAW, NULL, 0, "The stream without checksums and without copying", 0},
-	{"place", KEY_PLACE, NULL, 0,
-	 "The stream into a file on /dev/shm that has no pages, which is read as it comes", 0},
+	{"place", KEY_PLACE, "huge", OPTION_ARG_OPTIONAL,
+	 "The stream into a file on /dev/shm that has no pages, which is read as it comes; huge: "
+	 "that gets huge pages before",
+	 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "Give up after that time (default 120)", 0},
 	{0}};
 
@@ -106,7 +108,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->stream_bytes = value << 20;
 		break;
 	case KEY_RAW: o->raw = true; break;
-	case KEY_PLACE: o->place = true; break;
+	case KEY_PLACE:
+		if (arg && strcmp(arg, "huge"))
+			argp_error(state, "--place: '%s' is not \"huge\"", arg);
+		o->place = true;
+		o->huge = arg;
+		break;
 	case KEY_TIMEOUT:
 		if (!number(arg, 1, 86400, &value))
 			argp_error(state, "--timeout: '%s' is not from 1 to 86400", arg);

@@ -246,7 +246,10 @@ static void verify(const struct receiver *r)
 
 void floor_stream(const struct floor_options *o)
 {
-	const char *kind = o->raw ? "raw" : o->place ? "placed" : "checked";
+	const char *kind = o->raw     ? "raw"
+			   : o->huge  ? "placed huge"
+			   : o->place ? "placed"
+				      : "checked";
 	static struct receiver r = {.o = NULL};
 	uint64_t began, ended;
 	pid_t home;
@@ -261,7 +264,7 @@ void floor_stream(const struct floor_options *o)
 	r.o = o;
 	r.bytes = o->stream_bytes;
 	if (o->place)
-		place_open(&r.place, r.bytes);
+		place_open(&r.place, r.bytes, o->huge);
 	else
 		r.memory = stream_memory(r.bytes);
 	fd = floor_socket(&(struct sockaddr_in){0});

@@ -2,7 +2,8 @@
  * `wvmbench stream`: how fast a program reads, from front to back, memory that another node holds
  * Modified. The partner is wvm_floor --stream: the same bytes as one stream of datagrams, into
  * memory that is there; raw, without looking at them; and placed, into a file that has no pages:
- * what no node can do without, whatever its protocol is, for memory that it has not had before.
+ * what no node can do without, whatever its protocol is, for memory that it has not had before;
+ * the same with huge pages, which make that cheaper.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static int read_ours(struct partner *p, uint64_t units, double *seconds)
 }
 
 /* The partners: what wvm_floor is told. */
-static const char *const kinds[] = {"", "--raw", "--place"};
+static const char *const kinds[] = {"", "--raw", "--place", "--place=huge"};
 #define KINDS  (sizeof(kinds) / sizeof(*kinds))
 #define THINGS (KINDS + 1) /* that are measured: first our read */
 
@@ -70,6 +71,8 @@ int stream_run(const struct bulk_options *o, struct attached *a, struct series_s
 	struct series *checked = series_begin(out, "remote-stream", "floor", "MiB/s");
 	struct series *raw = series_begin(out, "remote-stream-raw", "raw floor", "MiB/s");
 	struct series *placed = series_begin(out, "remote-stream-placed", "placed floor", "MiB/s");
+	struct series *huge = series_begin(out, "remote-stream-huge", "placed floor, huge pages",
+					   "MiB/s");
 	uint64_t mib = bulk_fit(o->mib, COPIES * o->rounds + 2);
 	struct wvm_stats before, after;
 	struct partner p;
@@ -90,6 +93,7 @@ int stream_run(const struct bulk_options *o, struct attached *a, struct series_s
 		series_add(checked, (double)mib / seconds[0], (double)mib / seconds[1]);
 		series_add(raw, (double)mib / seconds[0], (double)mib / seconds[2]);
 		series_add(placed, (double)mib / seconds[0], (double)mib / seconds[3]);
+		series_add(huge, (double)mib / seconds[0], (double)mib / seconds[4]);
 	}
 	partner_stop(&p);
 	if (rc < 0)

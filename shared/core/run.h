@@ -40,11 +40,15 @@
 	65536u /* bytes that a run or an answer carries: a whole state is 8 to 20 KiB \
 		*/
 
-#define WVM_RUN_RETRY_NS     UINT64_C(20000000)   /* the first retry; doubled each time */
-#define WVM_RUN_RETRY_MAX_NS UINT64_C(500000000)  /* as for pages (PROTOCOL.md, Times) */
-#define WVM_RUN_TAKEN_NS     UINT64_C(2000000)    /* a run that lasts longer is acknowledged */
-#define WVM_RUN_DONE_NS      UINT64_C(5000000)    /* an answer is acknowledged by then */
-#define WVM_RUN_DEADLINE_NS  UINT64_C(5000000000) /* of silence */
+#define WVM_RUN_RETRY_NS     UINT64_C(20000000)  /* the first retry; doubled each time */
+#define WVM_RUN_RETRY_MAX_NS UINT64_C(500000000) /* as for pages (PROTOCOL.md, Times) */
+#define WVM_RUN_PROBE_NS                                                                             \
+	UINT64_C(200000000)                      /* to ask whether it is still being run: 25 times   \
+						  * until the deadline, so that one in five messages \
+						  * may get lost */
+#define WVM_RUN_TAKEN_NS    UINT64_C(2000000)    /* a run that lasts longer is acknowledged */
+#define WVM_RUN_DONE_NS     UINT64_C(5000000)    /* an answer is acknowledged by then */
+#define WVM_RUN_DEADLINE_NS UINT64_C(5000000000) /* of silence */
 
 /* What came of an input. */
 enum wvm_run_event {

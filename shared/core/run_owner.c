@@ -73,7 +73,7 @@ static void heard(struct wvm_run_owner *o, uint64_t now_ns)
 	o->state = WVM_RUN_TAKEN;
 	o->out.at = o->out.end;
 	if (!o->kicked) {
-		o->retry_ns = WVM_RUN_RETRY_MAX_NS;
+		o->retry_ns = WVM_RUN_PROBE_NS;
 		o->retry_at = now_ns + o->retry_ns;
 	}
 }
@@ -134,6 +134,8 @@ static void retry(struct wvm_run_owner *o, uint64_t now_ns)
 	o->send_kick = o->kicked;
 	o->retries++;
 	o->retry_ns = wvm_run_longer(o->retry_ns);
+	if (o->state == WVM_RUN_TAKEN)
+		o->retry_ns = wvm_run_earlier(o->retry_ns, WVM_RUN_PROBE_NS);
 	o->retry_at = now_ns + o->retry_ns;
 }
 
