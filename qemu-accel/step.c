@@ -21,7 +21,6 @@
 
 /* An instruction that locks its operand touches two pages at most. */
 #define PINS_MAX     4
-#define PIN_TRIES    5000
 #define PIN_PAUSE_US 1000
 
 /* Of the vCPU that runs on this thread. */
@@ -48,18 +47,17 @@ void wvm_qemu_step_enter(CPUState *cs, bool alone)
 
 void wvm_qemu_step_fill(void *page)
 {
-	int ret = -EAGAIN;
+	int ret;
 
 	if (!step.active || step.count == PINS_MAX)
 		return;
 	for (unsigned i = 0; i < step.count; i++)
 		if (step.page[i] == page)
 			return;
-	for (unsigned i = 0; ret == -EAGAIN && i < PIN_TRIES; i++) {
-		ret = wvm_pin(wvm_qemu_cluster(), page, WVM_PAGE_SIZE);
-		if (ret == -EAGAIN)
-			g_usleep(PIN_PAUSE_US);
-	}
+	/* A master that is gone is waited for, as in a page fault. */
+	while ((ret = wvm_pin(wvm_qemu_cluster(), page, WVM_PAGE_SIZE)) == -EAGAIN ||
+	       ret == -EBUSY || ret == -ECONNREFUSED)
+		g_usleep(PIN_PAUSE_US);
 	/* Memory that is not the cluster's needs none; a page that cannot be had stops the access.
 	 */
 	if (!ret)
