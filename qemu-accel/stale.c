@@ -66,6 +66,7 @@ struct vcpu {
 	uint32_t apart;     /* atomic: it is ahead of a laggard */
 	uint32_t cluster;   /* its thread's: QEMU's own */
 	bool cluster_known; /* its thread's */
+	bool flushing;      /* its thread's: all TBs are to be dropped, which is queued */
 };
 
 static struct vcpu vcpus[VCPUS_MAX];
@@ -120,16 +121,18 @@ static void drop_blocks(void *host)
 }
 
 /*
- * The TBs are flushed by work that is queued for this vCPU, which makes it leave its loop before
- * the next block.
+ * With the others stopped the TBs are gone at once. Else by work that is queued for this
+ * vCPU, which makes it leave its loop before the next block: until it comes back it counts
+ * as one who has not drained.
  */
-static void drop_all(CPUState *cs)
+static void drop_all(CPUState *cs, struct vcpu *v)
 {
+	v->flushing = !cpu_in_exclusive_context(cs);
 	tb_flush(cs);
 	tlb_flush(cs);
 }
 
-/* Whether there was anything. The vCPU's thread; needs no lock. */
+/* Whether others see this vCPU further than before. Its thread; needs no lock. */
 static bool drain(CPUState *cs, struct vcpu *v)
 {
 	uint64_t before = v->cursor;
@@ -143,11 +146,13 @@ static bool drain(CPUState *cs, struct vcpu *v)
 			drop_blocks(pages[i]);
 	} while (n == PAGES_MAX);
 	if (n < 0)
-		drop_all(cs);
+		drop_all(cs, v);
 	else if (v->cursor != before)
 		tlb_flush(cs);
+	if (v->flushing || v->drained == v->cursor)
+		return false;
 	qatomic_store_release(&v->drained, v->cursor);
-	return v->cursor != before;
+	return true;
 }
 
 /* ---- who is ahead of whom -------------------------------------------------------------- */
@@ -220,6 +225,7 @@ static void exec_enter(CPUState *cs)
 	/* Who does not see us running has drained no more than we are about to. */
 	qatomic_set(&v->running, 1);
 	smp_mb();
+	v->flushing = false; /* what was queued is done before a vCPU executes again */
 	if (drain(cs, v))
 		call_those_apart(cs);
 	any = has_laggard(v);
