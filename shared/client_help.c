@@ -203,6 +203,7 @@ static void lose_master(struct wvm *w)
 	w->gone = true;
 	w->lives++;
 	pthread_cond_broadcast(&w->answered);
+	wvm_vcpus_wake(w);
 	pthread_mutex_unlock(&w->lock);
 	report(w, NULL,
 	       "the master of this node is gone; accesses to pages that are not here wait");
@@ -261,6 +262,7 @@ static void come_back(struct wvm *w)
 	}
 	say(w, WVM_RING_BACK, &all_said);
 	w->gone = false;
+	wvm_vcpus_wake(w);
 	pthread_mutex_unlock(&w->lock);
 }
 

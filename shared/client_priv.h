@@ -87,9 +87,15 @@ struct wvm {
 	struct call calls[WVM_RING_CALLS_MAX];
 	struct range ranges[WVM_RING_MAPS_MAX];
 	struct pinned pins[WVM_RING_PINS_MAX];
+	struct wvm_vcpu_link *vcpus; /* those that are open */
 	wvm_error_fn *error_fn;
 	void *error_opaque;
 	struct wvm_stats last_stats;
+
+	/* client_vcpu_link.c: a thread that tells slaves that their answers have come */
+	pthread_t ack_thread;     /* while vcpus is not empty */
+	int ack_fd;               /* its eventfd */
+	bool ack_stop, ack_armed; /* atomic */
 };
 
 /* Sets the text of wvm_attach_error() and returns err. */
@@ -129,6 +135,11 @@ int64_t wvm_call(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req
 		 struct wvm_stats *stats, int timeout_ms);
 /* Queues a request without waiting for its answer; 0 or -errno. w->lock held. */
 int wvm_send(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req);
+
+/* --- client_vcpu_link.c --- */
+
+/* Every link's thread looks whether there is a master; w->lock held. */
+void wvm_vcpus_wake(struct wvm *w);
 
 /* --- client_map.c --- */
 

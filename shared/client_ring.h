@@ -38,7 +38,7 @@
 #include "shared/wavevm.h"
 
 #define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
-#define WVM_RING_LAYOUT 2u                    /* changes with any change of this file */
+#define WVM_RING_LAYOUT 3u                    /* changes with any change of this file */
 
 #define WVM_CLIENTS_MAX     64u
 #define WVM_RING_SHARDS_MAX 64u
@@ -74,7 +74,13 @@ struct wvm_ring_header {
 	uint32_t vm_count;
 	uint32_t reserved0;
 	uint64_t adopts[WVM_RING_ADOPTS_MAX]; /* clients of these lives may come back as they are */
-	uint8_t reserved1[152];
+	/* For a slave, which talks to the master by UDP: its datagrams come from here and go there.
+	 */
+	uint32_t udp_ip; /* host order */
+	uint16_t udp_port;
+	uint16_t slave_port; /* at 127.0.0.1: where the master expects a slave */
+	uint32_t vnode;      /* this node's first: what src and dst of messages say */
+	uint8_t reserved1[140];
 	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
 };
 _Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");
@@ -152,6 +158,7 @@ enum wvm_ring_msg {
 	 */
 	WVM_RING_VCPU_OPEN = 9,
 	WVM_RING_VCPU_CLOSE = 10, /* mode: the processor */
+	WVM_RING_NODE = 11,       /* mode: a node id. Reply result: its first vnode, or -ENXIO */
 	/* on a processor's channel, both ways: struct wvm_msg, then its payload */
 	WVM_RING_DATAGRAM = 32,
 	/* master to client */
@@ -179,7 +186,7 @@ struct wvm_ring_reply {
 
 /* 16 bytes: what the owner's side of the run protocol needs to know (shared/core/run.h). */
 struct wvm_ring_vcpu {
-	uint32_t node_id;
+	uint32_t vnode;   /* this node's, as src and dst of messages name it */
 	uint32_t segment; /* payload bytes of a message at most */
 	uint64_t reserved;
 };

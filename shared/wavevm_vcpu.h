@@ -4,7 +4,9 @@
  *
  * Each processor has a link of its own: a channel to the local master and the owner's side of the
  * run protocol. A link belongs to the thread of its processor, but for wvm_vcpu_kick(). Errors are
- * -errno; wvm_vcpu_error() has one line.
+ * -errno; wvm_vcpu_error() has one line. Nodes are named as everywhere in wavevm.h, by the ids of
+ * the topology. Links are to be closed before wvm_detach(). A master that is started again within
+ * the time of silence is not noticed.
  */
 #ifndef WAVEVM_VCPU_H
 #define WAVEVM_VCPU_H
@@ -24,8 +26,11 @@ struct wvm_vcpu_link;
 
 const char *wvm_vcpu_error(void); /* of this thread's last failure; never NULL */
 
-/* Processors 0 to WVM_VCPU_MAX - 1 of a VM that the master serves. 0, -EBUSY (another program has
- * it). */
+/*
+ * Processors 0 to WVM_VCPU_MAX - 1 of a VM that the master serves. 0, -EBUSY (another program has
+ * it, or this one), -ENXIO (no such VM), -EUSERS (no room), -EINVAL, -ECONNREFUSED, -ETIMEDOUT,
+ * -ENOMEM.
+ */
 int wvm_vcpu_open(struct wvm_vcpu_link **out, struct wvm *w, uint16_t vm_id, unsigned vcpu);
 void wvm_vcpu_close(struct wvm_vcpu_link *l);
 

@@ -31,6 +31,7 @@ enum offset {
 };
 _Static_assert(AT_END == WVM_HEADER_BYTES, "the header is 64 bytes");
 _Static_assert(AT_STEER == WVM_WIRE_STEER_OFFSET, "the socket filter finds the steer");
+_Static_assert(AT_HOPS == WVM_WIRE_HOPS_OFFSET, "a forwarder finds the hops");
 _Static_assert(AT_NODES_SEGMENT % 8 == 0 && AT_EPOCH % 8 == 0 && AT_REQUEST % 8 == 0 &&
 		       AT_OPERAND_HOPS % 8 == 0,
 	       "words are aligned");

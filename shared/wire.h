@@ -43,6 +43,7 @@
 #include "shared/core/msg.h"
 
 #define WVM_WIRE_STEER_OFFSET 12u /* of two bytes, from the start of the UDP payload */
+#define WVM_WIRE_HOPS_OFFSET  63u /* of one byte, in each segment */
 
 /*
  * Writes the header and the payload (m->payload_len bytes) of one segment to

@@ -281,11 +281,13 @@ static void name_node(struct cluster *c, unsigned i)
 		snprintf(n->ip, sizeof(n->ip), "127.0.77.%u", i + 1);
 		n->port = free_port(n->ip);
 		n->ctrl_port = free_port("127.0.0.1");
+		n->slave_port = free_port("127.0.0.1");
 	} else {
 		snprintf(n->ip, sizeof(n->ip), "10.77.0.%u", i + 1);
 		snprintf(n->netns, sizeof(n->netns), "/run/netns/%s-%u", c->net_tag, i + 1);
 		n->port = 9000;
 		n->ctrl_port = 9001;
+		n->slave_port = 9005;
 	}
 }
 
@@ -316,13 +318,14 @@ void cluster_prepare(struct cluster *c, const struct cluster_opts *opts)
 void cluster_node_args(const struct cluster *c, unsigned i, const char *const more[],
 		       const char *args[])
 {
-	static char master[4128], port[8], ctrl[8], id[8];
+	static char master[4128], port[8], ctrl[8], slave[8], id[8];
 	const struct cluster_node *n = &c->node[i];
 	unsigned count = 0;
 
 	snprintf(master, sizeof(master), "%s/wavevm_node_master", bin_dir);
 	snprintf(port, sizeof(port), "%u", n->port);
 	snprintf(ctrl, sizeof(ctrl), "%u", n->ctrl_port);
+	snprintf(slave, sizeof(slave), "%u", n->slave_port);
 	snprintf(id, sizeof(id), "%u", i);
 	const char *const fixed[] = {master,
 				     c->opts.ram_mb && !i ? c->opts.ram_mb : "4096",
@@ -330,7 +333,7 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 				     c->topology,
 				     id,
 				     ctrl,
-				     "9005",
+				     slave,
 				     "--vm",
 				     c->opts.vm ? c->opts.vm : "1:3G",
 				     "--ring-path",

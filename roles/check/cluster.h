@@ -57,7 +57,7 @@ struct cluster_opts {
 struct cluster_node {
 	pid_t pid; /* 0: does not run */
 	char ip[24];
-	uint16_t port, ctrl_port;
+	uint16_t port, ctrl_port, slave_port;
 	char ring[160], shm[160], state[160], log[160];
 	char netns[160]; /* empty: the test's own */
 };

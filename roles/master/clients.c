@@ -99,6 +99,7 @@ void wvm_client_settle(struct client *cl)
 static void finish_leave(struct client *cl)
 {
 	wvm_client_drop_pins(cl);
+	wvm_client_vcpus_close(cl);
 	if (cl->watch_open)
 		wvm_pidwatch_close(&cl->watch);
 	if (cl->in_open)
@@ -129,6 +130,7 @@ void wvm_client_break(struct client *cl, const char *why)
 	COUNT(cl->all, broken);
 	wvm_clients_log(cl->all, "client pid %d is not served any more: %s", (int)cl->pid, why);
 	cl->state = CLIENT_MUTE;
+	wvm_client_vcpus_close(cl);
 	if (cl->run.order.kind == ORDER_NONE) {
 		cl->muted = true;
 		wvm_client_order(cl, ORDER_MUTE, NULL, 0);
@@ -435,7 +437,11 @@ static void fill_header(struct wvm_clients *all)
 				      .layout = WVM_RING_LAYOUT,
 				      .slot_count = WVM_CLIENTS_MAX,
 				      .shard_count = all->shards,
-				      .node_id = all->conf.node_id};
+				      .node_id = all->conf.node_id,
+				      .udp_ip = all->conf.relay.ip,
+				      .udp_port = all->conf.relay.port,
+				      .slave_port = all->conf.relay.slave_port,
+				      .vnode = all->conf.relay.vnode};
 	memcpy(h->adopts, all->conf.adopts, sizeof(h->adopts));
 	while ((vm = wvm_memory_vm_at(all->conf.memory, h->vm_count)) != NULL) {
 		struct wvm_ring_vm *v = &h->vms[h->vm_count++];
@@ -486,6 +492,7 @@ int wvm_clients_open(struct wvm_clients **out, const struct wvm_clients_conf *co
 	all->task.run = run_task;
 	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
 		init_client(all, i);
+	wvm_clients_vcpus_init(all);
 	ret = open_file(all, &why);
 	if (ret)
 		goto err_free;
@@ -653,6 +660,7 @@ void wvm_clients_close(struct wvm_clients *all, bool unlink_file)
 		unlink(all->path);
 	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
 		close_client(&all->client[i]);
+	wvm_clients_vcpus_free(all);
 	for (unsigned k = 0; k < all->shards; k++)
 		wvm_side_free(all->side[k]);
 	if (all->knock_open)

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "roles/master/mem.h"
+#include "shared/core/msg.h"
 #include "shared/wavevm.h"
 
 struct wvm_clients;
@@ -54,14 +55,40 @@ struct wvm_clients_ops {
 	void (*stats)(void *ctx, unsigned client, struct wvm_stats *inout);
 	/* The node id of the home of an offset, or -errno. On shard 0. */
 	int (*where)(void *ctx, struct wvm_mem *vm, uint64_t gpa);
+	/* The first vnode of a node, or -ENXIO. On shard 0. */
+	int (*vnode)(void *ctx, uint32_t node_id);
+	/*
+	 * What the owner of a processor has put on its channel: any bytes (len 0: not even that).
+	 * On shard 0, and only after vcpu_room() said that there is room to send one on.
+	 */
+	void (*vcpu_record)(void *ctx, uint16_t vm_id, unsigned vcpu, const uint8_t *data,
+			    size_t len);
+	bool (*vcpu_room)(void *ctx);
 	/* One line for the operator. On any shard. */
 	void (*log)(void *ctx, const char *line);
 };
 
 /*
- * Every shard needs WVM_CLIENTS_MAX file slots (wvm_shard_opts.files) for this,
- * shard 0 three times as many and one more.
+ * Channels of processors that are open at a time, of all clients and VMs: all of one large VM.
+ * One more for each of a few that are closing, so that one may take another's place.
  */
+#define WVM_CLIENTS_VCPUS         256u
+#define WVM_CLIENTS_VCPUS_CLOSING 16u
+
+/* What runs of remote processors need to know of this node. */
+struct wvm_clients_relay {
+	uint32_t ip; /* host order; where its slave gets datagrams from, and sends them to */
+	uint16_t port, slave_port;
+	uint32_t vnode;   /* its first */
+	uint32_t segment; /* payload bytes of a message at most */
+};
+
+/*
+ * Every shard needs WVM_CLIENTS_MAX file slots (wvm_shard_opts.files) for this,
+ * shard 0 WVM_CLIENTS_FILES.
+ */
+#define WVM_CLIENTS_FILES \
+	(3 * WVM_CLIENTS_MAX + 1 + 2 * (WVM_CLIENTS_VCPUS + WVM_CLIENTS_VCPUS_CLOSING))
 struct wvm_clients_conf {
 	const char *path; /* of the ring file */
 	uint32_t node_id;
@@ -75,6 +102,7 @@ struct wvm_clients_conf {
 	uint64_t adopts[WVM_RING_ADOPTS_MAX];
 	struct wvm_memory *memory;       /* with every VM opened */
 	struct wvm_shard *const *shards; /* wvm_memory_shards() of them; read by open only */
+	struct wvm_clients_relay relay;
 	const struct wvm_clients_ops *ops;
 	void *ctx;
 };
@@ -97,6 +125,15 @@ int wvm_clients_start(struct wvm_clients *c);
 /* Answers the request of that token; from any shard's thread. result: 0 or -errno. */
 void wvm_clients_reply(struct wvm_clients *c, unsigned shard, unsigned client, uint64_t token,
 		       int64_t result);
+
+/*
+ * A message for the owner of a processor of this node. On shard 0. WVM_DROP_NONE, or why it did
+ * not get there: WVM_DROP_VM (nobody here has that processor), WVM_DROP_ROOM (it does not read).
+ */
+enum wvm_drop wvm_clients_vcpu_push(struct wvm_clients *c, const struct wvm_msg *m,
+				    const uint8_t *payload);
+/* Channels of processors that are open now. On shard 0. */
+unsigned wvm_clients_vcpu_count(const struct wvm_clients *c);
 
 /* Clients attached now. On shard 0. */
 unsigned wvm_clients_count(const struct wvm_clients *c);

@@ -81,30 +81,37 @@ static bool uffd_ok(int fd)
 	return features == WVM_UFFD_FEATURES;
 }
 
+bool wvm_fd_is_eventfd(int fd)
+{
+	return is_anon(fd, "anon_inode:[eventfd]");
+}
+
 /* A memfd of exactly this size that nobody can shrink under us, of small pages. */
-static bool channel_ok(int fd)
+static bool channel_ok(int fd, size_t bytes)
 {
 	struct statfs fs;
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS);
 
 	return seals >= 0 && seals & F_SEAL_SHRINK && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
-	       st.st_size == (off_t)WVM_CHANNEL_BYTES && !fstatfs(fd, &fs) &&
+	       st.st_size == (off_t)bytes && !fstatfs(fd, &fs) &&
 	       (unsigned long)fs.f_type == TMPFS_MAGIC;
 }
 
-static int open_channel(struct client *cl, int fd)
+int wvm_channel_map(int fd, const struct channel_shape *shape, uint8_t **mem,
+		    struct wvm_spsc_rx *rx, struct wvm_spsc_tx *tx)
 {
+	size_t bytes = 2 * shape->ring_bytes;
 	uint8_t *at;
 
-	if (!channel_ok(fd))
+	if (!channel_ok(fd, bytes))
 		return -EPROTO;
-	at = mmap(NULL, WVM_CHANNEL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return errno == ENOMEM ? -ENOMEM : -EPROTO; /* ours, or the client's doing */
-	cl->channel = at;
-	if (wvm_spsc_open_rx(&cl->rx, at, WVM_CHANNEL_CAPACITY) ||
-	    wvm_spsc_open_tx(&cl->tx, at + WVM_CHANNEL_RING_BYTES, WVM_CHANNEL_CAPACITY))
+	*mem = at;
+	if (wvm_spsc_open_rx(rx, at, shape->capacity) ||
+	    wvm_spsc_open_tx(tx, at + shape->ring_bytes, shape->capacity))
 		return -EPROTO;
 	return 0;
 }
@@ -114,7 +121,7 @@ struct taken {
 	int pidfd, channel, in, out;
 };
 
-static int take_one(struct client *cl, int pidfd, int theirs, int *fd)
+int wvm_client_take_fd(struct client *cl, int pidfd, int theirs, int *fd)
 {
 	int ret = theirs < 0 ? -EBADF : wvm_pidfd_getfd(pidfd, theirs);
 
@@ -131,7 +138,7 @@ static int take_one(struct client *cl, int pidfd, int theirs, int *fd)
 static int take_uffds(struct client *cl, int pidfd, const struct wvm_ring_claim *claim)
 {
 	for (unsigned k = 0; k < cl->all->shards; k++) {
-		int ret = take_one(cl, pidfd, claim->uffd_fd[k], &cl->uffd[k]);
+		int ret = wvm_client_take_fd(cl, pidfd, claim->uffd_fd[k], &cl->uffd[k]);
 
 		if (ret)
 			return ret;
@@ -146,6 +153,7 @@ static int take_uffds(struct client *cl, int pidfd, const struct wvm_ring_claim 
 
 static int take_all(struct client *cl, const struct wvm_ring_claim *claim, struct taken *t)
 {
+	static const struct channel_shape shape = {WVM_CHANNEL_RING_BYTES, WVM_CHANNEL_CAPACITY};
 	int ret;
 
 	if (claim->shard_count != cl->all->shards)
@@ -156,18 +164,18 @@ static int take_all(struct client *cl, const struct wvm_ring_claim *claim, struc
 	/* Still the owner: so the pidfd is not that of a later process with this pid. */
 	if (wvm_slot_owner(cl->all, cl->index) != cl->pid)
 		return -ESRCH;
-	ret = take_one(cl, t->pidfd, claim->channel_fd, &t->channel);
+	ret = wvm_client_take_fd(cl, t->pidfd, claim->channel_fd, &t->channel);
 	if (!ret)
-		ret = take_one(cl, t->pidfd, claim->to_master_fd, &t->in);
+		ret = wvm_client_take_fd(cl, t->pidfd, claim->to_master_fd, &t->in);
 	if (!ret)
-		ret = take_one(cl, t->pidfd, claim->to_client_fd, &t->out);
+		ret = wvm_client_take_fd(cl, t->pidfd, claim->to_client_fd, &t->out);
 	if (!ret)
 		ret = take_uffds(cl, t->pidfd, claim);
 	if (ret)
 		return ret;
-	if (!is_anon(t->in, "anon_inode:[eventfd]") || !is_anon(t->out, "anon_inode:[eventfd]"))
+	if (!wvm_fd_is_eventfd(t->in) || !wvm_fd_is_eventfd(t->out))
 		return -EPROTO;
-	return open_channel(cl, t->channel);
+	return wvm_channel_map(t->channel, &shape, &cl->channel, &cl->rx, &cl->tx);
 }
 
 static void on_died(struct wvm_pidwatch *w)
@@ -235,7 +243,7 @@ static int open_objects(struct client *cl, struct taken *t)
  * Closes what may be any kind of file: through the ring, which hands a close that
  * can block (a flush to the client's own FUSE server) to a kernel worker.
  */
-static void discard(struct client *cl, int *fd)
+void wvm_client_discard(struct client *cl, int *fd)
 {
 	struct io_uring_sqe *sqe = *fd >= 0 ? wvm_shard_sqe(cl->all->shard0) : NULL;
 
@@ -256,15 +264,15 @@ int wvm_client_take(struct client *cl, const struct wvm_ring_claim *claim)
 	ret = take_all(cl, claim, &t);
 	if (!ret)
 		ret = open_objects(cl, &t);
-	discard(cl, &t.pidfd);
-	discard(cl, &t.channel);
-	discard(cl, &t.in);
-	discard(cl, &t.out);
+	wvm_client_discard(cl, &t.pidfd);
+	wvm_client_discard(cl, &t.channel);
+	wvm_client_discard(cl, &t.in);
+	wvm_client_discard(cl, &t.out);
 	if (!ret)
 		return 0;
 	for (unsigned k = 0; k < cl->all->shards; k++) {
-		discard(cl, &cl->uffd[k]);
-		discard(cl, &cl->keep[k]);
+		wvm_client_discard(cl, &cl->uffd[k]);
+		wvm_client_discard(cl, &cl->keep[k]);
 	}
 	return ret;
 }

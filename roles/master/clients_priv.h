@@ -1,8 +1,8 @@
 /*
  * What the master's client files share: clients.c (the ring file, life of a
  * client), clients_lock.c (the master's lock), clients_attach.c (taking a
- * client's descriptors), clients_serve.c (its requests), clients_shard.c (what
- * every shard does for it).
+ * client's descriptors), clients_serve.c (its requests), clients_vcpu.c (the
+ * channels of its processors), clients_shard.c (what every shard does for it).
  */
 #ifndef WVM_MASTER_CLIENTS_PRIV_H
 #define WVM_MASTER_CLIENTS_PRIV_H
@@ -19,6 +19,7 @@
 #include "roles/master/clients.h"
 #include "shared/client_ring.h"
 #include "shared/spsc.h"
+#include "shared/vcpu.h"
 
 #define PINS_MAX WVM_RING_PINS_MAX /* ranges that one client holds or asks for */
 
@@ -105,6 +106,36 @@ struct client {
 	struct pin pins[PINS_MAX];
 };
 
+enum vcpu_state { VCPU_FREE, VCPU_OPEN, VCPU_CLOSING };
+
+/*
+ * The channel of a processor that runs elsewhere. All of them are on shard 0, where their
+ * clients come and go: so nothing has to be handed over, and a datagram costs it a few us.
+ */
+struct vcpu_channel {
+	struct wvm_clients *all;
+	enum vcpu_state state;
+	unsigned client;
+	uint16_t vm_index, vm_id, vcpu;
+	struct wvm_doorbell in, out;
+	bool in_open, out_open;
+	uint8_t *mem; /* the memfd */
+	struct wvm_spsc_rx rx;
+	struct wvm_spsc_tx tx;
+};
+
+#define VCPU_CHANNELS (WVM_CLIENTS_VCPUS + WVM_CLIENTS_VCPUS_CLOSING)
+
+struct vcpu_channels {
+	struct vcpu_channel list[VCPU_CHANNELS];
+	uint16_t at[WVM_RING_VMS_MAX][WVM_VCPU_MAX]; /* index in the list + 1; 0: closed */
+	unsigned open;
+	struct wvm_task task; /* those that were not read to their end */
+	uint64_t again[(VCPU_CHANNELS + 63) / 64];
+	unsigned first;                                            /* of them, in the next turn */
+	uint8_t record[sizeof(struct wvm_msg) + WVM_DATAGRAM_MAX]; /* being taken */
+};
+
 /* One shard's part; written by its thread only. */
 struct side {
 	struct wvm_clients *all;
@@ -142,6 +173,7 @@ struct wvm_clients {
 	uint8_t body[WVM_CHANNEL_CAPACITY / 2];      /* a message being taken */
 	struct wvm_ring_slot slots[WVM_CLIENTS_MAX]; /* a copy, while scanning */
 	struct client client[WVM_CLIENTS_MAX];
+	struct vcpu_channels vcpus;
 	struct side *side[WVM_RING_SHARDS_MAX];
 };
 
@@ -165,6 +197,18 @@ void wvm_header_unlock(struct header_lock *l);
 
 /* clients_attach.c: takes and checks what the claim names; 0 or -errno, logged. */
 int wvm_client_take(struct client *cl, const struct wvm_ring_claim *claim);
+/* A descriptor of the client's, or -errno. */
+int wvm_client_take_fd(struct client *cl, int pidfd, int theirs, int *fd);
+/* Closes one that turned out to be of no use; *fd becomes -1, which is allowed. */
+void wvm_client_discard(struct client *cl, int *fd);
+bool wvm_fd_is_eventfd(int fd);
+/* Maps a memfd with two rings, the one to the master first. 0 or -errno. */
+struct channel_shape {
+	size_t ring_bytes;
+	uint32_t capacity;
+};
+int wvm_channel_map(int fd, const struct channel_shape *shape, uint8_t **mem,
+		    struct wvm_spsc_rx *rx, struct wvm_spsc_tx *tx);
 /* The process that holds the slot's lock, 0 if none. */
 pid_t wvm_slot_owner(struct wvm_clients *all, unsigned slot);
 /* Whether a uffd's address space still has users. */
@@ -177,6 +221,16 @@ void wvm_client_reply(struct client *cl, uint64_t token, int64_t result, const v
 void wvm_client_glue_replied(struct client *cl, uint64_t token, int64_t result);
 void wvm_client_send_error(struct client *cl, const struct wvm_ring_error *e);
 void wvm_client_drop_pins(struct client *cl);
+
+/* clients_vcpu.c: the channels of processors */
+void wvm_clients_vcpus_init(struct wvm_clients *all);
+void wvm_clients_vcpus_free(struct wvm_clients *all);
+/* 0, and then *info for the reply; or -errno. */
+int wvm_client_vcpu_open(struct client *cl, const struct wvm_ring_req *r,
+			 struct wvm_ring_vcpu *info);
+int wvm_client_vcpu_close(struct client *cl, const struct wvm_ring_req *r);
+/* All that the client has. */
+void wvm_client_vcpus_close(struct client *cl);
 
 /* clients_shard.c */
 int wvm_side_new(struct wvm_clients *all, unsigned index);

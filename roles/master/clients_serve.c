@@ -247,6 +247,21 @@ static int64_t do_where(struct client *cl, const struct wvm_ring_req *r)
 	return all->conf.ops->where ? all->conf.ops->where(all->conf.ctx, vm, r->gpa) : -ENOTSUP;
 }
 
+static int64_t do_node(struct client *cl, const struct wvm_ring_req *r)
+{
+	struct wvm_clients *all = cl->all;
+
+	return all->conf.ops->vnode ? all->conf.ops->vnode(all->conf.ctx, r->mode) : -ENOTSUP;
+}
+
+static void do_vcpu_open(struct client *cl, const struct wvm_ring_req *r)
+{
+	struct wvm_ring_vcpu info;
+	int ret = wvm_client_vcpu_open(cl, r, &info);
+
+	wvm_client_reply(cl, r->token, ret, &info, ret ? 0 : sizeof(info));
+}
+
 static void do_map(struct client *cl, enum order_kind kind, const struct wvm_ring_req *r)
 {
 	struct wvm_mem_map map = {
@@ -269,6 +284,9 @@ static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_re
 	case WVM_RING_PIN: result = do_pin(cl, r, &later); break;
 	case WVM_RING_UNPIN: result = do_unpin(cl, r, &later); break;
 	case WVM_RING_WHERE: result = do_where(cl, r); break;
+	case WVM_RING_VCPU_OPEN: do_vcpu_open(cl, r); return;
+	case WVM_RING_VCPU_CLOSE: result = wvm_client_vcpu_close(cl, r); break;
+	case WVM_RING_NODE: result = do_node(cl, r); break;
 	default: wvm_client_break(cl, "it sent an unknown request"); return;
 	}
 	if (!later)

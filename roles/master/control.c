@@ -283,6 +283,25 @@ static void add_control(json_t *o, const struct wvm_control_counters *c)
 	json_object_set_new(o, "control", section);
 }
 
+/* Runs of remote processors: what was relayed each way, and what was dropped on it. */
+static void add_vcpus(json_t *o, const struct wvm_node *n)
+{
+	const struct wvm_vcpus *v = &n->vcpus;
+	json_t *section = json_object();
+	char name[32];
+
+	set(section, "channels", wvm_clients_vcpu_count(n->clients));
+	set(section, "from_owner", v->from_owner);
+	set(section, "to_owner", v->to_owner);
+	set(section, "from_slave", v->from_slave);
+	set(section, "to_slave", v->to_slave);
+	for (unsigned k = 1; k < WVM_DROP_REASONS; k++) {
+		snprintf(name, sizeof(name), "dropped_%s", wvm_drop_name(k));
+		set(section, name, v->drops[k]);
+	}
+	json_object_set_new(o, "vcpus", section);
+}
+
 static json_t *stats_json(const struct wvm_node *n)
 {
 	json_t *o = json_object(), *g = json_object(), *d = json_object();
@@ -330,6 +349,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	add_shards(o, n);
 	add_calls(o, n);
 	add_control(o, &n->control->counters);
+	add_vcpus(o, n);
 	return o;
 }
 

@@ -461,11 +461,27 @@ static bool from_member(const struct wvm_node *node, uint32_t member,
 	return a->sin_addr.s_addr == from->sin_addr.s_addr && a->sin_port == from->sin_port;
 }
 
+/* The message of a run goes on as it is, or is dropped. */
+static void relay(struct wvm_node_shard *s, const struct sockaddr_in *from, struct wvm_msg *msg,
+		  const uint8_t *payload)
+{
+	enum wvm_drop reason = wvm_vcpus_message(s, from, msg, payload);
+
+	if (reason)
+		drop(s, reason);
+	else
+		s->accepted++;
+}
+
 static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		       struct wvm_msg *msg, const uint8_t *payload)
 {
 	uint32_t member = wvm_member_of(&s->node->members, msg->src);
 
+	if (wvm_vcpus_takes(msg)) {
+		relay(s, from, msg, payload);
+		return;
+	}
 	if (member == WVM_SLICE_NIL || member == s->node->self ||
 	    wvm_member_of(&s->node->members, msg->dst) != s->node->self) {
 		drop(s, WVM_DROP_NODE);
@@ -493,6 +509,12 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 	}
 }
 
+/* The shard whose message this is. */
+static unsigned shard_for(const struct wvm_node *node, const struct wvm_msg *msg)
+{
+	return wvm_vcpus_takes(msg) ? 0 : msg->steer % node->shard_count;
+}
+
 void wvm_node_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len)
 {
 	struct wvm_node_shard *s = ctx;
@@ -507,14 +529,15 @@ void wvm_node_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t 
 		size_t consumed;
 		enum wvm_drop reason = wvm_wire_decode(data, len, &msg, &payload, &consumed);
 
-		s->received += reason || msg.steer % s->node->shard_count == s->index;
+		unsigned owner = reason ? s->index : shard_for(s->node, &msg);
+
+		s->received += owner == s->index;
 		if (reason)
 			drop(s, reason);
-		else if (msg.steer % s->node->shard_count == s->index)
+		else if (owner == s->index)
 			on_message(s, from, &msg, payload);
 		else
-			wvm_udp_forward(s->udp, msg.steer % s->node->shard_count, from, data,
-					consumed);
+			wvm_udp_forward(s->udp, owner, from, data, consumed);
 		data += consumed;
 		len -= consumed;
 	}
@@ -656,6 +679,14 @@ static int on_where(void *ctx, struct wvm_mem *vm, uint64_t gpa)
 	return (int)node->topology.nodes[member].phys_id;
 }
 
+static int on_vnode(void *ctx, uint32_t node_id)
+{
+	struct wvm_node *node = ctx;
+	const struct wvm_conf_node *n = wvm_topology_by_phys(&node->topology, node_id);
+
+	return n ? (int)n->first_vnode : -ENXIO;
+}
+
 static void on_log(void *ctx, const char *line)
 {
 	wvm_log("%s", line);
@@ -668,5 +699,8 @@ const struct wvm_clients_ops wvm_node_clients_ops = {
 	.client_gone = on_client_gone,
 	.stats = on_stats,
 	.where = on_where,
+	.vnode = on_vnode,
+	.vcpu_record = wvm_vcpus_record,
+	.vcpu_room = wvm_vcpus_room,
 	.log = on_log,
 };

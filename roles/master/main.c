@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
 #include "roles/master/node.h"
@@ -16,6 +17,17 @@ static void block_signals(sigset_t *set)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* Clients and their processors come with more descriptors than 1024 (io_uring's table, too). */
+static void raise_files(void)
+{
+	struct rlimit files;
+
+	if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct wvm_master_options options;
@@ -25,6 +37,7 @@ int main(int argc, char **argv)
 	int status;
 
 	wvm_master_options(&options, argc, argv);
+	raise_files();
 	block_signals(&set); /* before the shards, which inherit the mask */
 	if (wvm_node_start(&node, &options, err, sizeof(err))) {
 		wvm_log("%s", err);

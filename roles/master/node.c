@@ -21,6 +21,7 @@
 
 #define IP_UDP_HEADERS 28u
 #define PAD_PART       8u /* of a datagram: 128 of 1472 let pages of 3 datagrams leave 14 at a time */
+#define FILES          96u             /* a shard's own */
 #define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
 
 void wvm_log(const char *format, ...)
@@ -345,7 +346,7 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 		.place = n->places[index],
 		.pin = true,
 		.kernel = &n->kernel,
-		.files = 32 + WVM_CLIENTS_MAX * 4,
+		.files = FILES + (index ? WVM_CLIENTS_MAX : WVM_CLIENTS_FILES),
 		.inbox_bytes = sizeof(struct wvm_msg) + WVM_PAGE_BYTES + 64,
 		.poll_ns = n->options->poll ? POLL_NS : 0,
 		.died = on_died,
@@ -473,6 +474,19 @@ static void on_started(struct wvm_shard *self, void *ctx, const void *data, size
 	wvm_node_join_timer(&n->join_timer, self->now_ns);
 }
 
+/* Through a gateway, our address is that of the loopback device. */
+static struct wvm_clients_relay relay_conf(const struct wvm_node *n)
+{
+	bool sidecar = wvm_conf_node_is_sidecar(&n->topology.nodes[n->self]);
+
+	return (struct wvm_clients_relay){.ip = sidecar ? INADDR_LOOPBACK
+							: n->topology.nodes[n->self].ip,
+					  .port = n->options->port,
+					  .slave_port = n->options->slave_port,
+					  .vnode = n->members.list[n->self].first_vnode,
+					  .segment = wvm_wire_segment(n->mtu)};
+}
+
 static int open_clients(struct wvm_node *n, char *err, size_t err_len)
 {
 	struct wvm_shard *shards[WVM_NODE_SHARDS_MAX];
@@ -485,6 +499,8 @@ static int open_clients(struct wvm_node *n, char *err, size_t err_len)
 
 	for (unsigned i = 0; i < n->shard_count; i++)
 		shards[i] = n->shards[i].shard;
+	wvm_vcpus_init(n);
+	conf.relay = relay_conf(n);
 	/* Differs from every former life's, also when the state directory was lost. */
 	n->boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
 	conf.boot_id = n->boot_id;

@@ -20,6 +20,7 @@
 #include "roles/master/runs.h"
 #include "roles/master/state.h"
 #include "roles/master/trace.h"
+#include "roles/master/vcpus.h"
 #include "shared/conf.h"
 #include "shared/core/core.h"
 #include "shared/core/join.h"
@@ -86,7 +87,8 @@ struct wvm_node {
 	struct wvm_backing backing[WVM_MASTER_VMS_MAX];
 	unsigned vm_count;
 	struct wvm_clients *clients;
-	struct wvm_join join; /* shard 0 */
+	struct wvm_vcpus vcpus; /* shard 0 */
+	struct wvm_join join;   /* shard 0 */
 	uint8_t *join_answered;
 	uint32_t stranger; /* the member, + 1, that asked last with another topology */
 	struct wvm_timer join_timer;
