@@ -16,8 +16,12 @@ struct wvm_qemu_placement {
 	uint32_t split;  /* the first so many run here */
 	uint32_t *nodes; /* one for each of the others, the last for all that follow */
 	uint32_t count;
+	bool report; /* counters on stderr at the end */
 };
 extern struct wvm_qemu_placement wvm_qemu_placement;
+
+/* The text of -cpu, or what stands for it. */
+const char *wvm_qemu_cpu_text(MachineState *ms);
 
 #define TYPE_WAVEVM_RAM "memory-backend-wavevm"
 

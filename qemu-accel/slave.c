@@ -42,9 +42,6 @@
 
 #define NMI_VECTOR 2 /* as an external interrupt's it is reserved: the owner means an NMI */
 
-/* What of the interrupt controller an EXIT of kind APIC is about: its `at`. */
-enum apic_access { APIC_TPR = 1, APIC_BASE = 2 };
-
 /* One vCPU's; its thread's, but kick. */
 struct slave_cpu {
 	CPUState *cs;
@@ -340,17 +337,17 @@ static const MemoryRegionOps port_ops = {
 /* CR8 and the base's MSR reach the controller by these, not by its memory. */
 static void apic_set_tpr(APICCommonState *s, uint8_t value)
 {
-	forward(WVM_VCPU_EXIT_APIC, APIC_TPR, 1, true, value);
+	forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_TPR, 1, true, value);
 }
 
 static uint8_t apic_get_tpr(APICCommonState *s)
 {
-	return forward(WVM_VCPU_EXIT_APIC, APIC_TPR, 1, false, 0);
+	return forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_TPR, 1, false, 0);
 }
 
 static void apic_set_base(APICCommonState *s, uint64_t value)
 {
-	forward(WVM_VCPU_EXIT_APIC, APIC_BASE, 8, true, value);
+	forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_BASE, 8, true, value);
 	s->apicbase = value;
 }
 
@@ -586,6 +583,8 @@ static void slave_init(MachineState *ms)
 	apic->get_tpr = apic_get_tpr;
 	apic->set_base = apic_set_base;
 	cpu_count = ms->smp.cpus;
+	x86_cpu_set_default_version(1); /* as the owner's board does */
+	ticks_ahead = -cpu_get_host_ticks();
 	cpus = g_new0(struct slave_cpu, cpu_count);
 	map_background();
 	if (wvm_engine_open(&engine, on_kick, NULL, err, sizeof(err))) {

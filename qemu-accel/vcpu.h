@@ -3,6 +3,7 @@
 #define WVM_QEMU_VCPU_H
 
 #include "hw/core/tcg-cpu-ops.h"
+#include "qemu/units.h"
 #include "shared/vcpu.h"
 #include "shared/vcpu_state.h"
 #include "sysemu/accel-ops.h"
@@ -20,6 +21,9 @@ bool wvm_qemu_state_load(CPUState *cs, const void *block);
 /* Of all that both sides must have alike so that a state means the same: kind of vCPU, its place.
  */
 uint32_t wvm_qemu_state_kind(CPUState *cs);
+
+/* What of the interrupt controller an EXIT of kind APIC is about: its `at`. Data: 1, 8 bytes. */
+enum { WVM_QEMU_APIC_TPR = 1, WVM_QEMU_APIC_BASE = 2 };
 
 /*
  * slave.c: this QEMU runs vCPUs for the owner of a VM, and has nothing else (WVM_ROLE=SLAVE,

@@ -1,5 +1,5 @@
 /*
- * -accel wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N]
+ * -accel wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N,remote=NODE:...][,report=on]
  *
  * The type behind the option is a front. Its options are checked and the
  * master is attached when QEMU initialises it; then it creates the engine
@@ -143,7 +143,7 @@ static bool check_placement(WaveVMAccel *s, MachineState *ms, Error **errp)
 			   s->remote, ms->smp.max_cpus);
 		return false;
 	}
-	if (some && !strcmp(s->backend, "kvm")) {
+	if (some && strcmp(s->backend, "tcg")) {
 		error_setg(errp, "wavevm: split= needs backend=tcg in this version");
 		return false;
 	}
@@ -161,6 +161,48 @@ static bool check_options(WaveVMAccel *s, MachineState *ms, Error **errp)
 	return check_placement(s, ms, errp);
 }
 
+static char *cpu_text;
+static void (*plain_parse_features)(const char *type, char *features, Error **errp);
+
+/* A model is "NAME-x86_64-cpu" among types. */
+static char *model_name(const char *type)
+{
+	static const char suffix[] = "-x86_64-cpu";
+	size_t len = strlen(type) - (g_str_has_suffix(type, suffix) ? strlen(suffix) : 0);
+
+	return g_strndup(type, len);
+}
+
+static void parse_features(const char *type, char *features, Error **errp)
+{
+	g_autofree char *model = model_name(type);
+
+	g_free(cpu_text);
+	cpu_text = g_strdup_printf("%s%s%s", model, features ? "," : "", features ?: "");
+	plain_parse_features(type, features, errp);
+}
+
+const char *wvm_qemu_cpu_text(MachineState *ms)
+{
+	if (!cpu_text)
+		cpu_text = model_name(ms->cpu_type);
+	return cpu_text;
+}
+
+static void listen_to_features(ObjectClass *oc, void *opaque)
+{
+	CPUClass *cc = CPU_CLASS(oc);
+
+	plain_parse_features = cc->parse_features;
+	cc->parse_features = parse_features;
+}
+
+/* QEMU takes -cpu apart into properties of all vCPUs; slaves need it as it was given. */
+static void remember_cpu_text(void)
+{
+	object_class_foreach(listen_to_features, TYPE_CPU, false, NULL);
+}
+
 static int front_init_machine(MachineState *ms)
 {
 	WaveVMAccel *s = WAVEVM_ACCEL(ms->accelerator);
@@ -174,6 +216,7 @@ static int front_init_machine(MachineState *ms)
 		exit(EXIT_FAILURE);
 	}
 	wvm_qemu_default_ram(ms);
+	remember_cpu_text();
 	/* An engine that fails has said why. */
 	if (accel_init_machine(engine, ms) < 0)
 		exit(EXIT_FAILURE);
@@ -248,6 +291,16 @@ static void set_remote(Object *obj, const char *value, Error **errp)
 	WAVEVM_ACCEL(obj)->remote = g_strdup(value);
 }
 
+static bool get_report(Object *obj, Error **errp)
+{
+	return wvm_qemu_placement.report;
+}
+
+static void set_report(Object *obj, bool value, Error **errp)
+{
+	wvm_qemu_placement.report = value;
+}
+
 static void set_engine_option(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
 	g_autofree char *value = NULL;
@@ -316,6 +369,9 @@ static void front_class_init(ObjectClass *oc, void *data)
 	object_class_property_add_str(oc, "remote", get_remote, set_remote);
 	object_class_property_set_description(oc, "remote",
 					      "Nodes of the other vCPUs, NODE:NODE:...");
+	object_class_property_add_bool(oc, "report", get_report, set_report);
+	object_class_property_set_description(oc, "report",
+					      "Print at the end why remote vCPUs' runs ended");
 }
 
 static const TypeInfo front_types[] = {
