@@ -33,7 +33,7 @@
 #define BUSY_US    50000
 
 static struct wvm_qemu_remote *remotes[WVM_VCPU_MAX]; /* NULL: runs here */
-static AccelOpsClass plain_ops;                      /* the parent's ops */
+static AccelOpsClass plain_ops;                       /* the parent's ops */
 static int64_t ticks_ahead; /* atomic: slaves were so much ahead of our own counter */
 
 static struct wvm_qemu_remote *of(CPUState *cs)
@@ -61,7 +61,8 @@ static void ticks_reach(int64_t least)
 	}
 }
 
-/* ---- what happens to the shadow between two runs ---------------------------------------------- */
+/* ---- what happens to the shadow between two runs ----------------------------------------------
+ */
 
 static bool pending(struct wvm_qemu_remote *r, uint32_t which)
 {
@@ -116,7 +117,8 @@ static void offer_interrupt(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	}
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------ */
+/* ---- runs
+ * ------------------------------------------------------------------------------------------ */
 
 /* Something here waits for the thread to be out of the guest. */
 static bool wanted_back(struct wvm_qemu_remote *r)
@@ -131,6 +133,7 @@ static void plan_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	*run = (struct wvm_vcpu_run){.engine = WVM_VCPU_ENGINE_TCG, .layout = r->kind};
 	if (r->midway) {
 		run->flags = WVM_VCPU_RUN_RESUME;
+		run->base = r->base;
 		run->data = r->access_len ? r->access : NULL;
 		run->data_len = r->access_len;
 		if (wanted_back(r))
@@ -206,14 +209,10 @@ static bool may_try_again(struct wvm_qemu_remote *r, unsigned reason, unsigned t
 	if (!r->midway)
 		r->base = 0;
 	switch (reason) {
-	case WVM_RUN_SETUP:
-		return had_setup;
-	case WVM_RUN_BASE:
-		return knew && !r->midway;
-	case WVM_RUN_BUSY:
-		return tries < BUSY_TRIES;
-	default:
-		return false;
+	case WVM_RUN_SETUP: return had_setup;
+	case WVM_RUN_BASE: return knew && !r->midway;
+	case WVM_RUN_BUSY: return tries < BUSY_TRIES;
+	default: return false;
 	}
 }
 
@@ -315,7 +314,8 @@ static void *remote_thread(void *arg)
 	return NULL;
 }
 
-/* ---- beginning ------------------------------------------------------------------------------------- */
+/* ---- beginning
+ * ------------------------------------------------------------------------------------- */
 
 static bool meet_slave(struct wvm_qemu_remote *r)
 {
@@ -402,8 +402,9 @@ static void print_counters(void)
 		if (!r)
 			continue;
 		wvm_vcpu_counters(r->link, &c);
-		fprintf(stderr, "wavevm: vCPU %u on node %u: %" PRIu64 " runs, %" PRIu64 " retries,",
-			i, r->node, c.runs, c.retries);
+		fprintf(stderr,
+			"wavevm: vCPU %u on node %u: %" PRIu64 " runs, %" PRIu64 " retries,", i,
+			r->node, c.runs, c.retries);
 		for (unsigned k = 1; k < WVM_VCPU_EXIT_KINDS; k++) {
 			if (r->exits[k])
 				fprintf(stderr, " %s %" PRIu64, wvm_vcpu_exit_name(k), r->exits[k]);

@@ -12,16 +12,16 @@ struct wvm_qemu_remote {
 	CPUState *cs; /* the shadow: what devices, controllers and monitors see */
 	struct wvm_vcpu_link *link;
 	unsigned node;
-	uint64_t life;    /* of that node's slave */
-	uint32_t kind;    /* wvm_qemu_state_kind() */
-	uint64_t base;    /* the seq whose state `state` is, there and here; 0: none */
-	uint64_t *state;  /* as it was shipped or came last */
-	uint64_t *spare;  /* another such block */
-	uint32_t setup;   /* the version that the slave has; 0: none that is known */
-	bool midway;      /* in an instruction there, which waits for `access` */
-	bool lost;        /* it may have gone on, or not: only a reset helps */
-	bool running;     /* atomic: a run is out, or about to go */
-	bool kicked;      /* atomic: somebody wants the thread's attention */
+	uint64_t life;   /* of that node's slave */
+	uint32_t kind;   /* wvm_qemu_state_kind() */
+	uint64_t base;   /* the seq whose state `state` is, there and here; 0: none */
+	uint64_t *state; /* as it was shipped or came last */
+	uint64_t *spare; /* another such block */
+	uint32_t setup;  /* the version that the slave has; 0: none that is known */
+	bool midway;     /* in an instruction there, which waits for `access` */
+	bool lost;       /* it may have gone on, or not: only a reset helps */
+	bool running;    /* atomic: a run is out, or about to go */
+	bool kicked;     /* atomic: somebody wants the thread's attention */
 	uint8_t access[8], access_len;
 	uint64_t exits[WVM_VCPU_EXIT_KINDS], refused;
 	uint8_t out[WVM_RUN_MAX];

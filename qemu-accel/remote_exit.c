@@ -76,17 +76,13 @@ static bool at_boundary(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit *e
 {
 	switch (e->kind) {
 	case WVM_VCPU_EXIT_KICKED:
-	case WVM_VCPU_EXIT_WINDOW:
-		return true;
-	case WVM_VCPU_EXIT_HLT:
-		r->cs->halted = 1;
-		return true;
+	case WVM_VCPU_EXIT_WINDOW: return true;
+	case WVM_VCPU_EXIT_HLT: r->cs->halted = 1; return true;
 	case WVM_VCPU_EXIT_SHUTDOWN: /* as a local one's triple fault */
 		r->cs->halted = 1;
 		qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
 		return true;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -103,11 +99,8 @@ bool wvm_qemu_remote_exit(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit 
 		return !r->midway && take_state(r, e, seq) && at_boundary(r, e);
 	switch (r->midway ? e->kind : 0) {
 	case WVM_VCPU_EXIT_PIO:
-	case WVM_VCPU_EXIT_MMIO:
-		return access_space(r, e);
-	case WVM_VCPU_EXIT_APIC:
-		return access_apic(r, e);
-	default:
-		return false;
+	case WVM_VCPU_EXIT_MMIO: return access_space(r, e);
+	case WVM_VCPU_EXIT_APIC: return access_apic(r, e);
+	default: return false;
 	}
 }

@@ -9,6 +9,7 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "hw/boards.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 
 #include "accel.h"
@@ -69,7 +70,8 @@ static void print_setup(void)
 	memcpy(text, new, len);
 	text_len = len;
 	version++;
-	CPU_FOREACH (cs) {
+	CPU_FOREACH(cs)
+	{
 		if (cs->created)
 			qemu_cpu_kick(cs);
 	}

@@ -40,6 +40,8 @@
 #include "shared/engine.h"
 #include "vcpu.h"
 
+#define START_POLL_MS 2
+
 #define NMI_VECTOR 2 /* as an external interrupt's it is reserved: the owner means an NMI */
 
 /* One vCPU's; its thread's, but kick. */
@@ -57,7 +59,7 @@ struct slave_cpu {
 	uint8_t in[WVM_RUN_MAX], out[WVM_RUN_MAX];
 };
 
-static struct slave_cpu *cpus;
+static struct slave_cpu *slaves;
 static unsigned cpu_count;
 static struct wvm_engine *engine;
 static MemoryRegion everything, ports, apics, ram;
@@ -74,7 +76,7 @@ bool wvm_qemu_is_slave(void)
 
 static struct slave_cpu *of(CPUState *cs)
 {
-	return &cpus[cs->cpu_index];
+	return &slaves[cs->cpu_index];
 }
 
 /* ---- the time stamp counter ----------------------------------------------------------------- */
@@ -281,6 +283,7 @@ static uint64_t forward(enum wvm_vcpu_exit_kind kind, uint64_t at, unsigned size
 			uint64_t value)
 {
 	struct wvm_vcpu_exit e = {.kind = kind, .at = at, .count = 1, .size = size};
+	bool locked = qemu_mutex_iothread_locked(); /* for memory, not for all of the APIC's */
 	struct wvm_vcpu_run r;
 	uint8_t data[8];
 
@@ -292,7 +295,11 @@ static uint64_t forward(enum wvm_vcpu_exit_kind kind, uint64_t at, unsigned size
 		e.data = data;
 		e.data_len = size;
 	}
+	if (locked)
+		qemu_mutex_unlock_iothread();
 	midway(of(current_cpu), &e, &r);
+	if (locked)
+		qemu_mutex_lock_iothread();
 	memset(data, 0, sizeof(data));
 	memcpy(data, r.data, MIN(r.data_len, sizeof(data)));
 	return ldq_le_p(data);
@@ -475,8 +482,9 @@ static void *slave_thread(void *arg)
 	cpu_thread_signal_created(cs);
 	qemu_guest_random_seed_thread_part2(cs->random_seed);
 	c->kind = wvm_qemu_state_kind(cs);
-	/* The first run is taken when main_loop() lets go of the BQL: the machine is complete then.
-	 */
+	/* QEMU resets all that it has before it starts the machine: no run before. */
+	while (!runstate_is_running())
+		qemu_cond_timedwait_iothread(cs->halt_cond, START_POLL_MS);
 	qemu_mutex_unlock_iothread();
 	for (;;)
 		one_run(c);
@@ -498,7 +506,7 @@ static void create_thread(CPUState *cs)
 /* From the helper thread of the channel: no lock, no guest memory. */
 static void on_kick(void *opaque, unsigned index)
 {
-	cpu_exit(cpus[index].cs);
+	cpu_exit(slaves[index].cs);
 }
 
 /*
@@ -526,10 +534,10 @@ static void create_cpu(MachineState *ms, const X86CPUTopoInfo *topology, unsigne
 {
 	Object *cpu = object_new(ms->cpu_type);
 
-	cpus[index].index = index;
-	cpus[index].cs = CPU(cpu);
-	cpus[index].state = g_malloc0(WVM_QEMU_STATE_BYTES);
-	cpus[index].now = g_malloc0(WVM_QEMU_STATE_BYTES);
+	slaves[index].index = index;
+	slaves[index].cs = CPU(cpu);
+	slaves[index].state = g_malloc0(WVM_QEMU_STATE_BYTES);
+	slaves[index].now = g_malloc0(WVM_QEMU_STATE_BYTES);
 	object_property_set_uint(cpu, "apic-id", x86_apicid_from_cpu_idx(topology, index),
 				 &error_fatal);
 	qdev_realize(DEVICE(cpu), NULL, &error_fatal);
@@ -548,9 +556,6 @@ static void map_background(void)
 	/* QEMU gives each x86 CPU a controller, and maps it: ours are the owner's. */
 	memory_region_init_io(&apics, NULL, &memory_ops, (void *)(uintptr_t)APIC_DEFAULT_ADDRESS,
 			      "wavevm-owner-apic", APIC_SPACE_SIZE);
-	memory_region_clear_global_locking(&everything);
-	memory_region_clear_global_locking(&ports);
-	memory_region_clear_global_locking(&apics);
 	memory_region_add_subregion_overlap(system, 0, &everything, -1);
 	memory_region_add_subregion_overlap(system, APIC_DEFAULT_ADDRESS, &apics, 0x2000);
 	memory_region_add_subregion(get_system_io(), 0, &ports);
@@ -585,7 +590,7 @@ static void slave_init(MachineState *ms)
 	cpu_count = ms->smp.cpus;
 	x86_cpu_set_default_version(1); /* as the owner's board does */
 	ticks_ahead = -cpu_get_host_ticks();
-	cpus = g_new0(struct slave_cpu, cpu_count);
+	slaves = g_new0(struct slave_cpu, cpu_count);
 	map_background();
 	if (wvm_engine_open(&engine, on_kick, NULL, err, sizeof(err))) {
 		error_report("wavevm: %s", err);

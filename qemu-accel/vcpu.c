@@ -12,6 +12,9 @@
 #include "accel.h"
 #include "vcpu.h"
 
+#define PEEK \
+	16 /* zeros behind, so that whoever looks for one more subsection finds no end of file */
+
 const struct wvm_vcpu_layout *wvm_qemu_layout(void)
 {
 	static struct wvm_vcpu_layout layout;
@@ -33,7 +36,7 @@ void wvm_qemu_state_save(CPUState *cs, void *block)
 	}
 	qemu_fflush(f);
 	len = buffer->usage;
-	g_assert(len <= WVM_QEMU_STATE_BYTES - sizeof(len));
+	g_assert(len <= WVM_QEMU_STATE_BYTES - sizeof(len) - PEEK);
 	memcpy(block, &len, sizeof(len));
 	memcpy((uint8_t *)block + sizeof(len), buffer->data, len);
 	memset((uint8_t *)block + sizeof(len) + len, 0, WVM_QEMU_STATE_BYTES - sizeof(len) - len);
@@ -48,11 +51,12 @@ bool wvm_qemu_state_load(CPUState *cs, const void *block)
 	int r;
 
 	memcpy(&len, block, sizeof(len));
-	if (!len || len > WVM_QEMU_STATE_BYTES - sizeof(len))
+	if (!len || len > WVM_QEMU_STATE_BYTES - sizeof(len) - PEEK)
 		return false;
-	buffer = qio_channel_buffer_new(len);
+	buffer = qio_channel_buffer_new(len + PEEK);
 	memcpy(buffer->data, (const uint8_t *)block + sizeof(len), len);
-	buffer->usage = len;
+	memset(buffer->data + len, 0, PEEK);
+	buffer->usage = len + PEEK;
 	f = qemu_file_new_input(QIO_CHANNEL(buffer));
 	r = vmstate_load_state(f, &vmstate_x86_cpu, X86_CPU(cs), vmstate_x86_cpu.version_id);
 	r = r ? r : qemu_file_get_error(f);

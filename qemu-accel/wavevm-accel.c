@@ -1,5 +1,6 @@
 /*
- * -accel wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N,remote=NODE:...][,report=on]
+ * -accel
+ * wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N,remote=NODE:...][,report=on]
  *
  * The type behind the option is a front. Its options are checked and the
  * master is attached when QEMU initialises it; then it creates the engine
