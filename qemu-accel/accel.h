@@ -40,7 +40,7 @@ const char *wvm_qemu_cpu_text(MachineState *ms);
 /* Attaches to the master named by the environment; vm_id is what a backend without vm-id maps. */
 bool wvm_qemu_attach(uint16_t vm_id, Error **errp);
 
-/* The attachment; NULL without one. */
+/* The attachment; NULL unless -accel wavevm is in use. */
 struct wvm *wvm_qemu_cluster(void);
 uint16_t wvm_qemu_vm_id(void);
 
@@ -68,5 +68,8 @@ bool wvm_qemu_guard(Error **errp);
  */
 void wvm_qemu_parked_init(void);
 void wvm_qemu_parked(void *opaque, void *addr, const char *text);
+
+/* stale.c: for the class that adapts CPUs to TCG. Translated code of pages that others write. */
+void wvm_qemu_stale_class_init(ObjectClass *oc, void *data);
 
 #endif

@@ -72,6 +72,8 @@ static void tcg_cpu_type_class_init(ObjectClass *oc, void *data)
 
 	tcg_cpu_class_init = acc->cpu_class_init;
 	acc->cpu_class_init = our_cpu_class_init;
+	/* Around ours: it looks at code wherever it comes from. */
+	wvm_qemu_stale_class_init(oc, data);
 }
 #endif
 
