@@ -86,7 +86,33 @@ START_TEST(a_stream_counts_every_byte)
 }
 END_TEST
 
+static const char *const RELAYS[] = {"", "--bytes 1", "--bytes 1409 --cores 0,0,0", "--bytes 65536",
+				     "--bytes 16384 --spin --cores 0,0,0"};
+
+START_TEST(a_relay_counts_every_run)
+{
+	char arguments[256], out[4096];
+	json_t *root, *result;
+
+	snprintf(arguments, sizeof(arguments), "--json --relay 300 %s", RELAYS[_i]);
+	ck_assert_msg(run(arguments, out, sizeof(out)) == 0, "%s: %s", arguments, out);
+	root = json_loads(out, 0, NULL);
+	ck_assert_msg(root != NULL, "not JSON: %s", out);
+	result = json_array_get(json_object_get(root, "results"), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(result, "name")), "relay");
+	ck_assert_int_eq(json_integer_value(json_object_get(result, "count")), 300);
+	ck_assert(json_real_value(json_object_get(result, "p50_us")) > 0);
+	json_decref(root);
+}
+END_TEST
+
 static const char *const WRONG[] = {"--stream 0",
+				    "--relay 0",
+				    "--relay 1 --bytes 0",
+				    "--relay 1 --bytes 65537",
+				    "--relay 1 --blocking",
+				    "--relay 1 --stream 1",
+				    "--bytes 1",
 				    "--raw",
 				    "--place",
 				    "--stream 1 --raw --place",
@@ -118,6 +144,7 @@ static Suite *suite(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, every_layout_counts_every_page, 0,
 			    sizeof(LAYOUTS) / sizeof(LAYOUTS[0]));
+	tcase_add_loop_test(t, a_relay_counts_every_run, 0, sizeof(RELAYS) / sizeof(RELAYS[0]));
 	tcase_add_loop_test(t, a_stream_counts_every_byte, 0, sizeof(STREAMS) / sizeof(STREAMS[0]));
 	tcase_add_loop_test(t, wrong_options_are_refused_with_a_line, 0,
 			    sizeof(WRONG) / sizeof(WRONG[0]));

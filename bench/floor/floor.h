@@ -61,6 +61,8 @@ struct floor_options {
 	bool spin, blocking, json, histogram;
 	uint64_t stream_bytes; /* not 0: measure a stream of so many instead of faults */
 	bool raw, place, huge;
+	uint64_t relay_runs; /* not 0: measure so many runs through relays */
+	unsigned relay_bytes;
 };
 
 /* Shared by the processes; each field has one writer at a time, ordered by stage. */

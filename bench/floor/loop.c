@@ -221,6 +221,16 @@ void loop_submit_message(struct loop *l, struct msghdr *msg)
 	s->user_data = LOOP_SENT;
 }
 
+void loop_ring_bell(struct loop *l, int fd)
+{
+	static const uint64_t one = 1;
+	struct io_uring_sqe *s = sqe(l);
+
+	io_uring_prep_write(s, fd, &one, sizeof(one), 0);
+	s->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	s->user_data = LOOP_SENT;
+}
+
 bool loop_datagrams(struct loop *l, const struct io_uring_cqe *cqe, struct loop_batch *out)
 {
 	struct io_uring_recvmsg_out *o;

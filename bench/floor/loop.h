@@ -64,6 +64,9 @@ void loop_message(struct msghdr *msg, struct sockaddr_in *to, struct iovec *iov,
 		  uint64_t *control, uint16_t segment);
 void loop_submit_message(struct loop *l, struct msghdr *msg);
 
+/* Queues a ring of an eventfd. */
+void loop_ring_bell(struct loop *l, int fd);
+
 /* A GRO batch: the bytes, and the size of each datagram but the last. */
 struct loop_batch {
 	const uint8_t *data;

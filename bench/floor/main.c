@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "floor.h"
+#include "relay.h"
 #include "stream.h"
 #include "touch.h"
 
@@ -25,7 +26,9 @@ enum {
 	KEY_TIMEOUT,
 	KEY_STREAM,
 	KEY_RAW,
-	KEY_PLACE
+	KEY_PLACE,
+	KEY_RELAY,
+	KEY_BYTES
 };
 
 static const struct argp_option OPTIONS[] = {
@@ -53,6 +56,12 @@ static const struct argp_option OPTIONS[] = {
 	 "The stream into a file on /dev/shm that has no pages, which is read as it comes; huge: "
 	 "that gets huge pages before",
 	 0},
+	{"relay", KEY_RELAY, "N", 0,
+	 "Measure N round trips instead: from a thread through relay A, relay B and an echo, as a "
+	 "run of a processor on another node goes; --cores are the thread's, A's, and of B and "
+	 "echo",
+	 0},
+	{"bytes", KEY_BYTES, "N", 0, "Bytes of such a run and of its answer (default 256)", 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "Give up after that time (default 120)", 0},
 	{0}};
 
@@ -114,6 +123,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->place = true;
 		o->huge = arg;
 		break;
+	case KEY_RELAY:
+		if (!number(arg, 1, 1 << 24, &o->relay_runs))
+			argp_error(state, "--relay: '%s' is not from 1 to 16777216", arg);
+		break;
+	case KEY_BYTES:
+		if (!number(arg, 1, RELAY_BYTES_MAX, &value))
+			argp_error(state, "--bytes: '%s' is not from 1 to 65536", arg);
+		o->relay_bytes = (unsigned)value;
+		break;
 	case KEY_TIMEOUT:
 		if (!number(arg, 1, 86400, &value))
 			argp_error(state, "--timeout: '%s' is not from 1 to 86400", arg);
@@ -129,6 +147,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--raw and --place exclude each other");
 		if (o->stream_bytes > 0 && o->blocking)
 			argp_error(state, "--stream and --blocking exclude each other");
+		if (o->relay_bytes > 0 && o->relay_runs == 0)
+			argp_error(state, "--bytes is for --relay");
+		if (o->relay_runs > 0 && (o->blocking || o->stream_bytes > 0))
+			argp_error(state, "--relay excludes --blocking and --stream");
+		if (o->relay_bytes == 0)
+			o->relay_bytes = 256;
 		if (o->pages < o->threads)
 			argp_error(state, "fewer pages than threads");
 		break;
@@ -286,6 +310,10 @@ int main(int argc, char **argv)
 	signal(SIGCHLD, on_signal);
 	if (o.stream_bytes > 0) {
 		floor_stream(&o);
+		return 0;
+	}
+	if (o.relay_runs > 0) {
+		floor_relay(&o);
 		return 0;
 	}
 	start_home(&o, shared);

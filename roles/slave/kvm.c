@@ -166,6 +166,17 @@ int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, b
 	return 0;
 }
 
+int wvm_kvm_unmap(struct wvm_kvm *kvm)
+{
+	for (; kvm->slots; kvm->slots--) {
+		struct kvm_userspace_memory_region region = {.slot = kvm->slots - 1};
+
+		if (ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region))
+			return failed("KVM does not give memory back: %s", strerror(errno));
+	}
+	return 0;
+}
+
 /* ---- the state ------------------------------------------------------------------------- */
 
 static const uint32_t sizes[WVM_KVM_SECTIONS] = {
@@ -190,6 +201,17 @@ const struct wvm_vcpu_layout *wvm_kvm_layout(void)
 		made = true;
 	}
 	return &layout;
+}
+
+uint32_t wvm_kvm_layout_hash(void)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (unsigned i = 0; i < WVM_KVM_SECTIONS; i++)
+		hash = (hash ^ sizes[i]) * 16777619u;
+	for (unsigned i = 0; i < MSRS; i++)
+		hash = (hash ^ wvm_kvm_msrs[i]) * 16777619u;
+	return hash ? hash : 1;
 }
 
 void *wvm_kvm_state(struct wvm_kvm_vcpu *v)
@@ -494,6 +516,41 @@ int wvm_kvm_complete(struct wvm_kvm_vcpu *v)
 	return r;
 }
 
+/* ---- the time stamp counter ------------------------------------------------------------ */
+
+#define MSR_TSC 0x10u
+
+uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v)
+{
+	struct msr_list one = {.head.nmsrs = 1, .entry[0].index = MSR_TSC};
+
+	return ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry[0].data : 0;
+}
+
+/*
+ * By the offset, where KVM lets us: it takes a counter that is written within a second of another
+ * one for an attempt to have both alike, and writes something else.
+ */
+int wvm_kvm_ticks_reach(struct wvm_kvm_vcpu *v, uint64_t ticks)
+{
+	uint64_t now = wvm_kvm_ticks(v), offset;
+	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
+				       .attr = KVM_VCPU_TSC_OFFSET,
+				       .addr = (uint64_t)(uintptr_t)&offset};
+	struct msr_list one = {.head.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+
+	if (now >= ticks)
+		return 0;
+	if (!ioctl(v->fd, KVM_GET_DEVICE_ATTR, &attr)) {
+		offset += ticks - now;
+		if (!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr))
+			return 0;
+	}
+	if (ioctl(v->fd, KVM_SET_MSRS, &one) == 1)
+		return 0;
+	return failed("KVM does not set the time stamp counter: %s", strerror(errno));
+}
+
 bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v)
 {
 	return v->run->ready_for_interrupt_injection;
@@ -502,4 +559,9 @@ bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v)
 void wvm_kvm_kick(struct wvm_kvm_vcpu *v)
 {
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+void wvm_kvm_unkick(struct wvm_kvm_vcpu *v)
+{
+	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 }

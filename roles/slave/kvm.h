@@ -76,6 +76,9 @@ void wvm_kvm_close(struct wvm_kvm *kvm); /* after its processors */
 /* Guest addresses gpa to gpa + bytes - 1 are the memory at `host`; all page-aligned. */
 int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only);
 
+/* Takes all of it away again. No processor runs. */
+int wvm_kvm_unmap(struct wvm_kvm *kvm);
+
 /* A processor. cpuid: what it says of itself (NULL: all that KVM can). */
 struct wvm_kvm_vcpu *wvm_kvm_vcpu_open(struct wvm_kvm *kvm, unsigned index,
 				       const struct kvm_cpuid2 *cpuid);
@@ -83,6 +86,8 @@ void wvm_kvm_vcpu_close(struct wvm_kvm_vcpu *v);
 
 /* The sections of every state. The same for all. */
 const struct wvm_vcpu_layout *wvm_kvm_layout(void);
+/* Of the sections, and of which MSRs there are: what both sides must have alike. Never 0. */
+uint32_t wvm_kvm_layout_hash(void);
 /* The processor's state, wvm_kvm_layout()->bytes; valid are the sections read last. */
 void *wvm_kvm_state(struct wvm_kvm_vcpu *v);
 /* One section of a state. */
@@ -109,6 +114,11 @@ int wvm_kvm_run(struct wvm_kvm_vcpu *v, int irq, bool window, struct wvm_kvm_exi
  */
 int wvm_kvm_complete(struct wvm_kvm_vcpu *v);
 
+/* The time stamp counter that the guest reads; 0 where KVM does not say. */
+uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v);
+/* Sets it forward to `ticks`, unless it is there already. By the thread that runs it. */
+int wvm_kvm_ticks_reach(struct wvm_kvm_vcpu *v, uint64_t ticks);
+
 /* Whether an interrupt can be taken; after a run. */
 bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v);
 
@@ -119,5 +129,7 @@ bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v);
  * same, for the moment between its decision to run and the run.
  */
 void wvm_kvm_kick(struct wvm_kvm_vcpu *v);
+/* Forgets a kick that no run has ended by. */
+void wvm_kvm_unkick(struct wvm_kvm_vcpu *v);
 
 #endif

@@ -20,7 +20,8 @@ shared/fuzz_spsc|include|shared/spsc.c|s/align_up(length) > left)/false)/|a reco
 shared/fuzz_vcpu|link|shared/vcpu.c|s/ || at != len)/)/|bytes behind the last part are taken
 shared/core/fuzz_core|link|shared/core/home.c|s/|| record == WVM_NIL ||/||/|who holds nothing may acknowledge
 shared/core/fuzz_cluster|link|shared/core/holder.c|/^	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);/d|an owner that gives up goes on storing
-roles/master/fuzz_clients|include|roles/master/clients_attach.c|s/st.st_size == (off_t)WVM_CHANNEL_BYTES/true/|a channel may have any size
+roles/master/fuzz_clients|include|roles/master/clients_attach.c|s/st.st_size == (off_t)bytes/true/|a channel may have any size
+roles/master/fuzz_vcpus|link|roles/master/vcpus.c|s/if (msg.payload_len != len - sizeof(msg))/if (false)/|a record may have less than its message says
 roles/master/fuzz_control|include|roles/master/control.c|s/part = is->len - at < WVM_CONTROL_PART ? is->len - at : WVM_CONTROL_PART;/part = WVM_CONTROL_PART;/|the last part has the length of the others
 roles/master/fuzz_state|link|roles/master/state.c|s/i && i + 1 == len &&/i \&\&/|a boot file may hold more than a number
 roles/ctl/fuzz_ask|include|roles/ctl/ask.c|s/if (len < WVM_CONTROL_HEADER_BYTES)/if (!len)/|an answer may be shorter than its header

@@ -55,6 +55,11 @@ unsigned wvm_clients_count(const struct wvm_clients *c)
 	return 3;
 }
 
+unsigned wvm_clients_vcpu_count(const struct wvm_clients *c)
+{
+	return 2;
+}
+
 uint64_t wvm_reclaim_budget(const struct wvm_node *n)
 {
 	return PAGES;
