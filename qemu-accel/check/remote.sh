@@ -138,11 +138,13 @@ start_guest() {
 	exec 8>"$work/monitor"
 }
 
-# Waits for its end, $1 seconds at most; its exit status in $status.
+# Waits for its end, $1 seconds at most; its exit status in $status. With unless_lost as $2: no
+# longer than until it says that a vCPU is lost.
 await_guest() {
 	local n
 	for ((n = 0; n < $1 * 10; n++)); do
 		kill -0 "$qemu_pid" 2>/dev/null || break
+		[ "${2:-}" != unless_lost ] || ! grep -q 'VM is stopped' "$work/err" || break
 		sleep 0.1
 	done
 	kill -KILL "$qemu_pid" 2>/dev/null
@@ -157,7 +159,7 @@ all() {
 	local name=$1 status
 	wanted "$name" || return 0
 	start_guest smp "$3" "$2" -no-reboot
-	await_guest 240
+	await_guest 240 unless_lost
 	if [ "$status" != 0 ] || ! grep -q '^end' "$work/console"; then
 		cat "$work/console" "$work/err" >"$work/both"
 		fail "$name" "status $status, and the guest did not come to its end" "$work/both"
