@@ -9,6 +9,7 @@
 
 #include "shared/client_ring.h"
 #include "shared/spsc.h"
+#include "shared/vcpu.h"
 #include "shared/wavevm.h"
 
 /*
@@ -90,6 +91,8 @@ struct wvm {
 	struct range ranges[WVM_RING_MAPS_MAX];
 	struct pinned pins[WVM_RING_PINS_MAX];
 	struct wvm_vcpu_link *vcpus; /* those that are open */
+	uint64_t vcpu_life; /* theirs; and how far those closed since it began had counted */
+	uint64_t vcpu_seq[WVM_VCPU_MAX];
 	wvm_error_fn *error_fn;
 	void *error_opaque;
 	struct wvm_stats last_stats;

@@ -296,6 +296,18 @@ static uint64_t new_life(void)
 	return life;
 }
 
+/*
+ * A slave takes the life for that of the VM's owner: all links that are open at a time are of one,
+ * and one that is opened again in it goes on counting.
+ */
+static void end_in_life(struct wvm_vcpu_link *l)
+{
+	uint64_t *seq = &l->w->vcpu_seq[l->vcpu];
+
+	if (l->run.life == l->w->vcpu_life && l->run.seq > *seq)
+		*seq = l->run.seq;
+}
+
 static void free_link(struct wvm_vcpu_link *l)
 {
 	drop_channel(l);
@@ -320,8 +332,13 @@ static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vc
 	pthread_mutex_init(&l->lock, NULL);
 	l->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	l->to_master_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	wvm_run_owner_init(&l->run, vm_id, (uint16_t)vcpu, 0, new_life(), 0, l->answer);
-	l->nonce = l->run.life;
+	if (!w->vcpus) {
+		w->vcpu_life = new_life();
+		memset(w->vcpu_seq, 0, sizeof(w->vcpu_seq));
+	}
+	wvm_run_owner_init(&l->run, vm_id, (uint16_t)vcpu, 0, w->vcpu_life, 0, l->answer);
+	l->run.seq = w->vcpu_seq[vcpu];
+	l->nonce = (uint64_t)vcpu << 32 ^ new_life();
 	if (l->bell_fd >= 0 && l->to_master_fd >= 0)
 		return l;
 	free_link(l);
@@ -419,6 +436,7 @@ void wvm_vcpu_close(struct wvm_vcpu_link *l)
 	wvm_vcpu_flush(l);
 	pthread_mutex_unlock(&l->lock);
 	pthread_mutex_lock(&life_lock);
+	end_in_life(l);
 	remove_link(l);
 	pthread_mutex_unlock(&life_lock);
 	req = (struct wvm_ring_req){.vm_id = l->vm_id, .mode = l->vcpu};
