@@ -3,7 +3,7 @@
 #   qemu-accel/check/run.sh [PATTERN]     only tests whose name matches the extended regular expression
 # Prints a line per test and at the end "N passed, N failed"; exit status 0 if none failed.
 # Environment: WVM_QEMU, WVM_MASTER: the programs (default: in build/); BUILD: where the guest is; CC.
-# REWRITES: how often code is rewritten (2000).
+# REWRITES: how often code is rewritten (2000; each costs about the hold time of 10 ms).
 # shellcheck disable=SC2046,SC2086 # QEMU options are kept as words
 set -uo pipefail
 export LC_ALL=C
