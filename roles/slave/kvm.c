@@ -235,8 +235,11 @@ static void *shared_with(struct wvm_kvm_vcpu *v, unsigned section, uint64_t *bit
 	}
 }
 
+/* struct kvm_msrs and its entries. */
 struct msr_list {
-	struct kvm_msrs head;
+	struct {
+		uint32_t nmsrs, pad;
+	} head;
 	struct kvm_msr_entry entry[MSRS];
 };
 

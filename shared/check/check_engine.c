@@ -334,17 +334,13 @@ START_TEST(a_program_that_is_not_there_is_an_error)
 }
 END_TEST
 
-int main(int argc, char **argv)
+static int run_tests(void)
 {
 	Suite *s = suite_create("engine");
 	TCase *t = tcase_create("engine");
 	SRunner *runner;
 	int failed;
 
-	if (argc > 1 && !strcmp(argv[1], "engine"))
-		return be_engine();
-	if (argc > 2 && !strcmp(argv[1], "hostile"))
-		return be_hostile((unsigned)atoi(argv[2]));
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, each_run_comes_back_once_and_whole);
 	tcase_add_test(t, a_kick_ends_the_run_that_it_names_and_no_other);
@@ -359,4 +355,13 @@ int main(int argc, char **argv)
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "engine"))
+		return be_engine();
+	if (argc > 2 && !strcmp(argv[1], "hostile"))
+		return be_hostile((unsigned)atoi(argv[2]));
+	return run_tests();
 }

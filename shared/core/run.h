@@ -181,6 +181,8 @@ struct wvm_run_slave {
 	uint64_t owner_life;
 	uint64_t seq;      /* the highest seen */
 	uint64_t kick_seq; /* a kick came for this one */
+	uint64_t busy_life,
+		busy_seq; /* the highest refused since we are BUSY, of that owner's life */
 	bool send_taken, abandoned;
 	bool send_refusal;
 	uint8_t reason; /* HAS_REFUSED */

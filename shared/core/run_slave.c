@@ -43,10 +43,13 @@ static bool from_owner(struct wvm_run_slave *s, const struct wvm_msg *m, enum wv
 {
 	if (m->version == s->owner_life)
 		return m->src == s->owner;
-	if (m->type != WVM_MSG_VCPU_RUN || m->version < s->owner_life)
+	if (m->type != WVM_MSG_VCPU_RUN || m->version < s->owner_life || m->version < s->busy_life)
 		return false;
 	if (s->state == WVM_RUN_RUNNING) {
 		refuse_other(s, m, WVM_RUN_BUSY);
+		if (m->version > s->busy_life || m->request > s->busy_seq)
+			s->busy_seq = m->request;
+		s->busy_life = m->version;
 		s->abandoned = true;
 		*event = WVM_RUN_ABORT;
 		return false;
@@ -55,6 +58,12 @@ static bool from_owner(struct wvm_run_slave *s, const struct wvm_msg *m, enum wv
 	s->owner = m->src;
 	s->owner_life = m->version;
 	s->seq = s->kick_seq = 0;
+	/* What was refused stays so, also when a late copy of it comes now. */
+	if (s->busy_life == m->version) {
+		s->seq = s->busy_seq;
+		s->state = WVM_RUN_HAS_REFUSED;
+		s->reason = WVM_RUN_BUSY;
+	}
 	return true;
 }
 

@@ -449,6 +449,7 @@ END_TEST
 START_TEST(an_owner_that_began_anew_waits_for_what_still_runs)
 {
 	struct slave *s = &w.slaves[0];
+	struct datagram late;
 
 	world(5000);
 	w.long_run = 1;
@@ -462,6 +463,7 @@ START_TEST(an_owner_that_began_anew_waits_for_what_still_runs)
 	owner_sends();
 	ck_assert_uint_eq(wvm_run_slave_message(&s->s, &flying[0].m, flying[0].payload, 6),
 			  WVM_RUN_ABORT);
+	late = flying[0];
 	w.in_flight = 0;
 	slave_sends(s);
 	ck_assert_uint_eq(wvm_run_owner_message(&w.owner, &flying[0].m, NULL, 7), WVM_RUN_REFUSED);
@@ -471,6 +473,14 @@ START_TEST(an_owner_that_began_anew_waits_for_what_still_runs)
 	w.in_flight = 0;
 	slave_sends(s);
 	ck_assert_uint_eq(w.in_flight, 0);
+	/* The owner has been told that its first run is not executed: so it is not, late as it
+	 * comes. */
+	ck_assert_uint_eq(wvm_run_slave_message(&s->s, &late.m, late.payload, 9), WVM_RUN_NOTHING);
+	slave_sends(s);
+	ck_assert_uint_eq(w.in_flight, 1);
+	ck_assert_uint_eq(flying[0].m.type, WVM_MSG_VCPU_EXIT);
+	ck_assert_uint_eq(wvm_run_reason(&flying[0].m), WVM_RUN_BUSY);
+	w.in_flight = 0;
 	wvm_run_begin(&w.owner, 1, s->life, w.run, 100, w.now);
 	owner_sends();
 	ck_assert_uint_eq(wvm_run_slave_message(&s->s, &flying[0].m, flying[0].payload, 9),
