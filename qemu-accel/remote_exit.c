@@ -17,7 +17,7 @@ void wvm_qemu_remote_lost(struct wvm_qemu_remote *r, const char *what)
 		return;
 	r->lost = true;
 	error_report("wavevm: vCPU %d on node %u: %s; the VM is stopped: see to the slave there "
-		     "(wavevm_node_slave), then reset the VM",
+		     "(wavevm_node_slave), and start the VM anew",
 		     r->cs->cpu_index, r->node, what);
 	vm_stop(RUN_STATE_INTERNAL_ERROR);
 }
