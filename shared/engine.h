@@ -2,8 +2,8 @@
  * The channel between a slave and the process that it started to run processors (our QEMU with
  * WVM_ROLE=SLAVE): a memfd with, for each processor, one SPSC ring each way and a word of kicks;
  * eventfds as doorbells. The slave makes it and hands the descriptors down by inheritance; the
- * numbers are in the environment (WVM_ENGINE="memfd,vcpus,to_slave,kicks,first_doorbell"). Host
- * byte order.
+ * numbers are in the environment (WVM_ENGINE="memfd,vcpus,to_slave,kicks,first_doorbell,slave",
+ * the last one its process). Host byte order. The slave's side: shared/engine_host.h.
  *
  * Runs and answers are those of shared/vcpu.h, whole, one record each; the seq before them. Each
  * side's rings are read with the checks of shared/spsc.h: neither trusts the other.
@@ -34,6 +34,7 @@ enum wvm_engine_msg {
 
 struct wvm_engine;
 
+/* May be called before wvm_engine_open() returns, and for a run that is not waited for yet. */
 typedef void wvm_engine_kick_fn(void *opaque, unsigned vcpu);
 
 /* Takes up the channel that the environment names. 0, or -errno with one line in err. */
@@ -44,13 +45,13 @@ unsigned wvm_engine_vcpus(const struct wvm_engine *e);
 
 /*
  * Waits for the next run of a processor: its bytes in buf (WVM_RUN_MAX), their number returned, and
- * *seq. -EINTR after wvm_engine_wake(); -ECONNRESET: the slave is gone, and so the process is to
- * end.
+ * *seq. -EINTR after wvm_engine_wake(). -ECONNRESET: the slave is gone, -EPROTO, -EMSGSIZE: it has
+ * broken the rules; the process is to end.
  */
 int wvm_engine_wait(struct wvm_engine *e, unsigned vcpu, void *buf, size_t room, uint64_t *seq);
 void wvm_engine_wake(struct wvm_engine *e, unsigned vcpu);
 
-/* Whether the present run is to end soon. Cheap: one load. */
+/* Whether the run that was waited for last is to end soon. Cheap: two loads. */
 bool wvm_engine_kicked(const struct wvm_engine *e, unsigned vcpu);
 
 int wvm_engine_exit(struct wvm_engine *e, unsigned vcpu, uint64_t seq, const void *answer,
