@@ -80,7 +80,8 @@ struct wvm_ring_header {
 	uint16_t udp_port;
 	uint16_t slave_port; /* at 127.0.0.1: where the master expects a slave */
 	uint32_t vnode;      /* this node's first: what src and dst of messages say */
-	uint8_t reserved1[140];
+	uint32_t segment;    /* payload bytes of a message at most, between nodes */
+	uint8_t reserved1[136];
 	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
 };
 _Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");

@@ -441,7 +441,8 @@ static void fill_header(struct wvm_clients *all)
 				      .udp_ip = all->conf.relay.ip,
 				      .udp_port = all->conf.relay.port,
 				      .slave_port = all->conf.relay.slave_port,
-				      .vnode = all->conf.relay.vnode};
+				      .vnode = all->conf.relay.vnode,
+				      .segment = all->conf.relay.segment};
 	memcpy(h->adopts, all->conf.adopts, sizeof(h->adopts));
 	while ((vm = wvm_memory_vm_at(all->conf.memory, h->vm_count)) != NULL) {
 		struct wvm_ring_vm *v = &h->vms[h->vm_count++];
