@@ -151,9 +151,10 @@ void wvm_kvm_close(struct wvm_kvm *kvm)
 	free(kvm);
 }
 
-int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only)
+int wvm_kvm_map_slot(struct wvm_kvm *kvm, uint32_t slot, uint64_t gpa, void *host, uint64_t bytes,
+		     bool read_only)
 {
-	struct kvm_userspace_memory_region region = {.slot = kvm->slots,
+	struct kvm_userspace_memory_region region = {.slot = slot,
 						     .flags = read_only ? KVM_MEM_READONLY : 0,
 						     .guest_phys_addr = gpa,
 						     .memory_size = bytes,
@@ -162,8 +163,16 @@ int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, b
 	if (ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region))
 		return failed("KVM takes no memory of %llu bytes at %#llx: %s",
 			      (unsigned long long)bytes, (unsigned long long)gpa, strerror(errno));
-	kvm->slots++;
 	return 0;
+}
+
+int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only)
+{
+	int r = wvm_kvm_map_slot(kvm, kvm->slots, gpa, host, bytes, read_only);
+
+	if (!r)
+		kvm->slots++;
+	return r;
 }
 
 /* ---- the state ------------------------------------------------------------------------- */
@@ -190,6 +199,23 @@ const struct wvm_vcpu_layout *wvm_kvm_layout(void)
 		made = true;
 	}
 	return &layout;
+}
+
+static void mix(uint32_t *hash, uint32_t value)
+{
+	for (int i = 0; i < 4; i++)
+		*hash = (*hash ^ (value >> 8 * i & 0xff)) * UINT32_C(16777619); /* FNV-1a */
+}
+
+uint32_t wvm_kvm_layout_hash(void)
+{
+	uint32_t hash = UINT32_C(2166136261);
+
+	for (unsigned i = 0; i < WVM_KVM_SECTIONS; i++)
+		mix(&hash, sizes[i]);
+	for (unsigned i = 0; i < MSRS; i++)
+		mix(&hash, wvm_kvm_msrs[i]);
+	return hash;
 }
 
 void *wvm_kvm_state(struct wvm_kvm_vcpu *v)
@@ -255,6 +281,27 @@ static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 	if (done == (int)list.head.nmsrs)
 		return 0;
 	return failed("KVM does not take MSR %#x", done < 0 ? 0 : list.entry[done].index);
+}
+
+#define MSR_TSC 0x10u
+
+int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
+{
+	struct msr_list one = {.head.nmsrs = 1, .entry[0].index = MSR_TSC};
+
+	if (ioctl(v->fd, KVM_GET_MSRS, &one) != 1)
+		return failed("KVM does not say what the time stamp counter is");
+	*ticks = one.entry[0].data;
+	return 0;
+}
+
+int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks)
+{
+	struct msr_list one = {.head.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+
+	if (ioctl(v->fd, KVM_SET_MSRS, &one) != 1)
+		return failed("KVM does not take a time stamp counter");
+	return 0;
 }
 
 /* KVM's calls for a section that travels by a call. */
