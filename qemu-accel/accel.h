@@ -28,6 +28,9 @@
 /* Attaches to the master named by the environment; vm_id is what a backend without vm-id maps. */
 bool wvm_qemu_attach(uint16_t vm_id, Error **errp);
 
+/* The attachment; NULL unless -accel wavevm is in use. */
+struct wvm *wvm_qemu_cluster(void);
+
 /* Makes the RAM that plain -m asks for come from the cluster. Before the board is created. */
 void wvm_qemu_default_ram(MachineState *ms);
 
@@ -46,5 +49,8 @@ bool wvm_qemu_guard(Error **errp);
  */
 void wvm_qemu_parked_init(void);
 void wvm_qemu_parked(void *opaque, void *addr, const char *text);
+
+/* stale.c: for the class that adapts CPUs to TCG. Translated code of pages that others write. */
+void wvm_qemu_stale_class_init(ObjectClass *oc, void *data);
 
 #endif

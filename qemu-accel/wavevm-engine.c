@@ -36,6 +36,7 @@ static const TypeInfo engine_types[] = {
 	{
 		.name = TYPE_WAVEVM_TCG "-" CPU_RESOLVING_TYPE,
 		.parent = ACCEL_CPU_NAME("tcg"),
+		.class_init = wvm_qemu_stale_class_init,
 	},
 #endif
 #ifdef CONFIG_KVM

@@ -51,6 +51,11 @@ bool wvm_qemu_attach(uint16_t vm_id, Error **errp)
 	return true;
 }
 
+struct wvm *wvm_qemu_cluster(void)
+{
+	return cluster;
+}
+
 bool wvm_qemu_is_cluster_ram(HostMemoryBackend *backend)
 {
 	return backend == default_ram || object_dynamic_cast(OBJECT(backend), TYPE_WAVEVM_RAM);

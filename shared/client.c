@@ -113,6 +113,7 @@ void wvm_detach(struct wvm *w)
 	(void)wvm_call(w, WVM_RING_DETACH, &req, NULL, WVM_CALL_MS);
 	wvm_helper_stop(w);
 	wvm_ranges_unmap(w);
+	wvm_code_close(w);
 	wvm_ring_file_release(w->file, w->slot);
 	wvm_link_close(w);
 	wvm_ring_file_put(w->file);

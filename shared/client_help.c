@@ -18,7 +18,7 @@
 #define RETURN_TRIES      10000u
 #define RETURN_PAUSE_US   1000u
 
-static void ring_bell(struct wvm *w)
+void wvm_ring_bell(struct wvm *w)
 {
 	/* A full counter has rung already. */
 	(void)eventfd_write(w->to_master_fd, 1);
@@ -44,7 +44,7 @@ int wvm_send(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req)
 	int ret = wvm_spsc_push(&w->tx, type, req, sizeof(*req));
 
 	if (!ret)
-		ring_bell(w);
+		wvm_ring_bell(w);
 	return ret == -EAGAIN ? -EBUSY : ret;
 }
 
@@ -239,9 +239,12 @@ static void say(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req)
  */
 static void come_back(struct wvm *w)
 {
-	struct wvm_ring_req all_said = {0};
+	struct wvm_ring_req code = {.addr = (uint64_t)wvm_code_fd(w)}, all_said = {0};
 
+	wvm_code_lost(w);
 	pthread_mutex_lock(&w->lock);
+	if (w->code)
+		say(w, WVM_RING_CODE, &code);
 	for (unsigned i = 0; i < WVM_RING_MAPS_MAX; i++) {
 		struct range *r = &w->ranges[i];
 		struct wvm_ring_req req = {.vm_id = r->vm_id,
@@ -349,6 +352,7 @@ static void *helper(void *arg)
 		lost = fds[AT_MASTER].revents;
 		if (fds[AT_BELL].revents || lost) {
 			drain(w->to_client_fd);
+			wvm_code_look(w);
 			lost = !take_messages(w) || lost;
 		}
 		if (lost)

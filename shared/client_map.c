@@ -108,8 +108,8 @@ static int reserve(struct wvm *w, const struct range *want, struct range **out, 
 	if (!ret && !free_one)
 		ret = -ENOSPC;
 	if (!ret) {
-		*free_one = *want;
-		free_one->state = RANGE_BUSY;
+		*free_one = *want; /* RANGE_FREE still */
+		__atomic_store_n(&free_one->state, RANGE_BUSY, __ATOMIC_RELEASE);
 		*out = free_one;
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -119,7 +119,7 @@ static int reserve(struct wvm *w, const struct range *want, struct range **out, 
 static void set_state(struct wvm *w, struct range *r, enum range_state state)
 {
 	pthread_mutex_lock(&w->lock);
-	r->state = state;
+	__atomic_store_n(&r->state, state, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -131,12 +131,12 @@ static bool go_live(struct wvm *w, struct range *r, unsigned lives)
 	pthread_mutex_lock(&w->lock);
 	same = w->lives == lives;
 	if (same)
-		r->state = RANGE_LIVE;
+		__atomic_store_n(&r->state, RANGE_LIVE, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&w->lock);
 	return same;
 }
 
-static int find_vm(struct wvm *w, const struct range *r, struct wvm_ring_vm *vm)
+static int find_vm(struct wvm *w, struct range *r, struct wvm_ring_vm *vm)
 {
 	struct wvm_ring_header h;
 	int ret = wvm_ring_file_header(w->file, &h);
@@ -147,6 +147,7 @@ static int find_vm(struct wvm *w, const struct range *r, struct wvm_ring_vm *vm)
 		*vm = h.vms[i];
 		if (vm->vm_id != r->vm_id)
 			continue;
+		r->vm_index = (uint16_t)i;
 		if (r->gpa > vm->size || r->len > vm->size - r->gpa)
 			return wvm_client_fail(
 				-ERANGE, "VM %u has %llu bytes; 0x%llx + %llu is beyond", r->vm_id,
@@ -301,7 +302,7 @@ int wvm_unmap(struct wvm *w, void *addr, size_t len)
 		    w->ranges[i].len == len)
 			r = &w->ranges[i];
 	if (r)
-		r->state = RANGE_BUSY;
+		__atomic_store_n(&r->state, RANGE_BUSY, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&w->lock);
 	if (!r)
 		return -EINVAL;

@@ -33,11 +33,13 @@ struct wvm_ring_file {
 	uint64_t claimed; /* slots of this process */
 };
 
+/* Changed under the lock; what a range holds stands from LIVE on, which is published last. */
 enum range_state { RANGE_FREE, RANGE_BUSY, RANGE_LIVE };
 
 struct range {
 	enum range_state state;
 	uint16_t vm_id;
+	uint16_t vm_index; /* in the ring file */
 	uint32_t mode;
 	uint8_t *addr;
 	uint64_t gpa, len;
@@ -96,6 +98,7 @@ struct wvm {
 	pthread_t ack_thread;     /* while vcpus is not empty */
 	int ack_fd;               /* its eventfd */
 	bool ack_stop, ack_armed; /* atomic */
+	struct code *code; /* published once; NULL: no wvm_code_watch() */
 };
 
 /* Sets the text of wvm_attach_error() and returns err. */
@@ -135,6 +138,18 @@ int64_t wvm_call(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req
 		 struct wvm_stats *stats, int timeout_ms);
 /* Queues a request without waiting for its answer; 0 or -errno. w->lock held. */
 int wvm_send(struct wvm *w, enum wvm_ring_msg type, struct wvm_ring_req *req);
+/* The master looks at what this client has written. */
+void wvm_ring_bell(struct wvm *w);
+
+/* --- client_code.c --- */
+
+/* On the helper thread: tells the program of pages that have gone since. */
+void wvm_code_look(struct wvm *w);
+/* On the helper thread: no master. What the next one says follows what this one said by a gap. */
+void wvm_code_lost(struct wvm *w);
+/* The descriptor of the code area, -1 without one. */
+int wvm_code_fd(struct wvm *w);
+void wvm_code_close(struct wvm *w);
 
 /* --- client_vcpu_link.c --- */
 

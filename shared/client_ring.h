@@ -162,6 +162,8 @@ enum wvm_ring_msg {
 	WVM_RING_NODE = 11,       /* mode: a node id. Reply result: its first vnode, or -ENXIO */
 	/* on a processor's channel, both ways: struct wvm_msg, then its payload */
 	WVM_RING_DATAGRAM = 32,
+	WVM_RING_CODE = 12,      /* code_area.h; addr: the memfd's number in the client */
+	WVM_RING_CODE_MARK = 13, /* answered when no other program can store to page gpa unseen */
 	/* master to client */
 	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
 	WVM_RING_ERROR = 65, /* struct wvm_ring_error */
@@ -173,9 +175,9 @@ struct wvm_ring_req {
 	uint16_t vm_id;
 	uint16_t reserved;
 	uint32_t mode; /* MAP: as wvm_map() */
-	uint64_t gpa;  /* WHERE, MAP, UNMAP, PIN, UNPIN; a multiple of the page size */
+	uint64_t gpa;  /* WHERE, MAP, UNMAP, PIN, UNPIN, CODE_MARK; multiple of a page */
 	uint64_t len;  /* MAP, UNMAP, PIN, UNPIN; bytes, likewise */
-	uint64_t addr; /* MAP: where the client mapped it */
+	uint64_t addr; /* MAP: where the client mapped it; CODE: descriptor */
 };
 _Static_assert(sizeof(struct wvm_ring_req) == 40, "request");
 

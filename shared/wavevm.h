@@ -103,6 +103,37 @@ int wvm_unmap(struct wvm *w, void *addr, size_t len);
 int wvm_pin(struct wvm *w, void *addr, size_t len);
 int wvm_unpin(struct wvm *w, void *addr, size_t len);
 
+/*
+ * For a program that translates machine code of mapped memory and keeps the result
+ * (QEMU's TCG): which pages others have changed since. fn is called from the helper
+ * thread when there are some; the store of whoever changes such a page does not
+ * complete before fn has returned. fn tells every thread that executes translated
+ * code to call wvm_code_drain() before it begins its next block, and waits for none
+ * of them: they may be waiting for memory themselves. It obeys what wvm_on_error()
+ * says of its fn. One that does not return within 2 s ends the program (SIGKILL), since
+ * nothing else would keep it from running code that is not there any more.
+ * Once per attachment. 0, -EALREADY, -ECONNREFUSED, -ETIMEDOUT, -ENOMEM, -EPROTO.
+ */
+typedef void wvm_code_fn(void *opaque);
+int wvm_code_watch(struct wvm *w, wvm_code_fn *fn, void *opaque);
+
+/*
+ * To be called before bytes are read that will be translated: from now on the page
+ * around addr is watched, until wvm_code_drain() names it, or everything. Some ns; where
+ * other programs of this node are attached too, the first time for each page
+ * a round trip to the master, for which the thread may wait as in a page fault.
+ * 0, -EINVAL (not mapped memory, or no wvm_code_watch()).
+ */
+int wvm_code_mark(struct wvm *w, const void *addr);
+
+/*
+ * Pages that were marked and may have changed since this cursor was used last: their
+ * addresses, max at most. Each thread has a cursor of its own, 0 at first. Returns
+ * their number (max: call again), or -EOVERFLOW: there were more than are kept;
+ * whatever was translated before this call is to be dropped. -EINVAL without wvm_code_watch().
+ */
+int wvm_code_drain(struct wvm *w, uint64_t *cursor, void *pages[], unsigned max);
+
 /* 0 or -ECONNREFUSED (the figures are then the last known ones). */
 int wvm_stats(struct wvm *w, struct wvm_stats *out);
 

@@ -3,6 +3,7 @@
 #   qemu-accel/check/run.sh [PATTERN]     only tests whose name matches the extended regular expression
 # Prints a line per test and at the end "N passed, N failed"; exit status 0 if none failed.
 # Environment: WVM_QEMU, WVM_MASTER: the programs (default: in build/); BUILD: where the guest is; CC.
+# REWRITES: how often code is rewritten (10000).
 # shellcheck disable=SC2046,SC2086 # QEMU options are kept as words
 set -uo pipefail
 export LC_ALL=C
@@ -424,6 +425,35 @@ test_numa() {
 	fi
 }
 
+# writes NAME MODE TIMES VCPUS: the guest of stale.S, and stale_writer on another node.
+writes() {
+	local name=$1 status
+	wanted "$name" || return 0
+	start_cluster
+	"$QEMU" "${machine[@]}" $tcg -smp "$4" -m 64 -kernel "$work/stale" >"$work/out" 2>"$work/err" </dev/null &
+	qemu_pid=$!
+	WVM_RING_PATH=$work/ring.1 "$work/stale_writer" "$2" "$3" "$4" >"$work/writer" 2>&1
+	status=$?
+	if [ $status = 0 ] && kill -0 "$qemu_pid"; then
+		pass "$name: $(tail -n 1 "$work/writer"), $(counter 0 code raised) pages were translated from"
+	else
+		cat "$work/err" >>"$work/writer"
+		fail "$name" "status $status" "$work/writer"
+	fi
+	end_process "$qemu_pid"
+	qemu_pid=
+	stop_cluster
+}
+
+test_stale() {
+	${CC:-cc} -m32 -c -o "$work/stale.o" "$here/stale.S" &&
+		ld -m elf_i386 -Ttext 0x100000 -o "$work/stale" "$work/stale.o" &&
+		${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$root" -Wall -Wextra -Werror -O2 -o "$work/stale_writer" \
+			"$here/stale_writer.c" "$BUILD/libwavevm.a" -lpthread || exit 1
+	writes "code that another node rewrites is executed as it is, one vCPU" code $((${REWRITES:-10000} / 10)) 1
+	writes "code that another node rewrites is executed as it is, two vCPUs" code "${REWRITES:-10000}" 2
+}
+
 test_reset() {
 	local name="a reset guest boots again"
 	wanted "$name" || return 0
@@ -528,6 +558,7 @@ if [ -x "$MASTER" ]; then
 	test_reset
 	stop_cluster
 	test_numa
+	test_stale
 	test_lost_home
 	test_lost_main_loop
 	test_lost_master

@@ -134,8 +134,8 @@ static void print_histogram(const json_t *o, const char *key, const char *title)
 
 void wvm_print_stats(const json_t *o)
 {
-	static const char *const sections[] = {"core",    "node",  "memory",  "syscalls",
-					       "runtime", "drops", "control", "vcpus"};
+	static const char *const sections[] = {"core",  "node",    "memory", "syscalls", "runtime",
+					       "drops", "control", "code",   "vcpus"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		print_counters(json_object_get(o, sections[i]), sections[i]);

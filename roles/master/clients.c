@@ -89,6 +89,7 @@ void wvm_client_settle(struct client *cl)
 		return;
 	cl->state = CLIENT_FREE;
 	cl->pid = 0;
+	wvm_clients_others(cl->all);
 	if (cl->attached)
 		COUNT(cl->all, gone);
 	cl->attached = false;
@@ -100,6 +101,7 @@ static void finish_leave(struct client *cl)
 {
 	wvm_client_drop_pins(cl);
 	wvm_client_vcpus_close(cl);
+	wvm_client_code_drop(cl);
 	if (cl->watch_open)
 		wvm_pidwatch_close(&cl->watch);
 	if (cl->in_open)
@@ -178,7 +180,8 @@ static void order_done(struct client *cl)
 	switch (run.order.kind) {
 	case ORDER_JOIN: finish_join(cl, run.result); break;
 	case ORDER_MAP:
-	case ORDER_UNMAP: wvm_client_reply(cl, run.token, run.result, NULL, 0); break;
+	case ORDER_UNMAP:
+	case ORDER_CODE: wvm_client_reply(cl, run.token, run.result, NULL, 0); break;
 	case ORDER_LEAVE:
 		if (run.token)
 			wvm_client_reply(cl, run.token, 0, NULL, 0);
@@ -220,6 +223,8 @@ void wvm_clients_note(struct wvm_clients *all, unsigned shard, const struct note
 	case NOTE_BROKEN: wvm_client_break(cl, "it faults where another shard serves"); break;
 	case NOTE_REPLY: wvm_client_glue_replied(cl, n->token, n->result); break;
 	case NOTE_ERROR: wvm_client_send_error(cl, &n->error); break;
+	case NOTE_CODE: wvm_client_code_raised(cl, shard); break;
+	case NOTE_CODE_LATE: wvm_client_code_late(cl); break;
 	}
 }
 
@@ -241,6 +246,7 @@ static void attach(struct client *cl, const struct wvm_ring_claim *claim)
 	cl->pid = pid;
 	cl->want_leave = cl->muted = false;
 	cl->state = CLIENT_JOINING;
+	wvm_clients_others(all);
 	ret = wvm_client_take(cl, claim);
 	if (!ret) {
 		wvm_client_order(cl, ORDER_JOIN, NULL, 0);
@@ -312,15 +318,17 @@ static void run_task(struct wvm_task *t)
 {
 	struct wvm_clients *all =
 		(struct wvm_clients *)((char *)t - offsetof(struct wvm_clients, task));
-	uint64_t orders = all->retry_orders, serve = all->retry_serve;
+	uint64_t orders = all->retry_orders, serve = all->retry_serve, code = all->retry_code;
 	bool rescan = all->retry_scan;
 
-	all->retry_orders = all->retry_serve = 0;
+	all->retry_orders = all->retry_serve = all->retry_code = 0;
 	all->retry_scan = false;
 	for (; orders; orders &= orders - 1)
 		post_order(&all->client[__builtin_ctzll(orders)]);
 	for (; serve; serve &= serve - 1)
 		wvm_client_serve(&all->client[__builtin_ctzll(serve)]);
+	for (; code; code &= code - 1)
+		wvm_client_code_bell(&all->client[__builtin_ctzll(code)]);
 	if (rescan)
 		scan(all);
 }
@@ -606,6 +614,7 @@ void wvm_clients_each_pin(struct wvm_clients *all, wvm_clients_pin_fn *fn, void 
 void wvm_clients_adopted(struct wvm_clients *all)
 {
 	all->adopting = false;
+	wvm_clients_others(all);
 	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++) {
 		struct client *cl = &all->client[i];
 
@@ -645,6 +654,7 @@ static void close_client(struct client *cl)
 		close(cl->out.fd);
 	if (cl->channel)
 		munmap(cl->channel, WVM_CHANNEL_BYTES);
+	wvm_area_unmap(cl->code);
 	for (unsigned k = 0; k < cl->all->shards; k++) {
 		if (cl->uffd[k] >= 0)
 			close(cl->uffd[k]);

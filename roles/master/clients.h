@@ -23,6 +23,7 @@
 #include "shared/wavevm.h"
 
 struct wvm_clients;
+struct wvm_code;  /* code.h */
 struct wvm_shard; /* ring/shard.h */
 
 /* Calls into the node's glue. None may block; all but log may be given as NULL in tests. */
@@ -51,6 +52,19 @@ struct wvm_clients_ops {
 	 * of every mask of waiters. On each shard's thread.
 	 */
 	void (*client_gone)(void *ctx, unsigned shard, unsigned client);
+	/*
+	 * The client translates code (code.h): `code` is valid until client_gone() on
+	 * this shard. On each shard's thread.
+	 */
+	void (*code)(void *ctx, unsigned shard, unsigned client, struct wvm_code *code);
+	/* It has been told of pages in it that this shard has raised: all, or some. */
+	void (*code_told)(void *ctx, unsigned shard, unsigned client);
+	/*
+	 * It translates from the page: no other program may store to it any more
+	 * unseen. On shard 0; answered by wvm_clients_reply() with token.
+	 */
+	void (*code_mark)(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t page,
+			  uint64_t token);
 	/* Fill in what the node knows; faults_read, _write and _failed are filled. On shard 0. */
 	void (*stats)(void *ctx, unsigned client, struct wvm_stats *inout);
 	/* The node id of the home of an offset, or -errno. On shard 0. */
@@ -134,6 +148,13 @@ enum wvm_drop wvm_clients_vcpu_push(struct wvm_clients *c, const struct wvm_msg 
 				    const uint8_t *payload);
 /* Channels of processors that are open now. On shard 0. */
 unsigned wvm_clients_vcpu_count(const struct wvm_clients *c);
+/* This shard has raised pages in the client's code area: it is told. On that shard. */
+void wvm_clients_code_raised(struct wvm_clients *c, unsigned shard, unsigned client);
+/*
+ * It has not answered in time: it is ended, and client_gone() follows. Once per
+ * shard and client. On that shard.
+ */
+void wvm_clients_code_late(struct wvm_clients *c, unsigned shard, unsigned client);
 
 /* Clients attached now. On shard 0. */
 unsigned wvm_clients_count(const struct wvm_clients *c);

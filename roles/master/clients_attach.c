@@ -185,6 +185,7 @@ static void on_died(struct wvm_pidwatch *w)
 
 static void on_bell(struct wvm_doorbell *d)
 {
+	wvm_client_code_bell(d->ctx);
 	wvm_client_serve(d->ctx);
 }
 

@@ -2,7 +2,8 @@
  * What the master's client files share: clients.c (the ring file, life of a
  * client), clients_lock.c (the master's lock), clients_attach.c (taking a
  * client's descriptors), clients_serve.c (its requests), clients_vcpu.c (the
- * channels of its processors), clients_shard.c (what every shard does for it).
+ * channels of its processors), clients_code.c (those that translate code),
+ * clients_shard.c (what every shard does for it).
  */
 #ifndef WVM_MASTER_CLIENTS_PRIV_H
 #define WVM_MASTER_CLIENTS_PRIV_H
@@ -17,6 +18,7 @@
 #include "ring/shard.h"
 #include "ring/uffd.h"
 #include "roles/master/clients.h"
+#include "roles/master/code.h"
 #include "shared/client_ring.h"
 #include "shared/spsc.h"
 #include "shared/vcpu.h"
@@ -37,7 +39,15 @@ enum client_state {
 };
 
 /* What shard 0 tells every shard about a client; one at a time per client. */
-enum order_kind { ORDER_NONE, ORDER_JOIN, ORDER_MAP, ORDER_UNMAP, ORDER_MUTE, ORDER_LEAVE };
+enum order_kind {
+	ORDER_NONE,
+	ORDER_JOIN,
+	ORDER_MAP,
+	ORDER_UNMAP,
+	ORDER_CODE,
+	ORDER_MUTE,
+	ORDER_LEAVE
+};
 
 struct order {
 	enum order_kind kind;
@@ -45,10 +55,19 @@ struct order {
 	int uffd; /* JOIN: both are the shard's from here on */
 	int keep;
 	struct wvm_mem_map map; /* MAP, UNMAP */
+	struct wvm_code *code;  /* CODE: valid until LEAVE is acknowledged */
 };
 
 /* What a shard tells shard 0. */
-enum note_kind { NOTE_ACK, NOTE_DYING, NOTE_BROKEN, NOTE_REPLY, NOTE_ERROR };
+enum note_kind {
+	NOTE_ACK,
+	NOTE_DYING,
+	NOTE_BROKEN,
+	NOTE_REPLY,
+	NOTE_ERROR,
+	NOTE_CODE,
+	NOTE_CODE_LATE
+};
 
 struct note {
 	enum note_kind kind;
@@ -101,6 +120,9 @@ struct client {
 	struct order_run run;
 	int uffd[WVM_RING_SHARDS_MAX]; /* JOIN: taken, on their way to the shards; -1 after */
 	int keep[WVM_RING_SHARDS_MAX];
+	struct wvm_code *code; /* NULL: it translates none */
+	uint64_t code_waits;   /* shards that are to look when it answers */
+	bool code_late;
 	unsigned owed_count;
 	struct owed owed[WVM_RING_CALLS_MAX];
 	struct pin pins[PINS_MAX];
@@ -141,10 +163,11 @@ struct side {
 	struct wvm_clients *all;
 	struct wvm_shard *shard;
 	unsigned index;
-	uint64_t joined;  /* clients in this shard's table */
-	uint64_t reading; /* of whose uffd events may come or its close is awaited */
-	uint64_t leaving; /* acknowledge when reading ends */
-	uint64_t broken;  /* reported */
+	uint64_t joined;     /* clients in this shard's table */
+	uint64_t reading;    /* of whose uffd events may come or its close is awaited */
+	uint64_t leaving;    /* acknowledge when reading ends */
+	uint64_t broken;     /* reported */
+	uint64_t code_noted; /* NOTE_CODE is in the outbox */
 	struct wvm_uffd uffd[WVM_CLIENTS_MAX];
 	int keep[WVM_CLIENTS_MAX]; /* a second descriptor: mem.c's, as long as the mm may live */
 	struct wvm_task task;      /* sends the outbox */
@@ -166,7 +189,7 @@ struct wvm_clients {
 	struct wvm_doorbell knock;     /* inotify on the ring file */
 	bool knock_open;
 	struct wvm_task task; /* work that is to be looked at again */
-	uint64_t retry_orders, retry_serve;
+	uint64_t retry_orders, retry_serve, retry_code;
 	bool retry_scan;
 	bool adopting; /* only clients of former lives are heard, until all of them are back */
 	uint64_t serial;
@@ -231,6 +254,14 @@ int wvm_client_vcpu_open(struct client *cl, const struct wvm_ring_req *r,
 int wvm_client_vcpu_close(struct client *cl, const struct wvm_ring_req *r);
 /* All that the client has. */
 void wvm_client_vcpus_close(struct client *cl);
+/* clients_code.c */
+void wvm_client_code(struct client *cl, const struct wvm_ring_req *r);
+void wvm_client_code_drop(struct client *cl);
+void wvm_client_code_bell(struct client *cl);
+void wvm_client_code_raised(struct client *cl, unsigned shard);
+void wvm_client_code_late(struct client *cl);
+/* A client has come or gone. */
+void wvm_clients_others(struct wvm_clients *all);
 
 /* clients_shard.c */
 int wvm_side_new(struct wvm_clients *all, unsigned index);

@@ -270,6 +270,26 @@ static void do_map(struct client *cl, enum order_kind kind, const struct wvm_rin
 	wvm_client_order(cl, kind, &map, r->token);
 }
 
+/* By the page's shard: no other program stores to it from then on without the master. */
+static int64_t do_code_mark(struct client *cl, const struct wvm_ring_req *r, bool *later)
+{
+	struct wvm_clients *all = cl->all;
+	struct wvm_mem *vm;
+	struct pin page;
+	struct owed *o;
+	int ret = pin_range(cl, r, &vm, &page);
+
+	if (ret)
+		return ret;
+	if (!cl->code || page.count != 1)
+		return -EINVAL;
+	o = owe(cl, r->token, NULL);
+	assert(o);
+	*later = true;
+	all->conf.ops->code_mark(all->conf.ctx, cl->index, vm, page.first, o->token);
+	return 0;
+}
+
 static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_req *r)
 {
 	bool later = false;
@@ -280,6 +300,7 @@ static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_re
 	case WVM_RING_UNMAP: do_map(cl, ORDER_UNMAP, r); return;
 	case WVM_RING_DETACH: wvm_client_order(cl, ORDER_LEAVE, NULL, r->token); return;
 	case WVM_RING_STATS: do_stats(cl, r->token); return;
+	case WVM_RING_CODE: wvm_client_code(cl, r); return;
 	case WVM_RING_BACK: cl->back = cl->all->adopting; return;
 	case WVM_RING_PIN: result = do_pin(cl, r, &later); break;
 	case WVM_RING_UNPIN: result = do_unpin(cl, r, &later); break;
@@ -287,6 +308,7 @@ static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_re
 	case WVM_RING_VCPU_OPEN: do_vcpu_open(cl, r); return;
 	case WVM_RING_VCPU_CLOSE: result = wvm_client_vcpu_close(cl, r); break;
 	case WVM_RING_NODE: result = do_node(cl, r); break;
+	case WVM_RING_CODE_MARK: result = do_code_mark(cl, r, &later); break;
 	default: wvm_client_break(cl, "it sent an unknown request"); return;
 	}
 	if (!later)

@@ -38,6 +38,8 @@ static void send_outbox(struct wvm_task *t)
 			return;
 		}
 		s->errors -= n->kind == NOTE_ERROR;
+		if (n->kind == NOTE_CODE)
+			s->code_noted &= ~bit(n->client);
 		s->head++;
 	}
 }
@@ -178,6 +180,9 @@ static void run_order(struct wvm_shard *self, void *ctx, const void *data, size_
 		ret = wvm_mem_map_del(memory, s->index, o.client, o.map.vm_id, o.map.gpa,
 				      o.map.len);
 		break;
+	case ORDER_CODE:
+		s->all->conf.ops->code(s->all->conf.ctx, s->index, o.client, o.code);
+		break;
 	case ORDER_MUTE:
 		if (s->reading & bit(o.client))
 			wvm_uffd_close(&s->uffd[o.client]);
@@ -196,6 +201,7 @@ int wvm_side_post(struct client *cl, unsigned shard)
 	struct wvm_clients *all = cl->all;
 	struct order o = cl->run.order;
 
+	o.code = cl->code;
 	if (o.kind == ORDER_JOIN) {
 		o.uffd = cl->uffd[shard];
 		o.keep = cl->keep[shard];

@@ -240,6 +240,31 @@ static void add_memory(json_t *o, const struct wvm_node *n)
 	json_object_set_new(o, "memory", m);
 }
 
+/* Translated code of programs here that others have written. */
+static void add_code(json_t *o, const struct wvm_node *n)
+{
+	struct wvm_stale_counters sum = {0};
+	json_t *c = json_object();
+
+	for (unsigned i = 0; i < n->shard_count; i++) {
+		const struct wvm_stale_counters *one = &n->shards[i].code;
+
+		sum.raised += one->raised;
+		sum.answers += one->answers;
+		sum.waited += one->waited;
+		sum.dropped += one->dropped;
+		sum.writers += one->writers;
+		sum.marks += one->marks;
+	}
+	set(c, "raised", sum.raised);
+	set(c, "answers", sum.answers);
+	set(c, "waited", sum.waited);
+	set(c, "dropped", sum.dropped);
+	set(c, "writers", sum.writers);
+	set(c, "marks", sum.marks);
+	json_object_set_new(o, "code", c);
+}
+
 /* Of all shards together. */
 static json_t *calls_json(const struct wvm_node *n)
 {
@@ -345,6 +370,7 @@ static json_t *stats_json(const struct wvm_node *n)
 		set(d, wvm_drop_name(k), drops[k]);
 	json_object_set_new(o, "drops", d);
 	add_memory(o, n);
+	add_code(o, n);
 	add_runtime(o, n);
 	add_shards(o, n);
 	add_calls(o, n);

@@ -81,7 +81,7 @@ unsigned wvm_holder_shard(const struct wvm_node *node, uint64_t page)
 	return (unsigned)((page >> (WVM_RANGE_SHIFT - WVM_PAGE_SHIFT)) % node->shard_count);
 }
 
-static bool is_to_home(const struct wvm_msg *msg)
+bool wvm_node_is_to_home(const struct wvm_msg *msg)
 {
 	switch (msg->type) {
 	case WVM_MSG_MEM_READ:
@@ -97,7 +97,7 @@ static bool is_to_home(const struct wvm_msg *msg)
 /* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
 static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 {
-	if (is_to_home(msg))
+	if (wvm_node_is_to_home(msg))
 		return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
 	return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
 }
@@ -141,7 +141,7 @@ static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
 		b++;
 	if (b == s->node->backing + s->node->vm_count || page >= b->vm.pages)
 		return true;
-	if (!is_to_home(msg))
+	if (!wvm_node_is_to_home(msg))
 		return wvm_backing_held(b, page) || told_no_room(s);
 	vm = (uint32_t)(b - s->node->backing);
 	if (!wvm_backing_unit(b, page))
@@ -262,7 +262,8 @@ static void no_room_for(struct wvm_node_shard *s, const struct wvm_action *a, in
 void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
-	int r = wvm_mem_install(vm, a->page, a->data, a->writable, a->waiters);
+	bool writable = a->writable && wvm_stale_install(s, a);
+	int r = wvm_mem_install(vm, a->page, a->data, writable, a->waiters);
 
 	if (!r)
 		return;
@@ -277,8 +278,11 @@ void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a)
 static void act_fill(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
-	int r = wvm_mem_fill(vm, a->page, a->below, a->count, a->waiters);
+	int r;
 
+	if (!wvm_stale_grant(s, a))
+		return;
+	r = wvm_mem_fill(vm, a->page, a->below, a->count, a->waiters);
 	if (r && a->below + a->count > 1)
 		r = wvm_mem_fill(vm, a->page, 0, 1, a->waiters);
 	if (r)
@@ -302,6 +306,14 @@ static void act_fail(struct wvm_node_shard *s, const struct wvm_action *a)
 	wvm_pins_page(s, a->vm, a->page, -EIO);
 }
 
+static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	const uint8_t *page = payload_of(s, a);
+
+	if (!wvm_stale_hold(s, a, page))
+		wvm_node_send(s, a->member, &a->msg, page);
+}
+
 static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
@@ -309,11 +321,11 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 	if (wvm_runs_take(s, a))
 		return;
 	switch ((enum wvm_action_kind)a->kind) {
-	case WVM_ACT_SEND: wvm_node_send(s, a->member, &a->msg, payload_of(s, a)); break;
+	case WVM_ACT_SEND: act_send(s, a); break;
 	case WVM_ACT_INSTALL: wvm_node_install(s, a); break;
 	case WVM_ACT_LIFT:
 		/* Not lifted now: the thread faults again, and again finds the page Modified. */
-		if (wvm_mem_lift(vm, a->page, a->waiters))
+		if (wvm_stale_grant(s, a) && wvm_mem_lift(vm, a->page, a->waiters))
 			wvm_mem_wake(vm, a->page, a->waiters);
 		break;
 	case WVM_ACT_WAKE: wvm_mem_wake(vm, a->page, a->waiters); break;
@@ -323,6 +335,7 @@ static void act(struct wvm_node_shard *s, const struct wvm_action *a)
 		if (wvm_mem_punch(vm, a->page))
 			wvm_core_panic("a page cannot be removed from the RAM file", __FILE__,
 				       __LINE__);
+		wvm_stale_left(s, a->vm, a->page);
 		break;
 	case WVM_ACT_FAIL: act_fail(s, a); break;
 	case WVM_ACT_FILL: act_fill(s, a); break;
@@ -581,6 +594,7 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	wvm_adopt_turn(s);
 	more |= wvm_reclaim_turn(s);
 	wvm_runs_end(s);
+	wvm_stale_turn(s);
 	due = wvm_core_deadline(s->core);
 
 	if (due == s->armed_ns)
@@ -650,6 +664,29 @@ static void on_client_gone(void *ctx, unsigned shard, unsigned client)
 
 	wvm_core_client_gone(node->shards[shard].core, client);
 	wvm_pins_client_gone(&node->shards[shard], client);
+	wvm_stale_client_gone(&node->shards[shard], client);
+}
+
+static void on_code(void *ctx, unsigned shard, unsigned client, struct wvm_code *code)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_stale_client(&node->shards[shard], client, code);
+}
+
+static void on_code_told(void *ctx, unsigned shard, unsigned client)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_stale_told(&node->shards[shard], client);
+}
+
+static void on_code_mark(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t page,
+			 uint64_t token)
+{
+	struct wvm_node *node = ctx;
+
+	wvm_stale_mark(node, client, wvm_node_vm_index(node, vm), page, token);
 }
 
 static void on_stats(void *ctx, unsigned client, struct wvm_stats *out)
@@ -697,6 +734,9 @@ const struct wvm_clients_ops wvm_node_clients_ops = {
 	.pin = on_pin,
 	.unpin = on_unpin,
 	.client_gone = on_client_gone,
+	.code = on_code,
+	.code_told = on_code_told,
+	.code_mark = on_code_mark,
 	.stats = on_stats,
 	.where = on_where,
 	.vnode = on_vnode,

@@ -426,6 +426,11 @@ int wvm_mem_protect(struct wvm_mem *vm, uint64_t page)
 	return protect_in(vm, page, mappers(vm, page));
 }
 
+int wvm_mem_protect_others(struct wvm_mem *vm, uint64_t page, unsigned client)
+{
+	return protect_in(vm, page, mappers(vm, page) & ~(1ull << client));
+}
+
 /* The client maps all of the pages in one piece here, as nearly all do: one ioctl. */
 static int protect_at_once(struct wvm_mem *vm, uint64_t page, unsigned count, unsigned client)
 {

@@ -178,6 +178,9 @@ int wvm_mem_wake(struct wvm_mem *vm, uint64_t page, uint64_t waiters);
  */
 int wvm_mem_protect(struct wvm_mem *vm, uint64_t page);
 
+/* The same in all mms but that of one client. */
+int wvm_mem_protect_others(struct wvm_mem *vm, uint64_t page, unsigned client);
+
 /* The same for `count` neighbours of one unit. */
 int wvm_mem_protect_run(struct wvm_mem *vm, uint64_t page, unsigned count);
 

@@ -297,7 +297,7 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	}
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
 	s->runs = aligned_alloc(64, sizeof(*s->runs));
-	if (!s->core_memory || !s->runs) {
+	if (!s->core_memory || !s->runs || wvm_stale_init(s)) {
 		snprintf(err, err_len, "no memory for shard %u", index);
 		return -ENOMEM;
 	}
@@ -544,6 +544,7 @@ static void unbuild(struct wvm_node *n)
 		wvm_shard_destroy(s->shard);
 		free(s->core_memory);
 		free(s->runs);
+		wvm_stale_free(s);
 		wvm_pins_free(s);
 		wvm_reclaim_free(s);
 		wvm_trace_close(&s->trace);

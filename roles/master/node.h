@@ -19,6 +19,7 @@
 #include "roles/master/pins.h"
 #include "roles/master/reclaim.h"
 #include "roles/master/runs.h"
+#include "roles/master/stale.h"
 #include "roles/master/state.h"
 #include "roles/master/trace.h"
 #include "roles/master/vcpus.h"
@@ -48,6 +49,8 @@ struct wvm_node_shard {
 	struct wvm_pins pins;
 	struct wvm_reclaim reclaim;
 	struct wvm_runs *runs;
+	struct wvm_stale *stale;
+	struct wvm_stale_counters code;
 	struct wvm_trace trace;
 	uint64_t drops[WVM_DROP_REASONS]; /* found before the core saw the message */
 	uint64_t received; /* messages from the wire: accepted, or in a drop counter */
@@ -128,6 +131,8 @@ void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_m
 		   const uint8_t *page);
 void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a);
 bool wvm_node_all_zero(const uint8_t *page);
+/* Whether a message is from a page's holder to its home. */
+bool wvm_node_is_to_home(const struct wvm_msg *msg);
 /* ahead.c: after a read fault and its actions */
 void wvm_node_read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* Says that this node serves, once all of it does. On shard 0. */
