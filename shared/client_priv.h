@@ -9,6 +9,7 @@
 
 #include "shared/client_ring.h"
 #include "shared/spsc.h"
+#include "shared/vcpu.h"
 #include "shared/wavevm.h"
 
 /*
@@ -94,11 +95,17 @@ struct wvm {
 	void *error_opaque;
 	struct wvm_stats last_stats;
 
-	/* client_vcpu_link.c: a thread that tells slaves that their answers have come */
+	/* client_vcpu_link.c: of each VM, whose processors begin anew together */
+	struct vcpu_life {
+		uint16_t vm_id;
+		uint64_t life;                      /* 0: no processor was opened yet */
+		uint64_t opened[WVM_VCPU_MAX / 64]; /* that have had this life */
+	} vcpu_lives[WVM_RING_VMS_MAX];
+	/* a thread that tells slaves that their answers have come */
 	pthread_t ack_thread;     /* while vcpus is not empty */
 	int ack_fd;               /* its eventfd */
 	bool ack_stop, ack_armed; /* atomic */
-	struct code *code; /* published once; NULL: no wvm_code_watch() */
+	struct code *code;        /* published once; NULL: no wvm_code_watch() */
 };
 
 /* Sets the text of wvm_attach_error() and returns err. */
