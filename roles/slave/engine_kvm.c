@@ -219,6 +219,10 @@ static bool open_vcpu(struct worker *w, unsigned index)
 		w->vcpu.v = NULL;
 		return false;
 	}
+	if (!w->vcpu.own_ticks && !index)
+		wvm_log("VM %u: this KVM gives guests the host's time stamp counter: it may go back "
+			"when a processor moves to another host",
+			w->vm->vm_id);
 	return true;
 }
 

@@ -262,27 +262,6 @@ static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 	return 0;
 }
 
-static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
-{
-	struct msr_list list = {.head.nmsrs = 0};
-	int done;
-
-	for (unsigned i = 0; i < MSRS; i++) {
-		if (v->has_msr[i]) {
-			list.entry[list.head.nmsrs++] =
-				(struct kvm_msr_entry){.index = wvm_kvm_msrs[i], .data = from[i]};
-		} else if (from[i]) {
-			errno = ENOTSUP;
-			return failed("this node's KVM has no MSR %#x, which the processor uses",
-				      wvm_kvm_msrs[i]);
-		}
-	}
-	done = ioctl(v->fd, KVM_SET_MSRS, &list);
-	if (done == (int)list.head.nmsrs)
-		return 0;
-	return failed("KVM does not take MSR %#x", done < 0 ? 0 : list.entry[done].index);
-}
-
 #define MSR_TSC 0x10u
 
 int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
@@ -295,13 +274,61 @@ int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
 	return 0;
 }
 
+/*
+ * By its offset where this kernel has that (5.16): a counter that is written like any MSR, and is
+ * within a second of one that was written before, KVM takes for the same time, and leaves it as
+ * it was.
+ */
 int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks)
 {
 	struct msr_list one = {.head.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+	uint64_t offset = 0, now = 0;
+	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
+				       .attr = KVM_VCPU_TSC_OFFSET,
+				       .addr = (uint64_t)(uintptr_t)&offset};
+	int r;
 
-	if (ioctl(v->fd, KVM_SET_MSRS, &one) != 1)
-		return failed("KVM does not take a time stamp counter");
-	return 0;
+	if (ioctl(v->fd, KVM_GET_DEVICE_ATTR, &attr)) {
+		r = ioctl(v->fd, KVM_SET_MSRS, &one) != 1;
+	} else {
+		if (wvm_kvm_ticks(v, &now))
+			return -EIO;
+		offset += ticks - now;
+		r = ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr);
+	}
+	return r ? failed("KVM does not take a time stamp counter") : 0;
+}
+
+bool wvm_kvm_own_ticks(struct wvm_kvm_vcpu *v)
+{
+	uint64_t far = UINT64_C(1) << 62, now = 0;
+
+	return !wvm_kvm_set_ticks(v, far) && !wvm_kvm_ticks(v, &now) && now >= far &&
+	       !wvm_kvm_set_ticks(v, 0);
+}
+
+static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
+{
+	struct msr_list list = {.head.nmsrs = 0};
+	int done;
+
+	for (unsigned i = 0; i < MSRS; i++) {
+		if (wvm_kvm_msrs[i] == MSR_TSC) {
+			if (wvm_kvm_set_ticks(v, from[i]))
+				return -EIO;
+		} else if (v->has_msr[i]) {
+			list.entry[list.head.nmsrs++] =
+				(struct kvm_msr_entry){.index = wvm_kvm_msrs[i], .data = from[i]};
+		} else if (from[i]) {
+			errno = ENOTSUP;
+			return failed("this node's KVM has no MSR %#x, which the processor uses",
+				      wvm_kvm_msrs[i]);
+		}
+	}
+	done = ioctl(v->fd, KVM_SET_MSRS, &list);
+	if (done == (int)list.head.nmsrs)
+		return 0;
+	return failed("KVM does not take MSR %#x", done < 0 ? 0 : list.entry[done].index);
 }
 
 /* KVM's calls for a section that travels by a call. */

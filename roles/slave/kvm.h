@@ -122,6 +122,11 @@ int wvm_kvm_complete(struct wvm_kvm_vcpu *v);
 /* The guest's time stamp counter now, and another one for it. By the thread that runs it. */
 int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks);
 int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks);
+/*
+ * Whether setting it has an effect: some KVMs (those that run without the processor's help) let
+ * guests read the host's. Before the processor runs; its counter is another one afterwards.
+ */
+bool wvm_kvm_own_ticks(struct wvm_kvm_vcpu *v);
 
 /* Whether an interrupt can be taken; after a run. */
 bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v);

@@ -15,7 +15,8 @@ struct wvm_vcpu_kvm {
 	bool midway;     /* within an instruction, whose access `exit` is */
 	bool open;       /* an interrupt can be taken */
 	struct wvm_kvm_exit exit;
-	uint64_t ticks_ahead; /* of this host's counter */
+	bool own_ticks;       /* the guest's time stamp counter can be set */
+	uint64_t ticks_ahead; /* it is so far ahead of this host's */
 };
 
 /* Takes v over as a processor in no state. False: no memory, or what wvm_kvm_error() says. */
