@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,22 +240,24 @@ static void *shared_with(struct wvm_kvm_vcpu *v, unsigned section, uint64_t *bit
 	}
 }
 
+/* A struct kvm_msrs with room for all. */
 struct msr_list {
-	struct kvm_msrs head;
+	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry[MSRS];
 };
+_Static_assert(offsetof(struct msr_list, entry) == sizeof(struct kvm_msrs), "as KVM has it");
 
 static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 {
-	struct msr_list list = {.head.nmsrs = 0};
+	struct msr_list list = {.nmsrs = 0};
 	uint32_t n = 0;
 	int got;
 
 	for (unsigned i = 0; i < MSRS; i++)
 		if (v->has_msr[i])
-			list.entry[list.head.nmsrs++].index = wvm_kvm_msrs[i];
+			list.entry[list.nmsrs++].index = wvm_kvm_msrs[i];
 	got = ioctl(v->fd, KVM_GET_MSRS, &list);
-	if (got != (int)list.head.nmsrs)
+	if (got != (int)list.nmsrs)
 		return failed("KVM does not say what MSR %#x is",
 			      got < 0 ? 0 : list.entry[got].index);
 	for (unsigned i = 0; i < MSRS; i++)
@@ -266,7 +269,7 @@ static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 
 int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
 {
-	struct msr_list one = {.head.nmsrs = 1, .entry[0].index = MSR_TSC};
+	struct msr_list one = {.nmsrs = 1, .entry[0].index = MSR_TSC};
 
 	if (ioctl(v->fd, KVM_GET_MSRS, &one) != 1)
 		return failed("KVM does not say what the time stamp counter is");
@@ -281,7 +284,7 @@ int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
  */
 int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks)
 {
-	struct msr_list one = {.head.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+	struct msr_list one = {.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
 	uint64_t offset = 0, now = 0;
 	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
 				       .attr = KVM_VCPU_TSC_OFFSET,
@@ -309,7 +312,7 @@ bool wvm_kvm_own_ticks(struct wvm_kvm_vcpu *v)
 
 static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 {
-	struct msr_list list = {.head.nmsrs = 0};
+	struct msr_list list = {.nmsrs = 0};
 	int done;
 
 	for (unsigned i = 0; i < MSRS; i++) {
@@ -317,8 +320,8 @@ static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 			if (wvm_kvm_set_ticks(v, from[i]))
 				return -EIO;
 		} else if (v->has_msr[i]) {
-			list.entry[list.head.nmsrs++] =
-				(struct kvm_msr_entry){.index = wvm_kvm_msrs[i], .data = from[i]};
+			list.entry[list.nmsrs++] = (struct kvm_msr_entry){.index = wvm_kvm_msrs[i],
+									  .data = from[i]};
 		} else if (from[i]) {
 			errno = ENOTSUP;
 			return failed("this node's KVM has no MSR %#x, which the processor uses",
@@ -326,7 +329,7 @@ static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 		}
 	}
 	done = ioctl(v->fd, KVM_SET_MSRS, &list);
-	if (done == (int)list.head.nmsrs)
+	if (done == (int)list.nmsrs)
 		return 0;
 	return failed("KVM does not take MSR %#x", done < 0 ? 0 : list.entry[done].index);
 }
@@ -428,7 +431,7 @@ static int set_cpuid(struct wvm_kvm *kvm, struct wvm_kvm_vcpu *v, const struct k
 static void find_msrs(struct wvm_kvm_vcpu *v)
 {
 	for (unsigned i = 0; i < MSRS; i++) {
-		struct msr_list one = {.head.nmsrs = 1, .entry[0].index = wvm_kvm_msrs[i]};
+		struct msr_list one = {.nmsrs = 1, .entry[0].index = wvm_kvm_msrs[i]};
 
 		v->has_msr[i] = ioctl(v->fd, KVM_GET_MSRS, &one) == 1 &&
 				ioctl(v->fd, KVM_SET_MSRS, &one) == 1;

@@ -6,8 +6,10 @@
 #include "roles/slave/slave.h"
 #include "shared/wire.h"
 
-#define ASK_NS  UINT64_C(100000000)  /* the ring file is read no more often than this */
-#define BUSY_NS UINT64_C(2000000000) /* to end what an owner's former life runs */
+#define ASK_NS    UINT64_C(100000000)  /* the ring file is read no more often than this */
+#define BUSY_NS   UINT64_C(2000000000) /* to end what an owner's former life runs */
+/* An owner that is silent so long has given its run up by half of that time. */
+#define SILENT_NS (2 * WVM_RUN_DEADLINE_NS)
 
 static void job_done(struct wvm_job *job);
 
@@ -92,6 +94,8 @@ static void flush(struct wvm_slave_vcpu *c)
 	while (wvm_udp_free(s->udp, WVM_LANE_CONTROL) && wvm_run_slave_next(&c->run, &m, &payload))
 		emit(s, &m, payload);
 	deadline = wvm_run_slave_deadline(&c->run);
+	if (c->busy && c->heard_ns + SILENT_NS < deadline)
+		deadline = c->heard_ns + SILENT_NS;
 	if (deadline == UINT64_MAX)
 		wvm_shard_disarm(s->shard, &c->timer);
 	else
@@ -104,15 +108,6 @@ void wvm_slave_room(void *ctx)
 
 	for (unsigned i = 0; i < s->count; i++)
 		flush(&s->vcpu[i]);
-}
-
-static void on_timer(struct wvm_timer *t, uint64_t now_ns)
-{
-	struct wvm_slave_vcpu *c =
-		(struct wvm_slave_vcpu *)((char *)t - offsetof(struct wvm_slave_vcpu, timer));
-
-	wvm_run_slave_tick(&c->run, now_ns);
-	flush(c);
 }
 
 static void answer_hello(struct wvm_slave *s, const struct wvm_msg *m)
@@ -271,6 +266,22 @@ static void job_done(struct wvm_job *job)
 	flush(c);
 }
 
+/* What nobody waits for any more is not to run for ever. */
+static void on_timer(struct wvm_timer *t, uint64_t now_ns)
+{
+	struct wvm_slave_vcpu *c =
+		(struct wvm_slave_vcpu *)((char *)t - offsetof(struct wvm_slave_vcpu, timer));
+
+	wvm_run_slave_tick(&c->run, now_ns);
+	if (c->busy && now_ns >= c->heard_ns + SILENT_NS) {
+		wvm_log("VM %u: processor %u runs for an owner that is silent: kicked",
+			c->run.vm_id, c->run.vcpu);
+		c->heard_ns = now_ns;
+		kick(c);
+	}
+	flush(c);
+}
+
 static struct wvm_slave_vcpu *find_vcpu(struct wvm_slave *s, const struct wvm_msg *m)
 {
 	uint32_t key = (uint32_t)m->vm_id << 16 | wvm_run_vcpu(m);
@@ -330,8 +341,13 @@ static void take(struct wvm_slave *s, const struct wvm_msg *m, const uint8_t *pa
 		refuse_unknown(s, m);
 		return;
 	}
+	if (m->version == c->run.owner_life)
+		c->heard_ns = s->shard->now_ns;
 	switch (wvm_run_slave_message(&c->run, m, payload, s->shard->now_ns)) {
-	case WVM_RUN_START: begin(c); break;
+	case WVM_RUN_START:
+		c->heard_ns = s->shard->now_ns;
+		begin(c);
+		break;
 	case WVM_RUN_ABORT: end_life(s, c->vm); break;
 	case WVM_RUN_KICK: kick(c); break;
 	default: break;

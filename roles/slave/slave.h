@@ -33,6 +33,7 @@ struct wvm_slave_vcpu {
 	struct wvm_slave *slave;
 	struct wvm_slave_vm *vm; /* of the job, while it is busy */
 	bool busy;
+	uint64_t heard_ns; /* from its owner */
 	struct wvm_run_slave run;
 	struct wvm_job job;
 	struct wvm_timer timer;

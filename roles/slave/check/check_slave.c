@@ -223,7 +223,7 @@ static struct wvm_vcpu_hello hello(void)
 	const uint8_t *payload;
 	uint8_t data[MTU];
 
-	for (unsigned i = 0; i < 100; i++) {
+	for (unsigned i = 0; i < 300; i++) {
 		send_raw(bed.fd, &m, NULL);
 		if (receive(&in, data, &payload, now_ns() + 100000000) &&
 		    in.type == WVM_MSG_VCPU_HELLO && in.request == 77 && in.dst == OWNER) {
@@ -557,6 +557,22 @@ START_TEST(a_later_life_of_the_owner_ends_what_the_former_runs)
 }
 END_TEST
 
+START_TEST(what_an_owner_has_left_does_not_run_for_ever)
+{
+	make_owner(&first, 0, 10);
+	begin(&first, "spin", true);
+	ck_assert_int_eq(await(&first, 500), WVM_RUN_NOTHING);
+	usleep(9000000);
+	ck_assert_uint_eq(hello().running, 1);
+	usleep(1500000);
+	ck_assert_uint_eq(hello().running, 0);
+	/* The owner has given up by now, too. */
+	ck_assert_int_eq(await(&first, 5000), WVM_RUN_SILENT);
+	make_owner(&first, 0, 11);
+	run(&first, "echo");
+}
+END_TEST
+
 START_TEST(an_engine_that_heeds_no_kick_is_ended_for_a_later_life)
 {
 	uint64_t began = now_ns();
@@ -684,6 +700,7 @@ int main(int argc, char **argv)
 	tcase_add_test(t, a_machine_that_is_not_known_or_makes_no_sense_is_refused);
 	tcase_add_test(t, a_kick_ends_the_run_that_it_names);
 	tcase_add_test(t, a_later_life_of_the_owner_ends_what_the_former_runs);
+	tcase_add_test(t, what_an_owner_has_left_does_not_run_for_ever);
 	tcase_add_test(t, an_engine_that_heeds_no_kick_is_ended_for_a_later_life);
 	tcase_add_test(t, there_is_room_for_so_many_processors_and_no_more);
 	tcase_add_test(t, nobody_but_the_master_is_heard);
