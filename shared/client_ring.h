@@ -80,7 +80,7 @@ struct wvm_ring_header {
 	uint16_t udp_port;
 	uint16_t slave_port; /* at 127.0.0.1: where the master expects a slave */
 	uint32_t vnode;      /* this node's first: what src and dst of messages say */
-	uint32_t segment;    /* payload bytes of a message at most, between nodes */
+	uint32_t segment;    /* payload bytes of a message at most */
 	uint8_t reserved1[136];
 	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
 };

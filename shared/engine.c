@@ -213,7 +213,11 @@ static int take_up(struct wvm_engine *e, const struct names *n, char *err, size_
 		return r;
 	e->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = e->stop < 0 ? -errno : start_helper(e);
-	return r ? failed(err, err_len, r, "no thread for kicks: %s", strerror(-r)) : 0;
+	if (r)
+		return failed(err, err_len, r, "no thread for kicks: %s", strerror(-r));
+	__atomic_store_n(&e->head->opened, 1, __ATOMIC_SEQ_CST);
+	(void)eventfd_write(e->to_slave, 1);
+	return 0;
 }
 
 int wvm_engine_open(struct wvm_engine **out, wvm_engine_kick_fn *on_kick, void *opaque, char *err,

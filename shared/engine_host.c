@@ -198,6 +198,11 @@ int wvm_engine_host_spawn(struct wvm_engine_host *h, const char *path, char *con
 
 /* ---- runs and answers ------------------------------------------------------------------ */
 
+bool wvm_engine_host_opened(const struct wvm_engine_host *h)
+{
+	return __atomic_load_n(&h->head->opened, __ATOMIC_SEQ_CST);
+}
+
 int wvm_engine_host_bell(const struct wvm_engine_host *h)
 {
 	return h->to_slave;

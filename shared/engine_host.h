@@ -3,8 +3,8 @@
  * program that takes it up, hands runs over and takes answers. What the engine writes is checked;
  * one that breaks the rules is to be ended.
  *
- * Making, starting and freeing: one thread, while no other uses the channel. Of a processor's
- * runs and answers: one thread at a time each.
+ * Making and freeing: while nobody else uses the channel. Of a processor's runs and answers: one
+ * thread at a time each. Runs may be handed over before the program is started.
  */
 #ifndef WVM_SHARED_ENGINE_HOST_H
 #define WVM_SHARED_ENGINE_HOST_H
@@ -29,6 +29,9 @@ void wvm_engine_host_free(struct wvm_engine_host *h);
  */
 int wvm_engine_host_spawn(struct wvm_engine_host *h, const char *path, char *const argv[],
 			  char *const env[], pid_t *pid, char *err, size_t err_len);
+
+/* Whether the engine has taken the channel up. Until then it has executed nothing. */
+bool wvm_engine_host_opened(const struct wvm_engine_host *h);
 
 /* An eventfd, readable when answers have come since it was read. Stays the channel's. */
 int wvm_engine_host_bell(const struct wvm_engine_host *h);

@@ -16,11 +16,12 @@
 #define ENGINE_RING      (sizeof(struct wvm_spsc_mem) + WVM_ENGINE_CAPACITY)
 #define ENGINE_ENV_CHARS 64u
 
-/* Written by the slave; the engine looks at it once, but for `ended`. */
+/* Written by the slave, but for `opened`; the engine looks at it once, but for `ended`. */
 struct engine_head {
 	uint64_t magic;
 	uint32_t vcpus;
-	uint32_t ended; /* the slave wants the engine to end */
+	uint32_t ended;  /* the slave wants the engine to end */
+	uint32_t opened; /* the engine has taken the channel up: it may have executed something */
 };
 
 /* seq of the run that is to end soon; a late one is that of no present run. */

@@ -232,13 +232,13 @@ slave_pid() {
 }
 write_conf 'SLAVE_CORES=0'
 run "$host" start -c "$conf"
-expect 'a slave has cores' 6 "SLAVE_CORES '0' is not a number from 1 to 256"
-write_conf 'SLAVE_CORES=auto' "SLAVE=$here/fake_daemon" 'SLAVE_OPTIONS=--cpus 1'
+expect 'a slave has cores' 6 "SLAVE_CORES '0' is not a number from 1 to 64"
+write_conf 'SLAVE_CORES=2' "SLAVE=$here/fake_daemon" 'SLAVE_OPTIONS=--cpus 1'
 run "$host" start -c "$conf"
 expect 'a slave is started, too' 0 'slave is ready, pid'
 others+=("$(master_pid)" "$(slave_pid)")
 output=$(grep '^argument' "$FAKE_REPORT" | cut -d ' ' -f 2- | tr '\n' ' ')
-holds 'with its arguments' test "$output" = '9005 auto 2048 1 9001 --cpus 1 '
+holds 'with its arguments' test "$output" = '9005 2 2048 1 9001 --cpus 1 '
 run "$host" status -c "$conf"
 expect 'and has a status' 0 "slave runs, pid $(slave_pid)"
 write_conf

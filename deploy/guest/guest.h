@@ -22,6 +22,7 @@ struct guest {
 	bool disk;
 	bool net;
 	bool swap;
+	bool test_cpus;
 	bool bound; /* memory to `node` */
 	unsigned node;
 	char mode[16]; /* test, boot, bench, shell */
@@ -68,6 +69,10 @@ void use_swap(void);
 /* numa.c: prints what each node has; takes all memory from one, from now on. */
 void show_nodes(void);
 void bind_memory(unsigned node);
+
+/* cpus.c: what processors on different hosts could get wrong. */
+void test_cpus(void);
+int exec_status(void); /* what its programs end with */
 
 /* bench.c */
 void run_bench(void);

@@ -8,6 +8,7 @@
  *   wvm.disk=1     test the disk (/dev/vda or /dev/sda), made by init --make-disk
  *   wvm.swap=1     swap to the disk (/dev/vda)
  *   wvm.node=N     take the memory to test from NUMA node N
+ *   wvm.cpus=1     test what processors on different hosts could get wrong (cpus.c)
  *   wvm.net=1      test two joined network interfaces (eth0, eth1)
  * The last line before power-off is "verified N MiB, E errors".
  */
@@ -63,6 +64,8 @@ static void parse_parameter(const char *word)
 		guest.disk = value[0] == '1';
 	else if (sscanf(word, "wvm.net=%31s", value) == 1)
 		guest.net = value[0] == '1';
+	else if (sscanf(word, "wvm.cpus=%31s", value) == 1)
+		guest.test_cpus = value[0] == '1';
 	else if (sscanf(word, "wvm.swap=%31s", value) == 1)
 		guest.swap = value[0] == '1';
 	else if (sscanf(word, "wvm.node=%31s", value) == 1) {
@@ -160,6 +163,8 @@ static void run_tests(void)
 		test_net();
 	if (guest.bound)
 		bind_memory(guest.node);
+	if (guest.test_cpus)
+		test_cpus();
 	mib = test_memory();
 	printf("verified %llu MiB, %llu errors\n", (unsigned long long)mib, errors);
 }
@@ -193,6 +198,8 @@ int main(int argc, char **argv)
 		run_guest();
 		return 1;
 	}
+	if (argc == 2 && !strcmp(argv[1], "--status"))
+		return exec_status();
 	if (argc < 4 || argc > 5 || strcmp(argv[1], "--make-disk")) {
 		fprintf(stderr, "usage: %s --make-disk FILE MIB [SEED]\n", argv[0]);
 		return 2;

@@ -3,7 +3,7 @@
 #   qemu-accel/check/run.sh [PATTERN]     only tests whose name matches the extended regular expression
 # Prints a line per test and at the end "N passed, N failed"; exit status 0 if none failed.
 # Environment: WVM_QEMU, WVM_MASTER: the programs (default: in build/); BUILD: where the guest is; CC.
-# REWRITES: how often code is rewritten (10000).
+# REWRITES: how often code is rewritten (2000).
 # shellcheck disable=SC2046,SC2086 # QEMU options are kept as words
 set -uo pipefail
 export LC_ALL=C
@@ -450,8 +450,8 @@ test_stale() {
 		ld -m elf_i386 -Ttext 0x100000 -o "$work/stale" "$work/stale.o" &&
 		${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$root" -Wall -Wextra -Werror -O2 -o "$work/stale_writer" \
 			"$here/stale_writer.c" "$BUILD/libwavevm.a" -lpthread || exit 1
-	writes "code that another node rewrites is executed as it is, one vCPU" code $((${REWRITES:-10000} / 10)) 1
-	writes "code that another node rewrites is executed as it is, two vCPUs" code "${REWRITES:-10000}" 2
+	writes "code that another node rewrites is executed as it is, one vCPU" code $((${REWRITES:-2000} / 10)) 1
+	writes "code that another node rewrites is executed as it is, two vCPUs" code "${REWRITES:-2000}" 2
 }
 
 test_reset() {

@@ -1,11 +1,12 @@
 /*
- * What executes runs for the slave: KVM in threads of this process (engine_kvm.c), or a process
- * that the slave starts for each VM (engine_process.c). The slave knows the run protocol and
- * nothing of the guest; an engine knows runs and answers (shared/vcpu.h) and nothing of nodes.
+ * What runs processors for the slave. Two kinds: KVM in threads of this process (kvm_engine.c),
+ * and a process that the slave starts, one for each VM (process.c). The slave's shard knows the run
+ * protocol and nothing of the guest; an engine knows runs and answers (shared/vcpu.h) and nothing
+ * of nodes.
  *
- * A VM here is one life of its owner: opened for the first run that says what machine it
- * is, closed when a later life begins or the slave stops. All functions are called in the shard's
- * thread, and none blocks.
+ * One wvm_engine_vm is a VM in one life of its owner. It is made by the first run, and ended when
+ * the owner begins another life, when it is forgotten, or when the slave stops. All functions are
+ * the shard's thread's; none blocks.
  */
 #ifndef WVM_SLAVE_ENGINE_H
 #define WVM_SLAVE_ENGINE_H
@@ -16,59 +17,61 @@
 
 #include "ring/place.h"
 #include "ring/shard.h"
-#include "roles/slave/options.h"
 #include "shared/core/run.h"
 #include "shared/vcpu.h"
 
-/* A run that is being executed; the engine's from start until done. */
+/*
+ * A run that is being executed. Embedded in the slave's processor. Between start and done, it is
+ * the engine's, but for `kicked`.
+ */
 struct wvm_job {
 	uint16_t vcpu;
 	uint64_t seq;
 	const uint8_t *run; /* run_len bytes */
 	uint32_t run_len;
-	struct wvm_vcpu_run head; /* of it */
+	struct wvm_vcpu_run head; /* of it, decoded; what it has is sound by itself */
 	bool kicked;              /* atomic; set before kick() */
-	/* The result. */
-	enum wvm_run_reason reason; /* of a refusal: nothing of it was executed */
-	uint8_t *answer;            /* WVM_RUN_MAX bytes; else these */
+	/* The result: reason of a refusal, or answer_len bytes of an answer. */
+	unsigned reason;
+	uint8_t *answer; /* WVM_RUN_MAX bytes */
 	uint32_t answer_len;
-	/* In the shard's thread, once for each start; also from within start(). */
+	bool midway; /* the engine has the processor within an instruction */
+	/* The engine's end of it. Any thread, once for each start; also from within start(). */
 	void (*done)(struct wvm_job *job);
 };
 
-/* What a slave has for its engines. */
+/* What all engines of a slave have in common. */
 struct wvm_engine_env {
 	struct wvm_shard *shard;
-	const struct wvm_slave_options *options;
-	const struct wvm_place *places; /* options->cores of them */
+	const char *ring_path;
+	const char *qemu; /* the program */
+	const struct wvm_place *places;
+	unsigned cores; /* entries of places */
 };
 
-struct wvm_engine_vm; /* each engine's own */
+struct wvm_engine_vm;
 
-struct wvm_engine_ops {
-	/* 0, or -errno with one line in err. */
-	int (*open)(struct wvm_engine_vm **out, const struct wvm_engine_env *env, uint16_t vm_id,
-		    const struct wvm_vcpu_setup *setup, char *err, size_t err_len);
+struct wvm_engine {
+	const char *name;
+	/* NULL with a line in err: no memory, and the like. What takes time is done later. */
+	struct wvm_engine_vm *(*open)(const struct wvm_engine_env *env, uint16_t vm_id, char *err,
+				      size_t err_len);
 	void (*start)(struct wvm_engine_vm *vm, struct wvm_job *job);
-	/* The job is to end soon. */
+	/* The job is to end soon; may be done by then. */
 	void (*kick)(struct wvm_engine_vm *vm, struct wvm_job *job);
-	/* Ends what is executed even if it heeds no kick. NULL: every kick is heeded. */
-	void (*force)(struct wvm_engine_vm *vm);
-	/* Ends it, in the background. No job is under way, but when the slave stops. */
+	/* No job is under way. What takes time is done later, in the background. */
 	void (*close)(struct wvm_engine_vm *vm);
-	/* After the shard's end: waits for what was closed. */
-	void (*stop)(void);
+	/* How many that were closed are not gone yet. Any thread. */
+	unsigned (*closing)(void);
 };
 
-extern const struct wvm_engine_ops wvm_engine_kvm, wvm_engine_process;
+extern const struct wvm_engine wvm_engine_kvm, wvm_engine_process;
 
-/* Whether this node's KVM will do. */
-bool wvm_engine_kvm_usable(void);
+/* Whether KVM can be used; one line in why if not. */
+bool wvm_engine_kvm_usable(char *why, size_t why_len);
 
-/* Ends a job: with an ERROR that says why, or refused. In the shard's thread. */
+/* Ends a job with an ERROR answer that says why, or a refusal. */
 void wvm_job_error(struct wvm_job *job, const char *text);
 void wvm_job_refuse(struct wvm_job *job, enum wvm_run_reason reason);
-/* The answer that an error is; its length. Any thread. */
-uint32_t wvm_job_error_encode(uint8_t answer[WVM_RUN_MAX], const char *text);
 
 #endif

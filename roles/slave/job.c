@@ -2,19 +2,15 @@
 
 #include "roles/slave/engine.h"
 
-uint32_t wvm_job_error_encode(uint8_t answer[WVM_RUN_MAX], const char *text)
+void wvm_job_error(struct wvm_job *job, const char *text)
 {
 	struct wvm_vcpu_exit e = {.kind = WVM_VCPU_EXIT_ERROR,
 				  .data = (const uint8_t *)text,
 				  .data_len = (uint32_t)strlen(text)};
 
-	return (uint32_t)wvm_vcpu_exit_encode(answer, WVM_RUN_MAX, &e);
-}
-
-void wvm_job_error(struct wvm_job *job, const char *text)
-{
 	job->reason = WVM_RUN_NO_REASON;
-	job->answer_len = wvm_job_error_encode(job->answer, text);
+	job->midway = false;
+	job->answer_len = (uint32_t)wvm_vcpu_exit_encode(job->answer, WVM_RUN_MAX, &e);
 	job->done(job);
 }
 

@@ -152,10 +152,9 @@ void wvm_kvm_close(struct wvm_kvm *kvm)
 	free(kvm);
 }
 
-int wvm_kvm_map_slot(struct wvm_kvm *kvm, uint32_t slot, uint64_t gpa, void *host, uint64_t bytes,
-		     bool read_only)
+int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only)
 {
-	struct kvm_userspace_memory_region region = {.slot = slot,
+	struct kvm_userspace_memory_region region = {.slot = kvm->slots,
 						     .flags = read_only ? KVM_MEM_READONLY : 0,
 						     .guest_phys_addr = gpa,
 						     .memory_size = bytes,
@@ -164,16 +163,19 @@ int wvm_kvm_map_slot(struct wvm_kvm *kvm, uint32_t slot, uint64_t gpa, void *hos
 	if (ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region))
 		return failed("KVM takes no memory of %llu bytes at %#llx: %s",
 			      (unsigned long long)bytes, (unsigned long long)gpa, strerror(errno));
+	kvm->slots++;
 	return 0;
 }
 
-int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only)
+int wvm_kvm_unmap(struct wvm_kvm *kvm)
 {
-	int r = wvm_kvm_map_slot(kvm, kvm->slots, gpa, host, bytes, read_only);
+	for (; kvm->slots; kvm->slots--) {
+		struct kvm_userspace_memory_region region = {.slot = kvm->slots - 1};
 
-	if (!r)
-		kvm->slots++;
-	return r;
+		if (ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region))
+			return failed("KVM does not give memory back: %s", strerror(errno));
+	}
+	return 0;
 }
 
 /* ---- the state ------------------------------------------------------------------------- */
@@ -202,21 +204,15 @@ const struct wvm_vcpu_layout *wvm_kvm_layout(void)
 	return &layout;
 }
 
-static void mix(uint32_t *hash, uint32_t value)
-{
-	for (int i = 0; i < 4; i++)
-		*hash = (*hash ^ (value >> 8 * i & 0xff)) * UINT32_C(16777619); /* FNV-1a */
-}
-
 uint32_t wvm_kvm_layout_hash(void)
 {
-	uint32_t hash = UINT32_C(2166136261);
+	uint32_t hash = 2166136261u; /* FNV-1a */
 
 	for (unsigned i = 0; i < WVM_KVM_SECTIONS; i++)
-		mix(&hash, sizes[i]);
+		hash = (hash ^ sizes[i]) * 16777619u;
 	for (unsigned i = 0; i < MSRS; i++)
-		mix(&hash, wvm_kvm_msrs[i]);
-	return hash;
+		hash = (hash ^ wvm_kvm_msrs[i]) * 16777619u;
+	return hash ? hash : 1;
 }
 
 void *wvm_kvm_state(struct wvm_kvm_vcpu *v)
@@ -265,61 +261,13 @@ static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 	return 0;
 }
 
-#define MSR_TSC 0x10u
-
-int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks)
-{
-	struct msr_list one = {.nmsrs = 1, .entry[0].index = MSR_TSC};
-
-	if (ioctl(v->fd, KVM_GET_MSRS, &one) != 1)
-		return failed("KVM does not say what the time stamp counter is");
-	*ticks = one.entry[0].data;
-	return 0;
-}
-
-/*
- * By its offset where this kernel has that (5.16): a counter that is written like any MSR, and is
- * within a second of one that was written before, KVM takes for the same time, and leaves it as
- * it was.
- */
-int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks)
-{
-	struct msr_list one = {.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
-	uint64_t offset = 0, now = 0;
-	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
-				       .attr = KVM_VCPU_TSC_OFFSET,
-				       .addr = (uint64_t)(uintptr_t)&offset};
-	int r;
-
-	if (ioctl(v->fd, KVM_GET_DEVICE_ATTR, &attr)) {
-		r = ioctl(v->fd, KVM_SET_MSRS, &one) != 1;
-	} else {
-		if (wvm_kvm_ticks(v, &now))
-			return -EIO;
-		offset += ticks - now;
-		r = ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr);
-	}
-	return r ? failed("KVM does not take a time stamp counter") : 0;
-}
-
-bool wvm_kvm_own_ticks(struct wvm_kvm_vcpu *v)
-{
-	uint64_t far = UINT64_C(1) << 62, now = 0;
-
-	return !wvm_kvm_set_ticks(v, far) && !wvm_kvm_ticks(v, &now) && now >= far &&
-	       !wvm_kvm_set_ticks(v, 0);
-}
-
 static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 {
 	struct msr_list list = {.nmsrs = 0};
 	int done;
 
 	for (unsigned i = 0; i < MSRS; i++) {
-		if (wvm_kvm_msrs[i] == MSR_TSC) {
-			if (wvm_kvm_set_ticks(v, from[i]))
-				return -EIO;
-		} else if (v->has_msr[i]) {
+		if (v->has_msr[i]) {
 			list.entry[list.nmsrs++] = (struct kvm_msr_entry){.index = wvm_kvm_msrs[i],
 									  .data = from[i]};
 		} else if (from[i]) {
@@ -571,6 +519,41 @@ int wvm_kvm_complete(struct wvm_kvm_vcpu *v)
 	return r;
 }
 
+/* ---- the time stamp counter ------------------------------------------------------------ */
+
+#define MSR_TSC 0x10u
+
+uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v)
+{
+	struct msr_list one = {.nmsrs = 1, .entry[0].index = MSR_TSC};
+
+	return ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry[0].data : 0;
+}
+
+/*
+ * By the offset, where KVM lets us: it takes a counter that is written within a second of another
+ * one for an attempt to have both alike, and writes something else.
+ */
+int wvm_kvm_ticks_reach(struct wvm_kvm_vcpu *v, uint64_t ticks)
+{
+	uint64_t now = wvm_kvm_ticks(v), offset;
+	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
+				       .attr = KVM_VCPU_TSC_OFFSET,
+				       .addr = (uint64_t)(uintptr_t)&offset};
+	struct msr_list one = {.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+
+	if (now >= ticks)
+		return 0;
+	if (!ioctl(v->fd, KVM_GET_DEVICE_ATTR, &attr)) {
+		offset += ticks - now;
+		if (!ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr))
+			return 0;
+	}
+	if (ioctl(v->fd, KVM_SET_MSRS, &one) == 1)
+		return 0;
+	return failed("KVM does not set the time stamp counter: %s", strerror(errno));
+}
+
 bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v)
 {
 	return v->run->ready_for_interrupt_injection;
@@ -579,4 +562,9 @@ bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v)
 void wvm_kvm_kick(struct wvm_kvm_vcpu *v)
 {
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+void wvm_kvm_unkick(struct wvm_kvm_vcpu *v)
+{
+	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 }

@@ -76,13 +76,8 @@ void wvm_kvm_close(struct wvm_kvm *kvm); /* after its processors */
 /* Guest addresses gpa to gpa + bytes - 1 are the memory at `host`; all page-aligned. */
 int wvm_kvm_map(struct wvm_kvm *kvm, uint64_t gpa, void *host, uint64_t bytes, bool read_only);
 
-/*
- * The same by a slot of the caller's (0 to WVM_KVM_SLOTS - 1), in any thread, while processors run;
- * bytes 0: nothing is there any more. Not together with wvm_kvm_map().
- */
-#define WVM_KVM_SLOTS 128u
-int wvm_kvm_map_slot(struct wvm_kvm *kvm, uint32_t slot, uint64_t gpa, void *host, uint64_t bytes,
-		     bool read_only);
+/* Takes all of it away again. No processor runs. */
+int wvm_kvm_unmap(struct wvm_kvm *kvm);
 
 /* A processor. cpuid: what it says of itself (NULL: all that KVM can). */
 struct wvm_kvm_vcpu *wvm_kvm_vcpu_open(struct wvm_kvm *kvm, unsigned index,
@@ -91,7 +86,7 @@ void wvm_kvm_vcpu_close(struct wvm_kvm_vcpu *v);
 
 /* The sections of every state. The same for all. */
 const struct wvm_vcpu_layout *wvm_kvm_layout(void);
-/* Of what the sections are: their sizes, and which MSRs. Alike where a state means the same. */
+/* Of the sections, and of which MSRs there are: what both sides must have alike. Never 0. */
 uint32_t wvm_kvm_layout_hash(void);
 /* The processor's state, wvm_kvm_layout()->bytes; valid are the sections read last. */
 void *wvm_kvm_state(struct wvm_kvm_vcpu *v);
@@ -119,14 +114,10 @@ int wvm_kvm_run(struct wvm_kvm_vcpu *v, int irq, bool window, struct wvm_kvm_exi
  */
 int wvm_kvm_complete(struct wvm_kvm_vcpu *v);
 
-/* The guest's time stamp counter now, and another one for it. By the thread that runs it. */
-int wvm_kvm_ticks(struct wvm_kvm_vcpu *v, uint64_t *ticks);
-int wvm_kvm_set_ticks(struct wvm_kvm_vcpu *v, uint64_t ticks);
-/*
- * Whether setting it has an effect: some KVMs (those that run without the processor's help) let
- * guests read the host's. Before the processor runs; its counter is another one afterwards.
- */
-bool wvm_kvm_own_ticks(struct wvm_kvm_vcpu *v);
+/* The time stamp counter that the guest reads; 0 where KVM does not say. */
+uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v);
+/* Sets it forward to `ticks`, unless it is there already. By the thread that runs it. */
+int wvm_kvm_ticks_reach(struct wvm_kvm_vcpu *v, uint64_t ticks);
 
 /* Whether an interrupt can be taken; after a run. */
 bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v);
@@ -138,5 +129,7 @@ bool wvm_kvm_open_for_interrupts(const struct wvm_kvm_vcpu *v);
  * same, for the moment between its decision to run and the run.
  */
 void wvm_kvm_kick(struct wvm_kvm_vcpu *v);
+/* Forgets a kick that no run has ended by. */
+void wvm_kvm_unkick(struct wvm_kvm_vcpu *v);
 
 #endif

@@ -1,10 +1,25 @@
-/* wavevm_node_slave: runs processors of VMs that other nodes own. */
-#include <stdio.h>
+/* wavevm_node_slave: runs processors of other nodes' VMs. */
+#include <signal.h>
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
 
-#include "ring/daemon.h"
 #include "roles/slave/slave.h"
+
+/* SIGUSR1 kicks a processor that KVM runs, whose thread lets it in. */
+static void block_signals(sigset_t *set)
+{
+	sigset_t kick;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &kick, NULL);
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
 
 int main(int argc, char **argv)
 {
@@ -14,18 +29,15 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	wvm_slave_options(&options, argc, argv);
-	wvm_daemon_files();
-	wvm_daemon_signals(&set); /* before the threads, which inherit the mask */
+	block_signals(&set); /* before the threads, which inherit the mask */
 	if (wvm_slave_start(&slave, &options, err, sizeof(err))) {
-		wvm_log("%s", err);
+		wvm_slave_log("%s", err);
 		return EXIT_FAILURE;
 	}
-	wvm_log("ready: port %u, %u cores,%s%s", options.port, options.cores,
-		slave.engines & 1u << WVM_VCPU_ENGINE_KVM ? " KVM" : "",
-		slave.engines & 1u << WVM_VCPU_ENGINE_TCG ? " QEMU" : "");
 	sd_notify(0, "READY=1");
 	while (sigwaitinfo(&set, NULL) < 0)
 		;
 	sd_notify(0, "STOPPING=1");
-	return wvm_slave_stop(&slave);
+	wvm_slave_stop(&slave);
+	return slave.exit_status;
 }

@@ -1,50 +1,103 @@
 #include "roles/slave/options.h"
 
-#include <libgen.h>
-#include <limits.h>
+#include <argp.h>
+#include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "ring/daemon.h"
+#include "ring/place.h"
+#include "roles/slave/slave.h"
 #include "shared/core/msg.h"
 
 const char *argp_program_version = "wavevm_node_slave " WVM_VERSION " (protocol 31)";
 
-#define QEMU "qemu-system-x86_64"
+#define QEMU_NAME "qemu-system-x86_64"
 
-enum { OPT_RING = 256, OPT_QEMU, OPT_CPUS, OPT_VFIO };
+enum {
+	OPT_RING = 256,
+	OPT_QEMU,
+	OPT_CPUS,
+	OPT_NO_KVM,
+};
 
 static const struct argp_option option_list[] = {
 	{"ring-path", OPT_RING, "FILE", 0,
 	 "ring file of this node's master (WVM_RING_PATH; /dev/shm/wavevm-INSTANCE.ring)", 0},
-	{"qemu", OPT_QEMU, "PROGRAM", 0,
-	 "QEMU with the accelerator, which runs processors that KVM does not (" QEMU
-	 " beside this program, in ../qemu, or in PATH)",
+	{"qemu", OPT_QEMU, "FILE", 0,
+	 "WaveVM's QEMU, which is started for VMs that TCG runs (WVM_QEMU; " QEMU_NAME
+	 " beside this program, else none)",
 	 0},
 	{"cpus", OPT_CPUS, "LIST", 0,
-	 "CPUs that processors run on, as 0,2-3 (chosen by hwloc, where no other daemon of this "
+	 "which CPUs processors run on, as 0,2-3 (chosen by hwloc, where no other daemon of this "
 	 "host runs)",
 	 0},
-	{"vfio", OPT_VFIO, "FILE", OPTION_HIDDEN, "", 0},
+	{"no-kvm", OPT_NO_KVM, NULL, 0, "do not use KVM, where there is one", 0},
 	{0},
 };
 
+struct range {
+	const char *name;
+	uint64_t min, max;
+};
+
+static uint64_t read_number(struct argp_state *state, const struct range *r, const char *arg)
+{
+	unsigned long long value = 0;
+	char *end = NULL;
+
+	errno = 0;
+	if (isdigit((unsigned char)arg[0]))
+		value = strtoull(arg, &end, 10);
+	if (!end || *end || errno || value < r->min || value > r->max)
+		argp_failure(state, 1, 0, "%s '%s' is not a number from %llu to %llu", r->name, arg,
+			     (unsigned long long)r->min, (unsigned long long)r->max);
+	return value;
+}
+
+static void read_path(struct argp_state *state, const char *name, char *to, size_t room,
+		      const char *arg)
+{
+	if (strlen(arg) >= room)
+		argp_failure(state, 1, 0, "%s '%s' is longer than %zu characters", name, arg,
+			     room - 1);
+	strcpy(to, arg);
+}
+
 static void positional(struct argp_state *state, struct wvm_slave_options *o, const char *arg)
 {
+	static const struct range ranges[] = {{"PORT", 1, UINT16_MAX},
+					      {"CORES", 1, WVM_SLAVE_CPUS},
+					      {"RAM_MB", 1, UINT64_C(1) << 32},
+					      {"PHYS_ID", 0, WVM_NODE_MAX - 1},
+					      {"CTRL_PORT", 1, UINT16_MAX}};
+	uint64_t value;
+
+	if (state->arg_num >= sizeof(ranges) / sizeof(ranges[0]))
+		argp_error(state, "unexpected argument '%s'", arg);
+	value = read_number(state, &ranges[state->arg_num], arg);
 	switch (state->arg_num) {
-	case 0: o->port = (uint16_t)wvm_arg_number(state, "PORT", arg, 1, UINT16_MAX); break;
-	case 1: o->cores = wvm_arg_cores(state, "CORES", arg, WVM_SLAVE_CORES_MAX); break;
-	case 2: o->ram_mb = wvm_arg_number(state, "RAM_MB", arg, 1, UINT64_C(1) << 32); break;
-	case 3:
-		o->phys_id = (uint32_t)wvm_arg_number(state, "PHYS_ID", arg, 0, WVM_NODE_MAX - 1);
-		break;
-	case 4:
-		o->ctrl_port = (uint16_t)wvm_arg_number(state, "CTRL_PORT", arg, 1, UINT16_MAX);
-		break;
-	default: argp_error(state, "unexpected argument '%s'", arg);
+	case 0: o->port = (uint16_t)value; break;
+	case 1: o->cores = (unsigned)value; break;
+	case 2: o->ram_mb = value; break;
+	case 3: o->phys_id = (uint32_t)value; break;
+	default: o->ctrl_port = (uint16_t)value; break;
 	}
+}
+
+/* WVM_CORE_OVERRIDE, else no more than the CPU quota lets be used at a time. */
+static void choose_cores(struct argp_state *state, struct wvm_slave_options *o)
+{
+	static const struct range range = {"WVM_CORE_OVERRIDE", 1, WVM_SLAVE_CPUS};
+	const char *override = getenv("WVM_CORE_OVERRIDE");
+	unsigned most = wvm_place_cores();
+
+	if (override && *override)
+		o->cores = (unsigned)read_number(state, &range, override);
+	else if (o->cores > most)
+		o->cores = most;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -53,73 +106,72 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_RING:
-		wvm_arg_text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg);
+		read_path(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg);
 		break;
-	case OPT_QEMU:
-		wvm_arg_text(state, "--qemu", o->qemu, sizeof(o->qemu), arg);
-		if (access(o->qemu, X_OK))
-			argp_failure(state, 1, 0, "--qemu '%s' is no program that can be run",
-				     o->qemu);
-		break;
+	case OPT_QEMU: read_path(state, "--qemu", o->qemu, sizeof(o->qemu), arg); break;
 	case OPT_CPUS: o->cpus = arg; break;
-	case OPT_VFIO:
-		argp_failure(state, 1, 0,
-			     "-vfio '%s': devices stay with the VM's owner, a slave takes none",
-			     arg);
-		break;
+	case OPT_NO_KVM: o->no_kvm = true; break;
 	case ARGP_KEY_ARG: positional(state, o, arg); break;
 	case ARGP_KEY_END:
 		if (state->arg_num < 5)
 			argp_error(state, "%u of 5 arguments are missing", 5 - state->arg_num);
+		choose_cores(state, o);
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
 	return 0;
 }
 
-/* ---- the engine's program -------------------------------------------------------------- */
-
-static bool take(struct wvm_slave_options *o, const char *folder, size_t len, const char *below)
-{
-	int n = snprintf(o->qemu, sizeof(o->qemu), "%.*s%s/" QEMU, (int)len, folder, below);
-
-	if (n > 0 && (size_t)n < sizeof(o->qemu) && !access(o->qemu, X_OK))
-		return true;
-	o->qemu[0] = 0;
-	return false;
-}
-
-/* A QEMU of the system, without our accelerator, shows by its end that it is none. */
+/* The one that was installed with this program. */
 static void find_qemu(struct wvm_slave_options *o)
 {
-	const char *path = getenv("PATH");
-	char self[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	const char *named = getenv("WVM_QEMU");
+	char self[sizeof(o->qemu)], *slash;
+	ssize_t len;
 
-	if (n > 0) {
-		char *folder;
-
-		self[n] = 0;
-		folder = dirname(self);
-		if (take(o, folder, strlen(folder), "") ||
-		    take(o, folder, strlen(folder), "/../qemu"))
-			return;
+	if (o->qemu[0])
+		return;
+	if (named && *named) {
+		snprintf(o->qemu, sizeof(o->qemu), "%s", named);
+		return;
 	}
-	for (size_t len; path && *path; path += len + (path[len] == ':')) {
-		len = strcspn(path, ":");
-		if (len && take(o, path, len, ""))
-			return;
-	}
+	len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (len <= 0)
+		return;
+	self[len] = 0;
+	slash = strrchr(self, '/');
+	if (!slash || (size_t)(slash - self) + sizeof("/" QEMU_NAME) > sizeof(o->qemu))
+		return;
+	strcpy(slash + 1, QEMU_NAME);
+	if (!access(self, X_OK))
+		strcpy(o->qemu, self);
 }
 
-/* As operators write it, which getopt would read as -v -f …. */
-static void take_vfio(int argc, char **argv)
+static void find_ring(struct wvm_slave_options *o)
 {
-	static char option[] = "--vfio";
+	const char *instance = getenv("WVM_INSTANCE_ID"), *path = getenv("WVM_RING_PATH");
 
-	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-		if (!strcmp(argv[i], "-vfio"))
-			argv[i] = option;
+	if (o->ring_path[0])
+		return;
+	if (path && *path)
+		snprintf(o->ring_path, sizeof(o->ring_path), "%s", path);
+	else if (instance && *instance)
+		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%.200s.ring",
+			 instance);
+	else
+		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%u.ring", o->phys_id);
+}
+
+/* getopt would read it as a cluster of short options. */
+static void refuse_vfio(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "-vfio"))
+			continue;
+		fprintf(stderr, "wavevm_node_slave: -vfio: devices of this host are not given to "
+				"guests in this version\n");
+		exit(EXIT_FAILURE);
+	}
 }
 
 void wvm_slave_options(struct wvm_slave_options *o, int argc, char **argv)
@@ -128,21 +180,20 @@ void wvm_slave_options(struct wvm_slave_options *o, int argc, char **argv)
 		.options = option_list,
 		.parser = parse,
 		.args_doc = "PORT CORES RAM_MB PHYS_ID CTRL_PORT",
-		.doc = "Runs processors of VMs whose owners are on other nodes of a WaveVM cluster, "
-		       "by KVM or by a QEMU that it starts.\v"
-		       "PORT is the SLAVE_PORT of this node's master, at 127.0.0.1. CORES: how many "
-		       "CPUs processors may use, or auto: WVM_CORE_OVERRIDE, else all that this "
-		       "process may use, cut to its CPU quota. RAM_MB and CTRL_PORT are as for the "
-		       "master, which has the memory and answers for the node. Ends cleanly on "
-		       "SIGTERM: then what its processors were doing is not known to their owners, "
-		       "whose VMs stop. INSTANCE is WVM_INSTANCE_ID, else PHYS_ID.",
+		.doc = "Runs processors of VMs whose owner is on another node of a WaveVM cluster, "
+		       "by KVM or TCG. It is a program of this host's master: start that first.\v"
+		       "PORT is the master's SLAVE_PORT, PHYS_ID the master's. CORES: how many "
+		       "CPUs processors run on, at most what the CPU quota allows; "
+		       "WVM_CORE_OVERRIDE says otherwise. RAM_MB is what the host gives; the "
+		       "guests' memory is the master's, so is its budget. CTRL_PORT is not used "
+		       "yet. -vfio FILE is refused in this version. Ends cleanly on SIGTERM. INSTANCE is "
+		       "WVM_INSTANCE_ID, else PHYS_ID.",
 	};
 
 	argp_err_exit_status = 1;
 	*o = (struct wvm_slave_options){0};
-	take_vfio(argc, argv);
+	refuse_vfio(argc, argv);
 	argp_parse(&argp, argc, argv, 0, NULL, o);
-	wvm_arg_path(o->ring_path, sizeof(o->ring_path), "WVM_RING_PATH", o->phys_id, ".ring");
-	if (!o->qemu[0])
-		find_qemu(o);
+	find_ring(o);
+	find_qemu(o);
 }

@@ -1,77 +1,117 @@
 /*
- * The slave daemon: one shard with a socket for its master, the slave's side of the run protocol
- * for each processor that it has heard of, and the engines that execute what comes.
- * What a node's slave knows of a processor it keeps for all of its life: only so is no run executed
- * twice. Everything belongs to the shard's thread.
+ * The slave of a node: runs processors of VMs that other nodes' programs own. One shard with
+ * one socket on loopback, which talks to the master of its node and to nobody else; for each
+ * (VM, processor) the slave's side of the run protocol; engines that execute.
+ *
+ * A VM is one in one life of its owner. The first run of a later life takes its place, once
+ * what still runs has ended (BUSY until then); messages of earlier lives are dropped. A VM
+ * that has been silent for a minute makes room for another one that needs it, but never while
+ * a processor of it runs, or is within an instruction.
  */
 #ifndef WVM_SLAVE_SLAVE_H
 #define WVM_SLAVE_SLAVE_H
 
-#include <netinet/in.h>
-
+#include "ring/shard.h"
 #include "ring/udp.h"
 #include "roles/slave/engine.h"
-#include "shared/client_priv.h"
+#include "roles/slave/options.h"
 
-#define WVM_SLAVE_VCPUS_MAX 256u /* of all VMs together, in one life */
-#define WVM_SLAVE_VMS_MAX   8u
+#define WVM_SLAVE_VMS  16u
+#define WVM_SLAVE_CPUS 64u /* of all VMs together: 8 MiB for what they send and answer */
+#define WVM_SLAVE_FORGET_NS \
+	UINT64_C(60000000000) /* far longer than any copy of a message is under way */
 
-/* A VM in one life of its owner. */
+struct wvm_slave;
+
 struct wvm_slave_vm {
 	bool used;
 	uint16_t id;
-	uint8_t kind; /* enum wvm_vcpu_engine */
-	uint64_t life;
-	const struct wvm_engine_ops *ops;
-	struct wvm_engine_vm *engine;
-	uint32_t vcpus;
-	unsigned running;
-	uint64_t busy_ns; /* when a later life has been refused first; 0: has not */
+	uint64_t life; /* of the owner */
+	uint64_t heard_ns;
+	const struct wvm_engine *engine; /* NULL: no run yet */
+	struct wvm_engine_vm *machine;
+	/*
+	 * What was refused before its processor had an entry: up to this seq, of this life. A copy
+	 * that comes later, when there is room, is not to be executed either.
+	 */
+	uint64_t barred_life;
+	uint64_t barred_seq[WVM_VCPU_MAX];
 };
 
-struct wvm_slave_vcpu {
+struct wvm_slave_cpu {
 	struct wvm_slave *slave;
-	struct wvm_slave_vm *vm; /* of the job, while it is busy */
-	bool busy;
-	uint64_t heard_ns; /* from its owner */
+	struct wvm_slave_vm *vm; /* NULL: free */
 	struct wvm_run_slave run;
 	struct wvm_job job;
+	bool executing; /* the job is the engine's */
 	struct wvm_timer timer;
+	uint8_t *in, *out; /* WVM_RUN_MAX bytes each */
 };
 
+struct wvm_slave_counters {
+	uint64_t messages, strangers; /* strangers: datagrams that the master has not sent */
+	uint64_t runs, answers, refusals, kicks, hellos;
+	uint64_t drops[WVM_DROP_REASONS];
+};
+
+/* All of it is the shard's thread's, once that runs; counters are read by others. */
 struct wvm_slave {
 	const struct wvm_slave_options *options;
-	struct wvm_kernel kernel;
-	struct wvm_place places[WVM_SLAVE_CORES_MAX];
+	struct wvm_engine_env env;
+	struct wvm_place places[WVM_SLAVE_CPUS];
 	int claim_fd;
 	struct wvm_shard *shard;
 	struct wvm_udp *udp;
+	struct sockaddr_in master;
+	uint32_t self; /* vnode */
+	uint32_t segment;
 	uint64_t life;
-	uint32_t engines; /* 1 << enum wvm_vcpu_engine, or'ed */
-	/* The master, as its ring file says. */
-	struct wvm_ring_file *ring;
-	struct sockaddr_in master; /* port 0: not known */
-	uint32_t vnode, segment;
-	uint64_t asked_ns; /* when the file was read last */
-	bool strange;      /* the operator has been told of a stranger */
-	struct wvm_engine_env env;
-	uint8_t *buffers; /* a run and an answer for each */
-	unsigned count, running;
-	uint32_t key[WVM_SLAVE_VCPUS_MAX]; /* VM and processor */
-	struct wvm_slave_vcpu vcpu[WVM_SLAVE_VCPUS_MAX];
-	struct wvm_slave_vm vms[WVM_SLAVE_VMS_MAX];
+	uint32_t engines; /* as in struct wvm_vcpu_hello */
+	bool stopping;
+	uint64_t full_until_ns; /* VMs are not taken on so long */
+	bool said_full;
+	struct wvm_slave_vm vms[WVM_SLAVE_VMS];
+	struct wvm_slave_cpu cpus[WVM_SLAVE_CPUS];
+	uint8_t *buffers;
+	struct wvm_slave_counters counters;
+	int exit_status;
 };
 
-/* `slave` is zeroed memory. 0, or -errno with one line in err. */
-int wvm_slave_start(struct wvm_slave *slave, const struct wvm_slave_options *options, char *err,
+/* 0, or -errno with one line in err, nothing left behind. `s` is zeroed memory of the caller. */
+int wvm_slave_start(struct wvm_slave *s, const struct wvm_slave_options *options, char *err,
 		    size_t err_len);
-/* Ends all that runs. The program's exit status. */
-int wvm_slave_stop(struct wvm_slave *slave);
+/* Ends what runs, with its answers unsaid, then the engines. */
+void wvm_slave_stop(struct wvm_slave *s);
 
-/* serve.c: what comes from the master; ctx is the slave */
+/* table.c: the VMs and processors that there are */
+
+struct wvm_slave_vm *wvm_slave_vm_find(struct wvm_slave *s, uint16_t id);
+/* Takes a VM on, in the place of a forgotten one if need be; NULL: no room. */
+struct wvm_slave_vm *wvm_slave_vm_add(struct wvm_slave *s, uint16_t id, uint64_t life,
+				      uint64_t now_ns);
+/* Ends its engine and forgets its processors; none is executing. */
+void wvm_slave_vm_clear(struct wvm_slave *s, struct wvm_slave_vm *vm);
+bool wvm_slave_vm_executing(const struct wvm_slave *s, const struct wvm_slave_vm *vm);
+struct wvm_slave_cpu *wvm_slave_cpu_find(struct wvm_slave *s, const struct wvm_slave_vm *vm,
+					 unsigned vcpu);
+struct wvm_slave_cpu *wvm_slave_cpu_add(struct wvm_slave *s, struct wvm_slave_vm *vm, unsigned vcpu,
+					uint64_t now_ns);
+unsigned wvm_slave_executing(const struct wvm_slave *s);
+/* Whether a run was refused for lack of room; and notes that it is. */
+bool wvm_slave_barred(const struct wvm_slave_vm *vm, uint64_t life, unsigned vcpu, uint64_t seq);
+void wvm_slave_bar(struct wvm_slave_vm *vm, uint64_t life, unsigned vcpu, uint64_t seq);
+
+/* runs.c: what comes from the master */
 void wvm_slave_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len);
 void wvm_slave_room(void *ctx);
-/* Reads the ring file again; false: it names no master. */
-bool wvm_slave_find_master(struct wvm_slave *slave);
+void wvm_slave_timer(struct wvm_timer *timer, uint64_t now_ns);
+void wvm_slave_job_done(struct wvm_job *job);
+/* What runs is to end, and nobody wants its answer. */
+void wvm_slave_abort(struct wvm_slave_cpu *c);
+/* Says that the calling thread is the shard's. */
+void wvm_slave_runs_begin(void);
+
+/* One line to standard error. Any thread. */
+__attribute__((format(printf, 1, 2))) void wvm_slave_log(const char *format, ...);
 
 #endif

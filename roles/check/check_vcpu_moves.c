@@ -217,6 +217,7 @@ struct cpu {
 	bool told[NODES];      /* the setup */
 	unsigned at;           /* where it runs */
 	uint64_t base;         /* 0: the slave there has nothing of ours */
+	bool carries;          /* the run that was sent has state with it */
 	uint8_t *state, *sent; /* the newest; what both sides have */
 	uint8_t out[WVM_RUN_MAX];
 	struct wvm_vcpu_exit exit;
@@ -280,6 +281,7 @@ static size_t encode(struct cpu *c, uint8_t flags)
 	if (!(flags & WVM_VCPU_RUN_RESUME))
 		r.state_len = (uint32_t)wvm_vcpu_delta(l, c->base ? c->sent : NULL, c->state,
 						       WVM_KVM_ALL, at, WVM_RUN_MAX / 2);
+	c->carries = r.state_len || r.flags & WVM_VCPU_RUN_WHOLE;
 	return wvm_vcpu_run_encode(c->out, sizeof(c->out), &r);
 }
 
@@ -311,10 +313,9 @@ static uint8_t step(struct cpu *c, uint8_t flags)
 	ck_assert_msg(e->kind != WVM_VCPU_EXIT_ERROR, "%.*s", (int)e->data_len,
 		      (const char *)e->data);
 	c->told[c->at] = true;
-	if (!(flags & WVM_VCPU_RUN_RESUME)) {
+	if (c->carries) { /* what both have by now */
 		memcpy(c->sent, c->state, l->bytes);
-		/* What went with the run is what both have. */
-		c->base = c->base && e->base != a.seq ? c->base : a.seq;
+		c->base = a.seq;
 	}
 	if (e->flags & WVM_VCPU_EXIT_STATE) {
 		ck_assert_uint_eq(e->base, c->base);
@@ -561,7 +562,10 @@ START_TEST(time_never_goes_back)
 	fill_memory(mem, 0x1000, guest_clock, (size_t)(guest_clock_end - guest_clock));
 	open_local(&l, 0x1000);
 	open_cpu(&c, w, 0, wvm_kvm_state(l.v));
-	ahead = wvm_kvm_own_ticks(l.v) ? AHEAD : 0;
+	/* Some KVMs, which run without the processor's help, let guests read the host's. */
+	ahead = wvm_kvm_ticks(l.v) + (UINT64_C(1) << 50);
+	ck_assert_int_eq(wvm_kvm_ticks_reach(l.v, ahead), 0);
+	ahead = wvm_kvm_ticks(l.v) >= ahead ? AHEAD : 0;
 	start_kicking(&k, &c, 100);
 	for (unsigned i = 0; i < CLOCK_MOVES; i++) {
 		uint64_t least = c.exit.ticks += i % 10 == 5 ? ahead : 0;
@@ -612,7 +616,6 @@ START_TEST(what_does_not_fit_to_where_a_processor_is_is_refused)
 	c.told[1] = false;
 	c.base = 99;
 	refused(&c, 0, WVM_RUN_BASE);
-	refused(&c, WVM_VCPU_RUN_RESUME, WVM_RUN_BASE);
 	c.base = 0;
 	/* With its state, and nothing done. */
 	ck_assert_uint_eq(step(&c, WVM_VCPU_RUN_GET), WVM_VCPU_EXIT_KICKED);
@@ -632,8 +635,8 @@ END_TEST
 
 static Suite *make(void)
 {
-	Suite *s = suite_create("vcpu_kvm");
-	TCase *t = cluster_tcase(s, "vcpu_kvm", 240);
+	Suite *s = suite_create("vcpu_moves");
+	TCase *t = cluster_tcase(s, "vcpu_moves", 240);
 
 	tcase_add_unchecked_fixture(t, setup, teardown);
 	tcase_add_test(t, what_does_not_fit_to_where_a_processor_is_is_refused);
@@ -649,7 +652,7 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	if (access("/dev/kvm", R_OK | W_OK)) {
-		printf("SKIPPED: check_vcpu_kvm: needs /dev/kvm\n");
+		printf("SKIPPED: check_vcpu_moves: needs /dev/kvm\n");
 		return 0;
 	}
 	return cluster_main(argv, suites, 1);
