@@ -157,6 +157,7 @@ static void kick_all(struct wvm_engine_vm *vm)
 		struct worker *w = vm->workers[i];
 
 		if (w && w->open) {
+			__atomic_store_n(&w->cpu.leave, true, __ATOMIC_SEQ_CST);
 			wvm_kvm_kick(w->cpu.v);
 			pthread_kill(w->thread, KICK_SIGNAL);
 		}
@@ -250,11 +251,6 @@ static unsigned know_setup(struct wvm_engine_vm *vm, const struct wvm_job *job)
 
 /* ---- a processor ----------------------------------------------------------------------- */
 
-static uint64_t now_ns(void)
-{
-	return wvm_now_ns();
-}
-
 static unsigned open_cpu(struct worker *w)
 {
 	struct wvm_engine_vm *vm = w->vm;
@@ -299,7 +295,7 @@ static void execute(struct worker *w, struct wvm_job *job)
 	struct wvm_engine_vm *vm = w->vm;
 	struct wvm_vcpu_exit e = {0};
 	const char *text = NULL;
-	uint64_t began = now_ns();
+	uint64_t began = wvm_now_ns();
 	unsigned reason;
 	char line[200];
 
@@ -317,7 +313,7 @@ static void execute(struct worker *w, struct wvm_job *job)
 		wvm_kvm_cpu_execute(&w->cpu, &job->head, &job->kicked, &e, &text);
 		pthread_rwlock_unlock(&vm->map_lock);
 	}
-	e.ran_ns = now_ns() - began;
+	e.ran_ns = wvm_now_ns() - began;
 	if (!text)
 		job->answer_len = (uint32_t)wvm_kvm_cpu_answer(&w->cpu, job->seq, &e, job->answer,
 							       WVM_RUN_MAX, &text);
@@ -419,7 +415,10 @@ static void *work_in_place(void *arg)
 {
 	struct worker *w = arg;
 	const struct wvm_place *place = w->vm->env.places + w->vcpu % w->vm->env.cores;
+	char name[16];
 
+	snprintf(name, sizeof(name), "wvm-vcpu-%u", w->vcpu % 1000);
+	(void)pthread_setname_np(pthread_self(), name);
 	(void)wvm_place_apply(place);
 	return work(arg);
 }

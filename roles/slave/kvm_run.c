@@ -149,15 +149,27 @@ static void say_trouble(struct wvm_kvm_cpu *c, int error, const char **text)
 	*text = line;
 }
 
+static bool wanted_out(struct wvm_kvm_cpu *c, const bool *kicked)
+{
+	return __atomic_load_n(kicked, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&c->leave, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&c->lost, __ATOMIC_SEQ_CST);
+}
+
 static int enter(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, const bool *kicked)
 {
-	int irq = r->flags & WVM_VCPU_RUN_INJECT ? r->vector : -1;
+	int irq = r->flags & WVM_VCPU_RUN_INJECT ? r->vector : -1, error;
 
 	/* A kick of a former run is none of this one; one of this run has set `kicked` before. */
+	__atomic_store_n(&c->leave, false, __ATOMIC_SEQ_CST);
 	wvm_kvm_unkick(c->v);
-	if (__atomic_load_n(kicked, __ATOMIC_SEQ_CST))
-		wvm_kvm_kick(c->v);
-	return wvm_kvm_run(c->v, irq, r->flags & WVM_VCPU_RUN_WINDOW, &c->exit);
+	do {
+		if (wanted_out(c, kicked))
+			wvm_kvm_kick(c->v);
+		error = wvm_kvm_run(c->v, irq, r->flags & WVM_VCPU_RUN_WINDOW, &c->exit);
+		irq = -1; /* KVM has it */
+	} while (!error && c->exit.kind == WVM_KVM_EXIT_KICKED && !wanted_out(c, kicked));
+	return error;
 }
 
 void wvm_kvm_cpu_execute(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, const bool *kicked,

@@ -23,7 +23,8 @@ struct wvm_kvm_cpu {
 	 */
 	bool midway;
 	struct wvm_kvm_exit exit;
-	bool lost; /* atomic; by the signal handler: memory that cannot be had, at lost_at */
+	bool leave; /* atomic; the guest is to be left for reasons of the slave's own */
+	bool lost;  /* atomic; by the signal handler: memory that cannot be had, at lost_at */
 	uintptr_t lost_at;
 };
 
@@ -39,9 +40,10 @@ unsigned wvm_kvm_cpu_take(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, u
 			  const char **text);
 
 /*
- * Executes it. kicked: looked at before the guest is entered; a kick later is one of
- * wvm_kvm_kick() and a signal. *e is what the answer says, but for its state and data. A line in
- * *text: ERROR.
+ * Executes it, until the guest needs its owner, or *kicked or c->leave is set: looked at before
+ * the guest is entered, so that a kick is to set one, then wvm_kvm_kick() and a signal. A signal
+ * alone changes nothing: the guest is entered again. *e is what the answer says, but for its state
+ * and data. A line in *text: ERROR.
  */
 void wvm_kvm_cpu_execute(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, const bool *kicked,
 			 struct wvm_vcpu_exit *e, const char **text);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -196,9 +197,25 @@ static int make_shard(struct wvm_slave *s, char *err, size_t err_len)
 	return r;
 }
 
+/* Guests take their CPUs whole; the shard, by which kicks come, is on others where there are any.
+ */
+static void leave_processors_cpus(const struct wvm_slave *s)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return;
+	for (unsigned i = 0; i < s->options->cores; i++)
+		if (s->places[i].real && s->places[i].pu >= 0)
+			CPU_CLR((unsigned)s->places[i].pu, &set);
+	if (CPU_COUNT(&set))
+		(void)sched_setaffinity(0, sizeof(set), &set);
+}
+
 static void on_started(struct wvm_shard *self, void *ctx, const void *data, size_t len)
 {
 	wvm_slave_runs_begin();
+	leave_processors_cpus(ctx);
 }
 
 /* ---- start and stop -------------------------------------------------------------------- */
