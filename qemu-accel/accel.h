@@ -11,6 +11,18 @@
 #include "sysemu/hostmem.h"
 #endif
 
+/* -accel wavevm,split=N,remote=NODE:NODE...: where vCPUs run. */
+struct wvm_qemu_placement {
+	uint32_t split;  /* the first so many run here */
+	uint32_t *nodes; /* one for each of the others, the last for all that follow */
+	uint32_t count;
+	bool report; /* counters on stderr at the end */
+};
+extern struct wvm_qemu_placement wvm_qemu_placement;
+
+/* The text of -cpu, or what stands for it. */
+const char *wvm_qemu_cpu_text(MachineState *ms);
+
 #define TYPE_WAVEVM_RAM "memory-backend-wavevm"
 
 /*
@@ -30,6 +42,13 @@ bool wvm_qemu_attach(uint16_t vm_id, Error **errp);
 
 /* The attachment; NULL unless -accel wavevm is in use. */
 struct wvm *wvm_qemu_cluster(void);
+uint16_t wvm_qemu_vm_id(void);
+
+/* All of the VM's memory in one piece, for a slave, which has no memory of its own. */
+void *wvm_qemu_map_vm(uint64_t *size, Error **errp);
+
+/* Where in the VM's memory len bytes at a host address lie; false: not there. */
+bool wvm_qemu_offset(const void *host, uint64_t len, uint64_t *offset);
 
 /* Makes the RAM that plain -m asks for come from the cluster. Before the board is created. */
 void wvm_qemu_default_ram(MachineState *ms);

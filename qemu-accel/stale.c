@@ -53,18 +53,20 @@
 #endif
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
+#include "step.h"
 
 /* CF_CLUSTER has 8 bits; the vCPUs' own value is the highest. */
 #define VCPUS_MAX 254
 #define PAGES_MAX 64
 
 struct vcpu {
-	uint64_t cursor;   /* its thread's */
-	uint64_t drained;  /* atomic: the cursor as others see it */
-	uint32_t running;  /* atomic: it may translate and execute */
-	uint32_t apart;    /* atomic: it is ahead of a laggard */
-	uint32_t cflags;   /* QEMU's own */
-	bool cflags_known; /* its thread's */
+	uint64_t cursor;    /* its thread's */
+	uint64_t drained;   /* atomic: the cursor as others see it */
+	uint32_t running;   /* atomic: it may translate and execute */
+	uint32_t apart;     /* atomic: it is ahead of a laggard */
+	uint32_t cluster;   /* its thread's: QEMU's own */
+	bool cluster_known; /* its thread's */
+	bool flushing;      /* its thread's: all TBs are to be dropped, which is queued */
 };
 
 static struct vcpu vcpus[VCPUS_MAX];
@@ -119,16 +121,18 @@ static void drop_blocks(void *host)
 }
 
 /*
- * The TBs are flushed by work that is queued for this vCPU, which makes it leave its loop before
- * the next block.
+ * With the others stopped the TBs are gone at once. Else by work that is queued for this
+ * vCPU, which makes it leave its loop before the next block: until it comes back it counts
+ * as one who has not drained.
  */
-static void drop_all(CPUState *cs)
+static void drop_all(CPUState *cs, struct vcpu *v)
 {
+	v->flushing = !cpu_in_exclusive_context(cs);
 	tb_flush(cs);
 	tlb_flush(cs);
 }
 
-/* Whether there was anything. The vCPU's thread; needs no lock. */
+/* Whether others see this vCPU further than before. Its thread; needs no lock. */
 static bool drain(CPUState *cs, struct vcpu *v)
 {
 	uint64_t before = v->cursor;
@@ -142,11 +146,13 @@ static bool drain(CPUState *cs, struct vcpu *v)
 			drop_blocks(pages[i]);
 	} while (n == PAGES_MAX);
 	if (n < 0)
-		drop_all(cs);
+		drop_all(cs, v);
 	else if (v->cursor != before)
 		tlb_flush(cs);
+	if (v->flushing || v->drained == v->cursor)
+		return false;
 	qatomic_store_release(&v->drained, v->cursor);
-	return v->cursor != before;
+	return true;
 }
 
 /* ---- who is ahead of whom -------------------------------------------------------------- */
@@ -181,13 +187,24 @@ static void call_those_apart(CPUState *self)
 
 static void set_apart(CPUState *cs, struct vcpu *v, bool apart)
 {
-	uint32_t cluster = apart ? (uint32_t)cs->cpu_index << CF_CLUSTER_SHIFT
-				 : v->cflags & CF_CLUSTER_MASK;
+	uint32_t cluster = apart ? (uint32_t)cs->cpu_index << CF_CLUSTER_SHIFT : v->cluster;
 
 	cs->tcg_cflags = (cs->tcg_cflags & ~CF_CLUSTER_MASK) | cluster;
 	if (cs->cflags_next_tb != (uint32_t)-1)
 		cs->cflags_next_tb = (cs->cflags_next_tb & ~CF_CLUSTER_MASK) | cluster;
 	qatomic_set(&v->apart, apart);
+}
+
+/*
+ * QEMU does without atomic accesses and barriers where no two vCPUs run at once (-smp 1,
+ * thread=single). Here other nodes always do.
+ */
+static void prepare_cflags(CPUState *cs, struct vcpu *v)
+{
+	cs->tcg_cflags |= CF_PARALLEL;
+	if (!v->cluster_known)
+		v->cluster = cs->tcg_cflags & CF_CLUSTER_MASK;
+	v->cluster_known = true;
 }
 
 static void exec_enter(CPUState *cs)
@@ -196,6 +213,7 @@ static void exec_enter(CPUState *cs)
 	bool any;
 
 	parent->cpu_exec_enter(cs);
+	wvm_qemu_step_enter(cs, cpu_in_exclusive_context(cs));
 	/*
 	 * A step that has all other vCPUs stopped executes what was looked up before. If that
 	 * had changed since, then either exit_request is set, and it is not executed, or
@@ -203,12 +221,11 @@ static void exec_enter(CPUState *cs)
 	 */
 	if (cpu_in_exclusive_context(cs))
 		return;
-	if (!v->cflags_known)
-		v->cflags = cs->tcg_cflags;
-	v->cflags_known = true;
+	prepare_cflags(cs, v);
 	/* Who does not see us running has drained no more than we are about to. */
 	qatomic_set(&v->running, 1);
 	smp_mb();
+	v->flushing = false; /* what was queued is done before a vCPU executes again */
 	if (drain(cs, v))
 		call_those_apart(cs);
 	any = has_laggard(v);
@@ -225,6 +242,7 @@ static void exec_exit(CPUState *cs)
 	struct vcpu *v = vcpu_of(cs);
 
 	parent->cpu_exec_exit(cs);
+	wvm_qemu_step_exit();
 	/* What the step has translated while it was behind must be gone before others run. */
 	if (cpu_in_exclusive_context(cs))
 		drain(cs, v);
@@ -253,17 +271,22 @@ static bool is_of_fetches(int mmu_idx)
 	return mmu_idx != MMU_PHYS_IDX && mmu_idx != MMU_NESTED_IDX;
 }
 
-static void mark_entry(CPUState *cs, vaddr address, int mmu_idx)
+/* One that is for a part of a page is filled anew each time, and has TLB_INVALID_MASK. */
+static bool is_ram(uint64_t entry)
+{
+	return entry != (target_ulong)-1 && !(entry & TLB_MMIO);
+}
+
+/* What is not of the cluster is not for us: no error. */
+static void use_entry(CPUState *cs, vaddr address, MMUAccessType access, int mmu_idx)
 {
 	const CPUTLBEntry *e = entry_of(cs, address, mmu_idx);
-	target_ulong code = e->addr_code;
+	void *page = (void *)(uintptr_t)((address & TARGET_PAGE_MASK) + e->addend);
 
-	/* One that is for a part of a page is filled anew each time, and has TLB_INVALID_MASK. */
-	if (code == (target_ulong)-1 || code & TLB_MMIO)
-		return;
-	/* What is not of the cluster is not for us: no error. */
-	(void)wvm_code_mark(wvm_qemu_cluster(),
-			    (void *)(uintptr_t)((address & TARGET_PAGE_MASK) + e->addend));
+	if (is_ram(e->addr_code))
+		(void)wvm_code_mark(wvm_qemu_cluster(), page);
+	if (access != MMU_INST_FETCH && (is_ram(e->addr_read) || is_ram(e->addr_write)))
+		wvm_qemu_step_fill(page);
 }
 
 static bool fill(CPUState *cs, vaddr address, int size, MMUAccessType access, int mmu_idx,
@@ -273,7 +296,7 @@ static bool fill(CPUState *cs, vaddr address, int size, MMUAccessType access, in
 	if (!parent->tlb_fill(cs, address, size, access, mmu_idx, probe, retaddr))
 		return false;
 	if (is_of_fetches(mmu_idx))
-		mark_entry(cs, address, mmu_idx);
+		use_entry(cs, address, access, mmu_idx);
 	return true;
 }
 

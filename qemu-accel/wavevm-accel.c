@@ -1,5 +1,6 @@
 /*
- * -accel wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N]
+ * -accel
+ * wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N,remote=NODE:...][,report=on]
  *
  * The type behind the option is a front. Its options are checked and the
  * master is attached when QEMU initialises it; then it creates the engine
@@ -13,6 +14,7 @@
 #include "accel.h"
 #include "qapi/visitor.h"
 #include "qemu/accel.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #if QEMU_VERSION_MAJOR >= 10
 #include "qobject/qdict.h"
@@ -25,11 +27,14 @@ OBJECT_DECLARE_SIMPLE_TYPE(WaveVMAccel, WAVEVM_ACCEL)
 
 #define SPLIT_ALL UINT32_MAX
 
+struct wvm_qemu_placement wvm_qemu_placement = {.split = SPLIT_ALL};
+
 struct WaveVMAccel {
 	AccelState parent_obj;
 
 	char *mode;
 	char *backend;
+	char *remote; /* nodes; NULL when not given */
 	uint16_t vm_id;
 	uint32_t split;        /* vCPUs that run here; SPLIT_ALL when not given */
 	QDict *engine_options; /* option name -> text, as given */
@@ -67,8 +72,8 @@ static const char *choose_engine(WaveVMAccel *s, Error **errp)
 		}
 		return TYPE_WAVEVM_KVM;
 	}
-	if (!strcmp(s->backend, "auto") && object_class_by_name(TYPE_WAVEVM_KVM) && kvm_usable() &&
-	    cpu_virtualizes())
+	if (!strcmp(s->backend, "auto") && !s->remote && object_class_by_name(TYPE_WAVEVM_KVM) &&
+	    kvm_usable() && cpu_virtualizes())
 		return TYPE_WAVEVM_KVM;
 	return TYPE_WAVEVM_TCG;
 }
@@ -100,6 +105,52 @@ static AccelState *create_engine(WaveVMAccel *s, Error **errp)
 	return ACCEL(engine);
 }
 
+/* remote=NODE:NODE:... */
+static bool parse_nodes(const char *text, Error **errp)
+{
+	g_auto(GStrv) parts = g_strsplit(text, ":", -1);
+	uint32_t count = g_strv_length(parts), i;
+
+	wvm_qemu_placement.nodes = g_new0(uint32_t, count);
+	wvm_qemu_placement.count = count;
+	for (i = 0; i < count; i++) {
+		unsigned node;
+
+		if (qemu_strtoui(parts[i], NULL, 10, &node)) {
+			error_setg(errp, "wavevm: remote=%s: '%s' is not the id of a node", text,
+				   parts[i]);
+			return false;
+		}
+		wvm_qemu_placement.nodes[i] = node;
+	}
+	return true;
+}
+
+static bool check_placement(WaveVMAccel *s, MachineState *ms, Error **errp)
+{
+	bool some = s->split < ms->smp.max_cpus;
+
+	wvm_qemu_placement.split = s->split;
+	if (some && !s->remote) {
+		error_setg(
+			errp,
+			"wavevm: split=%" PRIu32 " leaves %u vCPUs to other nodes; say which by "
+			"remote=NODE:NODE:... (one for each; the last counts for all that follow)",
+			s->split, ms->smp.max_cpus - s->split);
+		return false;
+	}
+	if (!some && s->remote) {
+		error_setg(errp, "wavevm: remote=%s needs split=N, N less than the %u vCPUs",
+			   s->remote, ms->smp.max_cpus);
+		return false;
+	}
+	if (some && strcmp(s->backend, "tcg")) {
+		error_setg(errp, "wavevm: split= needs backend=tcg in this version");
+		return false;
+	}
+	return !some || parse_nodes(s->remote, errp);
+}
+
 static bool check_options(WaveVMAccel *s, MachineState *ms, Error **errp)
 {
 	if (!strcmp(s->mode, "kernel")) {
@@ -108,14 +159,49 @@ static bool check_options(WaveVMAccel *s, MachineState *ms, Error **errp)
 			   "version; use mode=user");
 		return false;
 	}
-	if (s->split < ms->smp.max_cpus) {
-		error_setg(errp,
-			   "wavevm: split=%" PRIu32 " leaves %u vCPUs to other nodes, which this "
-			   "version cannot do; leave split out",
-			   s->split, ms->smp.max_cpus - s->split);
-		return false;
-	}
-	return true;
+	return check_placement(s, ms, errp);
+}
+
+static char *cpu_text;
+static void (*plain_parse_features)(const char *type, char *features, Error **errp);
+
+/* A model is "NAME-x86_64-cpu" among types. */
+static char *model_name(const char *type)
+{
+	static const char suffix[] = "-x86_64-cpu";
+	size_t len = strlen(type) - (g_str_has_suffix(type, suffix) ? strlen(suffix) : 0);
+
+	return g_strndup(type, len);
+}
+
+static void parse_features(const char *type, char *features, Error **errp)
+{
+	g_autofree char *model = model_name(type);
+
+	g_free(cpu_text);
+	cpu_text = g_strdup_printf("%s%s%s", model, features ? "," : "", features ?: "");
+	plain_parse_features(type, features, errp);
+}
+
+const char *wvm_qemu_cpu_text(MachineState *ms)
+{
+	if (!cpu_text)
+		cpu_text = model_name(ms->cpu_type);
+	return cpu_text;
+}
+
+static void listen_to_features(ObjectClass *oc, void *opaque)
+{
+	CPUClass *cc = CPU_CLASS(oc);
+
+	plain_parse_features = cc->parse_features;
+	cc->parse_features = parse_features;
+}
+
+/* QEMU takes -cpu apart into properties of all vCPUs; slaves need it as it was given. */
+static void remember_cpu_text(void)
+{
+	object_class_foreach(listen_to_features, TYPE_CPU, false, NULL);
 }
 
 static int front_init_machine(MachineState *ms)
@@ -131,6 +217,7 @@ static int front_init_machine(MachineState *ms)
 		exit(EXIT_FAILURE);
 	}
 	wvm_qemu_default_ram(ms);
+	remember_cpu_text();
 	/* An engine that fails has said why. */
 	if (accel_init_machine(engine, ms) < 0)
 		exit(EXIT_FAILURE);
@@ -194,6 +281,27 @@ static void set_split(Object *obj, Visitor *v, const char *name, void *opaque, E
 	visit_type_uint32(v, name, &WAVEVM_ACCEL(obj)->split, errp);
 }
 
+static char *get_remote(Object *obj, Error **errp)
+{
+	return g_strdup(WAVEVM_ACCEL(obj)->remote);
+}
+
+static void set_remote(Object *obj, const char *value, Error **errp)
+{
+	g_free(WAVEVM_ACCEL(obj)->remote);
+	WAVEVM_ACCEL(obj)->remote = g_strdup(value);
+}
+
+static bool get_report(Object *obj, Error **errp)
+{
+	return wvm_qemu_placement.report;
+}
+
+static void set_report(Object *obj, bool value, Error **errp)
+{
+	wvm_qemu_placement.report = value;
+}
+
 static void set_engine_option(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
 	g_autofree char *value = NULL;
@@ -237,6 +345,7 @@ static void front_instance_finalize(Object *obj)
 
 	g_free(s->mode);
 	g_free(s->backend);
+	g_free(s->remote);
 	qobject_unref(s->engine_options);
 }
 
@@ -258,6 +367,12 @@ static void front_class_init(ObjectClass *oc, void *data)
 	object_class_property_set_description(oc, "vm-id", "The VM whose memory is guest RAM");
 	object_class_property_add(oc, "split", "uint32", get_split, set_split, NULL, NULL);
 	object_class_property_set_description(oc, "split", "Number of vCPUs that run on this node");
+	object_class_property_add_str(oc, "remote", get_remote, set_remote);
+	object_class_property_set_description(oc, "remote",
+					      "Nodes of the other vCPUs, NODE:NODE:...");
+	object_class_property_add_bool(oc, "report", get_report, set_report);
+	object_class_property_set_description(oc, "report",
+					      "Print at the end why remote vCPUs' runs ended");
 }
 
 static const TypeInfo front_types[] = {

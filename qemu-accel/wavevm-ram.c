@@ -56,6 +56,57 @@ struct wvm *wvm_qemu_cluster(void)
 	return cluster;
 }
 
+uint16_t wvm_qemu_vm_id(void)
+{
+	return default_vm;
+}
+
+void *wvm_qemu_map_vm(uint64_t *size, Error **errp)
+{
+	int64_t vm_size = wvm_vm_size(cluster, default_vm);
+	void *addr;
+
+	if (vm_size <= 0) {
+		error_setg(errp, "wavevm: the master knows no VM %u", default_vm);
+		return NULL;
+	}
+	addr = wvm_map(cluster, default_vm, 0, vm_size, WVM_STRICT | WVM_ERROR_PARK);
+	if (!addr) {
+		error_setg(errp, "wavevm: %s", wvm_attach_error());
+		return NULL;
+	}
+	if (madvise(addr, vm_size, MADV_NOHUGEPAGE) && errno != EINVAL)
+		warn_report("wavevm: cannot turn huge pages off: %s", strerror(errno));
+	*size = vm_size;
+	return addr;
+}
+
+static bool lies_in(HostMemoryBackend *b, uint64_t at, const void *host, uint64_t len,
+		    uint64_t *offset)
+{
+	const uint8_t *base = memory_region_get_ram_ptr(&b->mr), *p = host;
+
+	if (p < base || p + len > base + b->size)
+		return false;
+	*offset = at + (p - base);
+	return true;
+}
+
+bool wvm_qemu_offset(const void *host, uint64_t len, uint64_t *offset)
+{
+	WaveVMRam *r;
+
+	if (default_ram && lies_in(default_ram, 0, host, len, offset))
+		return true;
+	QLIST_FOREACH(r, &mapped, mapped)
+	{
+		if (r->vm_id == default_vm &&
+		    lies_in(MEMORY_BACKEND(r), r->offset, host, len, offset))
+			return true;
+	}
+	return false;
+}
+
 bool wvm_qemu_is_cluster_ram(HostMemoryBackend *backend)
 {
 	return backend == default_ram || object_dynamic_cast(OBJECT(backend), TYPE_WAVEVM_RAM);
@@ -131,7 +182,8 @@ static bool check_overlap(HostMemoryBackend *b, uint16_t vm_id, uint64_t offset,
 	if (!other)
 		return true;
 	error_setg(errp,
-		   "wavevm: memory '%s' at offset %" PRIu64 " MiB of VM %u overlaps '%s'; give each "
+		   "wavevm: memory '%s' at offset %" PRIu64
+		   " MiB of VM %u overlaps '%s'; give each "
 		   "a range of its own, or leave offset out to put it behind those before it",
 		   object_get_canonical_path_component(OBJECT(b)), (uint64_t)(offset / MiB), vm_id,
 		   object_get_canonical_path_component(OBJECT(other)));
@@ -278,8 +330,8 @@ static void set_vm_id(Object *obj, Visitor *v, const char *name, void *opaque, E
 static void set_offset(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
 	if (check_unmapped(obj, name, errp))
-		WAVEVM_RAM(obj)->offset_given =
-			visit_type_size(v, name, &WAVEVM_RAM(obj)->offset, errp);
+		WAVEVM_RAM(obj)->offset_given = visit_type_size(v, name, &WAVEVM_RAM(obj)->offset,
+								errp);
 }
 
 static void ram_instance_init(Object *obj)

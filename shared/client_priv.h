@@ -91,17 +91,13 @@ struct wvm {
 	struct range ranges[WVM_RING_MAPS_MAX];
 	struct pinned pins[WVM_RING_PINS_MAX];
 	struct wvm_vcpu_link *vcpus; /* those that are open */
+	uint64_t vcpu_life; /* theirs; and how far those closed since it began had counted */
+	uint64_t vcpu_seq[WVM_VCPU_MAX];
 	wvm_error_fn *error_fn;
 	void *error_opaque;
 	struct wvm_stats last_stats;
 
-	/* client_vcpu_link.c: of each VM, whose processors begin anew together */
-	struct vcpu_life {
-		uint16_t vm_id;
-		uint64_t life;                      /* 0: no processor was opened yet */
-		uint64_t opened[WVM_VCPU_MAX / 64]; /* that have had this life */
-	} vcpu_lives[WVM_RING_VMS_MAX];
-	/* a thread that tells slaves that their answers have come */
+	/* client_vcpu_link.c: a thread that tells slaves that their answers have come */
 	pthread_t ack_thread;     /* while vcpus is not empty */
 	int ack_fd;               /* its eventfd */
 	bool ack_stop, ack_armed; /* atomic */

@@ -297,20 +297,15 @@ static uint64_t new_life(void)
 }
 
 /*
- * The processors of a VM have one life: slaves end what they have of a VM when a later one comes.
- * One that was closed and is opened again counts its runs from 1, so that is a later life.
+ * A slave takes the life for that of the VM's owner: all links that are open at a time are of one,
+ * and one that is opened again in it goes on counting.
  */
-static struct vcpu_life *life_of(struct wvm *w, uint16_t vm_id, unsigned vcpu)
+static void end_in_life(struct wvm_vcpu_link *l)
 {
-	struct vcpu_life *v = w->vcpu_lives;
+	uint64_t *seq = &l->w->vcpu_seq[l->vcpu];
 
-	while (v < w->vcpu_lives + WVM_RING_VMS_MAX && v->life && v->vm_id != vm_id)
-		v++;
-	if (v == w->vcpu_lives + WVM_RING_VMS_MAX)
-		return NULL;
-	if (!v->life || v->opened[vcpu / 64] >> vcpu % 64 & 1)
-		*v = (struct vcpu_life){.vm_id = vm_id, .life = new_life()};
-	return v;
+	if (l->run.life == l->w->vcpu_life && l->run.seq > *seq)
+		*seq = l->run.seq;
 }
 
 static void free_link(struct wvm_vcpu_link *l)
@@ -324,7 +319,7 @@ static void free_link(struct wvm_vcpu_link *l)
 	free(l);
 }
 
-static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vcpu, uint64_t life)
+static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vcpu)
 {
 	struct wvm_vcpu_link *l = calloc(1, sizeof(*l));
 
@@ -337,8 +332,13 @@ static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vc
 	pthread_mutex_init(&l->lock, NULL);
 	l->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	l->to_master_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	wvm_run_owner_init(&l->run, vm_id, (uint16_t)vcpu, 0, life, 0, l->answer);
-	l->nonce = new_life();
+	if (!w->vcpus) {
+		w->vcpu_life = new_life();
+		memset(w->vcpu_seq, 0, sizeof(w->vcpu_seq));
+	}
+	wvm_run_owner_init(&l->run, vm_id, (uint16_t)vcpu, 0, w->vcpu_life, 0, l->answer);
+	l->run.seq = w->vcpu_seq[vcpu];
+	l->nonce = (uint64_t)vcpu << 32 ^ new_life();
 	if (l->bell_fd >= 0 && l->to_master_fd >= 0)
 		return l;
 	free_link(l);
@@ -386,17 +386,13 @@ static void remove_link(struct wvm_vcpu_link *l)
 
 static int open_link(struct wvm_vcpu_link **out, struct wvm *w, uint16_t vm_id, unsigned vcpu)
 {
-	struct vcpu_life *life;
 	struct wvm_vcpu_link *l;
 	int ret;
 
 	if (is_open(w, vm_id, vcpu))
 		return wvm_client_fail(-EBUSY, "processor %u of VM %u is open already", vcpu,
 				       vm_id);
-	life = life_of(w, vm_id, vcpu);
-	if (!life)
-		return wvm_client_fail(-ENXIO, "a node has %u VMs at most", WVM_RING_VMS_MAX);
-	l = new_link(w, vm_id, vcpu, life->life);
+	l = new_link(w, vm_id, vcpu);
 	if (!l)
 		return wvm_client_fail(-ENOMEM, "out of memory or descriptors");
 	ret = wvm_vcpu_meet(l, WVM_CALL_MS);
@@ -406,7 +402,6 @@ static int open_link(struct wvm_vcpu_link **out, struct wvm *w, uint16_t vm_id, 
 		free_link(l);
 		return ret;
 	}
-	life->opened[vcpu / 64] |= UINT64_C(1) << vcpu % 64;
 	*out = l;
 	return 0;
 }
@@ -441,6 +436,7 @@ void wvm_vcpu_close(struct wvm_vcpu_link *l)
 	wvm_vcpu_flush(l);
 	pthread_mutex_unlock(&l->lock);
 	pthread_mutex_lock(&life_lock);
+	end_in_life(l);
 	remove_link(l);
 	pthread_mutex_unlock(&life_lock);
 	req = (struct wvm_ring_req){.vm_id = l->vm_id, .mode = l->vcpu};

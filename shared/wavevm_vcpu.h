@@ -5,9 +5,8 @@
  * Each processor has a link of its own: a channel to the local master and the owner's side of the
  * run protocol. A link belongs to the thread of its processor, but for wvm_vcpu_kick(). Errors are
  * -errno; wvm_vcpu_error() has one line. Nodes are named as everywhere in wavevm.h, by the ids of
- * the topology. All links of a VM begin one life of its owner together; to open one again begins
- * another, which slaves accept when the others are opened anew, too. Links are to be closed before
- * wvm_detach(). A master that is started again within the time of silence is not noticed.
+ * the topology. Links are to be closed before wvm_detach(). A master that is started again within
+ * the time of silence is not noticed.
  */
 #ifndef WAVEVM_VCPU_H
 #define WAVEVM_VCPU_H

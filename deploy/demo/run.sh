@@ -5,18 +5,20 @@
 # runs on node 1, programs on nodes 2 and 3 keep taking its pages away. Needs root.
 # Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
 # and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
-# KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs.
+# KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
+# VCPUS=remote: only the first vCPU runs on node 1, the others on nodes 2 and 3 in turn.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 WVM_BIN=$BUILD/bin
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
-kills=${KILLS:-0}
+kills=${KILLS:-0} vcpus=${VCPUS:-local}
 export SEED=$seed CHAOS=${CHAOS:-}
 # Which node homes a 2 MiB unit follows from a hash of VM id and address, so a small VM may be dealt
 # unevenly by chance. This id is dealt evenly at every size that the demo is likely to have.
 VM=6
+accel=wavevm,vm-id=$VM
 # shellcheck source=roles/check/net.sh
 . roles/check/net.sh
 
@@ -67,6 +69,32 @@ start_masters() {
 	done
 }
 
+# Slaves, and which node each vCPU but the first goes to.
+start_slaves() {
+	local i nodes=
+	[ "$vcpus" = remote ] || return 0
+	[ "$cpus" -ge 2 ] || die "VCPUS=remote needs CPUS=2 or more"
+	for i in 2 3; do
+		net_start "$i" "slave.$i" "$WVM_BIN/wavevm_node_slave" 9005 2 "$mem" "$i" 9001 --no-kvm \
+			--ring-path "$NET_DIR/ring.$i" --qemu "$BUILD/qemu/qemu-system-x86_64"
+		net_wait_for ': ready' "$NET_DIR/slave.$i.log" 30 ||
+			die "no slave on node $i: $(tail -n1 "$NET_DIR/slave.$i.log")"
+	done
+	for ((i = 1; i < cpus; i++)); do
+		nodes+=:$((2 + (i - 1) % 2))
+	done
+	accel+=,backend=tcg,split=1,remote=${nodes#:},report=on
+}
+
+# What QEMU says at its end: a line for each remote vCPU, with why its runs ended.
+print_vcpus() {
+	[ "$vcpus" = remote ] || return 0
+	say
+	sed -n 's/^wavevm: \(vCPU .* on node .*runs.*\)/\1/p' "$NET_DIR/qemu.log"
+	[ "$(grep -c '^wavevm: vCPU .* on node .*runs' "$NET_DIR/qemu.log")" = $((cpus - 1)) ] ||
+		die "not all vCPUs have run"
+}
+
 start_visitors() {
 	local i
 	[ "$visits" -gt 0 ] || return 0
@@ -91,10 +119,10 @@ run_guest() {
 	# --foreground: an interrupt from the terminal reaches QEMU too.
 	WVM_RING_PATH=$NET_DIR/ring.1 timeout --foreground "${TIMEOUT:-900}" nsenter \
 		--net="/run/netns/$(net_ns 1)" -- deploy/guest/run.sh "$BUILD/qemu/qemu-system-x86_64" \
-		"wvm.seconds=$stress wvm.seed=$seed" -accel "wavevm,vm-id=$VM" \
+		"wvm.seconds=$stress wvm.seed=$seed" -accel "$accel" \
 		-m "$mem" -smp "$cpus" </dev/null 2>"$NET_DIR/qemu.log" | show_console
 	local status=${PIPESTATUS[0]}
-	[ ! -s "$NET_DIR/qemu.log" ] || sed 's/^/  qemu | /' "$NET_DIR/qemu.log"
+	sed '/^wavevm: vCPU .* on node .*runs/d; s/^/  qemu | /' "$NET_DIR/qemu.log"
 	return "$status"
 }
 
@@ -149,6 +177,7 @@ main() {
 	say "three nodes, $mem MiB of guest RAM, $cpus vCPUs${CHAOS:+, wire: $CHAOS (seed $seed)}"
 	net_up 3 || die "no network"
 	start_masters
+	start_slaves
 	start_visitors
 	run_guest &
 	guest=$!
@@ -163,6 +192,7 @@ main() {
 		die "the guest did not finish (status $status); its last line: $(tail -n1 "$NET_DIR/console")"
 	fi
 	print_tables || die "no figures from a node"
+	print_vcpus
 	for i in 2 3; do
 		[ "$visits" -gt 0 ] && say "node $i $(tail -n1 "$NET_DIR/visitor.$i.log")"
 	done

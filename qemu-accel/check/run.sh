@@ -99,7 +99,7 @@ test_options() {
 	refuses "an unknown option is refused" 'foo' $a,foo=1
 	refuses "an option of another backend is refused" 'kernel-irqchip' $a,kernel-irqchip=on
 	refuses "a vm-id beyond 16 bits is refused" 'vm-id.*uint16' $a,vm-id=65536
-	refuses "remote vCPUs are refused" 'split=1.*leave split out' $a,split=1 -smp 2
+	refuses "remote vCPUs need nodes" 'split=1.*say which by remote=' $a,split=1 -smp 2
 	refuses "no ring path" 'set WVM_RING_PATH' $a
 	WVM_RING_PATH=$work/none refuses "no ring file" "$work/none.*is the master running" $a
 	WVM_ENV_SOCK_PATH=$work/none refuses "no ring file, by the old name" "$work/none.*is the master" $a
@@ -425,17 +425,19 @@ test_numa() {
 	fi
 }
 
-# writes NAME MODE TIMES VCPUS: the guest of stale.S, and stale_writer on another node.
+# writes NAME MODE TIMES VCPUS [,OPTION...]: the guest of stale.S, and stale_writer on another node.
 writes() {
-	local name=$1 status
+	local name=$1 mode=$2 times=$3 vcpus=$4 status
+	shift 4
 	wanted "$name" || return 0
 	start_cluster
-	"$QEMU" "${machine[@]}" $tcg -smp "$4" -m 64 -kernel "$work/stale" >"$work/out" 2>"$work/err" </dev/null &
+	"$QEMU" "${machine[@]}" -accel "wavevm,backend=tcg${1:-}" -smp "$vcpus" -m 64 -kernel "$work/stale" \
+		>"$work/out" 2>"$work/err" </dev/null &
 	qemu_pid=$!
-	WVM_RING_PATH=$work/ring.1 "$work/stale_writer" "$2" "$3" "$4" >"$work/writer" 2>&1
+	WVM_RING_PATH=$work/ring.1 "$work/stale_writer" "$mode" "$times" "$vcpus" >"$work/writer" 2>&1
 	status=$?
 	if [ $status = 0 ] && kill -0 "$qemu_pid"; then
-		pass "$name: $(tail -n 1 "$work/writer"), $(counter 0 code raised) pages were translated from"
+		pass "$name: $(tail -n 1 "$work/writer")"
 	else
 		cat "$work/err" >>"$work/writer"
 		fail "$name" "status $status" "$work/writer"
@@ -452,6 +454,9 @@ test_stale() {
 			"$here/stale_writer.c" "$BUILD/libwavevm.a" -lpthread || exit 1
 	writes "code that another node rewrites is executed as it is, one vCPU" code $((${REWRITES:-2000} / 10)) 1
 	writes "code that another node rewrites is executed as it is, two vCPUs" code "${REWRITES:-2000}" 2
+	writes "code that another node rewrites is executed as it is, one thread" code \
+		$((${REWRITES:-2000} / 30)) 2 ,thread=single
+	writes "a misaligned atomic instruction is one to other nodes" add 3000 1
 }
 
 test_reset() {

@@ -16,7 +16,8 @@
 #define MODE    (REQUEST + 4)
 #define COUNT   (REQUEST + 8)
 #define WORD    0x700005
-#define ANSWER  0x600000 /* a page for each vCPU: */
+#define STACK   0x680000 /* a page for each vCPU, which nobody else looks at */
+#define ANSWER  0x600000 /* likewise, for the writer: */
 #define SEEN    0
 #define ERRORS  4
 #define ASKED   8 /* of the first error: request, value */
@@ -63,7 +64,7 @@ main:
 	shr $24, %ebx
 	shl $12, %ebx
 	add $ANSWER, %ebx
-	lea 0x1000(%ebx), %esp /* the page's end */
+	lea STACK - ANSWER + 0x1000(%ebx), %esp
 	xor %edi, %edi
 	movl $1, READY(%ebx)
 again:

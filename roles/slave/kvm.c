@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,24 +235,22 @@ static void *shared_with(struct wvm_kvm_vcpu *v, unsigned section, uint64_t *bit
 	}
 }
 
-/* A struct kvm_msrs with room for all. */
 struct msr_list {
-	uint32_t nmsrs, pad;
+	struct kvm_msrs head;
 	struct kvm_msr_entry entry[MSRS];
 };
-_Static_assert(offsetof(struct msr_list, entry) == sizeof(struct kvm_msrs), "as KVM has it");
 
 static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 {
-	struct msr_list list = {.nmsrs = 0};
+	struct msr_list list = {.head.nmsrs = 0};
 	uint32_t n = 0;
 	int got;
 
 	for (unsigned i = 0; i < MSRS; i++)
 		if (v->has_msr[i])
-			list.entry[list.nmsrs++].index = wvm_kvm_msrs[i];
+			list.entry[list.head.nmsrs++].index = wvm_kvm_msrs[i];
 	got = ioctl(v->fd, KVM_GET_MSRS, &list);
-	if (got != (int)list.nmsrs)
+	if (got != (int)list.head.nmsrs)
 		return failed("KVM does not say what MSR %#x is",
 			      got < 0 ? 0 : list.entry[got].index);
 	for (unsigned i = 0; i < MSRS; i++)
@@ -263,13 +260,13 @@ static int get_msrs(struct wvm_kvm_vcpu *v, uint64_t *to)
 
 static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 {
-	struct msr_list list = {.nmsrs = 0};
+	struct msr_list list = {.head.nmsrs = 0};
 	int done;
 
 	for (unsigned i = 0; i < MSRS; i++) {
 		if (v->has_msr[i]) {
-			list.entry[list.nmsrs++] = (struct kvm_msr_entry){.index = wvm_kvm_msrs[i],
-									  .data = from[i]};
+			list.entry[list.head.nmsrs++] =
+				(struct kvm_msr_entry){.index = wvm_kvm_msrs[i], .data = from[i]};
 		} else if (from[i]) {
 			errno = ENOTSUP;
 			return failed("this node's KVM has no MSR %#x, which the processor uses",
@@ -277,7 +274,7 @@ static int set_msrs(struct wvm_kvm_vcpu *v, const uint64_t *from)
 		}
 	}
 	done = ioctl(v->fd, KVM_SET_MSRS, &list);
-	if (done == (int)list.nmsrs)
+	if (done == (int)list.head.nmsrs)
 		return 0;
 	return failed("KVM does not take MSR %#x", done < 0 ? 0 : list.entry[done].index);
 }
@@ -379,7 +376,7 @@ static int set_cpuid(struct wvm_kvm *kvm, struct wvm_kvm_vcpu *v, const struct k
 static void find_msrs(struct wvm_kvm_vcpu *v)
 {
 	for (unsigned i = 0; i < MSRS; i++) {
-		struct msr_list one = {.nmsrs = 1, .entry[0].index = wvm_kvm_msrs[i]};
+		struct msr_list one = {.head.nmsrs = 1, .entry[0].index = wvm_kvm_msrs[i]};
 
 		v->has_msr[i] = ioctl(v->fd, KVM_GET_MSRS, &one) == 1 &&
 				ioctl(v->fd, KVM_SET_MSRS, &one) == 1;
@@ -525,7 +522,7 @@ int wvm_kvm_complete(struct wvm_kvm_vcpu *v)
 
 uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v)
 {
-	struct msr_list one = {.nmsrs = 1, .entry[0].index = MSR_TSC};
+	struct msr_list one = {.head.nmsrs = 1, .entry[0].index = MSR_TSC};
 
 	return ioctl(v->fd, KVM_GET_MSRS, &one) == 1 ? one.entry[0].data : 0;
 }
@@ -540,7 +537,7 @@ int wvm_kvm_ticks_reach(struct wvm_kvm_vcpu *v, uint64_t ticks)
 	struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL,
 				       .attr = KVM_VCPU_TSC_OFFSET,
 				       .addr = (uint64_t)(uintptr_t)&offset};
-	struct msr_list one = {.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
+	struct msr_list one = {.head.nmsrs = 1, .entry[0] = {.index = MSR_TSC, .data = ticks}};
 
 	if (now >= ticks)
 		return 0;

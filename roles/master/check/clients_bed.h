@@ -166,6 +166,20 @@ static int bed_where(void *ctx, struct wvm_mem *vm, uint64_t gpa)
 	return (int)(gpa >> 30) + 100;
 }
 
+static void bed_code(void *ctx, unsigned shard, unsigned client, struct wvm_code *code)
+{
+}
+
+static void bed_code_told(void *ctx, unsigned shard, unsigned client)
+{
+}
+
+static void bed_code_mark(void *ctx, unsigned client, struct wvm_mem *vm, uint64_t page,
+			  uint64_t token)
+{
+	wvm_clients_reply(bed->clients, 0, client, token, 0);
+}
+
 static void bed_log(void *ctx, const char *line)
 {
 	snprintf(bed->last_log, sizeof(bed->last_log), "%s", line);
@@ -177,6 +191,9 @@ static const struct wvm_clients_ops bed_ops = {.fault = bed_fault,
 					       .client_gone = bed_gone,
 					       .stats = bed_stats,
 					       .where = bed_where,
+					       .code = bed_code,
+					       .code_told = bed_code_told,
+					       .code_mark = bed_code_mark,
 					       .log = bed_log};
 
 /* --- calls into a shard's thread ----------------------------------------------- */

@@ -1,0 +1,244 @@
+#!/bin/bash
+# Tests of vCPUs that run on other nodes: a bare guest (smp.c), and what an operator does to it.
+#   qemu-accel/check/remote.sh [PATTERN]     only tests whose name matches the extended regular expression
+# Three nodes on the loopback, slaves on nodes 1 and 2. Prints a line per test and "N passed, N failed".
+# Environment: WVM_QEMU, WVM_MASTER, WVM_SLAVE: the programs (default: in build/); BUILD; CC.
+# shellcheck disable=SC2086 # QEMU options are kept as words
+set -uo pipefail
+export LC_ALL=C
+
+here=$(cd -P "$(dirname "$0")" && pwd)
+root=$(dirname "$(dirname "$here")")
+BUILD=${BUILD:-$root/build}
+case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
+QEMU=${WVM_QEMU:-$BUILD/qemu/qemu-system-x86_64}
+MASTER=${WVM_MASTER:-$BUILD/bin/wavevm_node_master}
+SLAVE=${WVM_SLAVE:-$BUILD/bin/wavevm_node_slave}
+only=${1:-.}
+work=$(mktemp -d)
+shm=/dev/shm/wvm-remote-check-$$
+port=$((18000 + $$ % 700))
+passed=0 failed=0
+masters=() slaves=() qemu_pid=''
+unset WVM_RING_PATH WVM_ENV_SOCK_PATH WVM_INSTANCE_ID
+
+# $1 and what it started are ours.
+end_process() { kill -KILL "$1" 2>/dev/null && wait "$1" 2>/dev/null; }
+
+# shellcheck disable=SC2317 # called by the trap
+clean_up() {
+	local pid
+	for pid in $qemu_pid "${slaves[@]}" "${masters[@]}"; do
+		end_process "$pid"
+	done
+	rm -rf "$work" "$shm"*
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM HUP
+
+pass() {
+	passed=$((passed + 1))
+	echo "ok    $1"
+}
+
+fail() {
+	failed=$((failed + 1))
+	echo "FAIL  $1: $2"
+	[ ! -s "${3:-}" ] || sed 's/^/      | /' "$3" | tail -n 20
+}
+
+wanted() { [[ $1 =~ $only ]]; }
+
+# Waits until file $1 has $4 (1) lines that match $2, for at most $3 seconds.
+await_lines() {
+	local n
+	for ((n = 0; n < $3 * 10; n++)); do
+		[ "$(grep -Ec "$2" "$1" 2>/dev/null)" -ge "${4:-1}" ] && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+start_slave() {
+	"$SLAVE" $((port + 20 + $1)) 2 512 "$1" $((port + 10 + $1)) --no-kvm --ring-path "$work/ring.$1" \
+		--qemu "$QEMU" >"$work/slave.$1" 2>&1 &
+	slaves[$1]=$!
+	await_lines "$work/slave.$1" 'ready' 30 || fail "slave $1 starts" "it does not" "$work/slave.$1"
+}
+
+start_cluster() {
+	local id
+	for id in 0 1 2; do
+		echo "NODE $id 127.0.0.1 $((port + id)) 1 4"
+	done >"$work/topology"
+	for id in 0 1 2; do
+		WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 512 $((port + id)) "$work/topology" \
+			"$id" $((port + 10 + id)) $((port + 20 + id)) --fresh --state-dir "$work/state.$id" \
+			>"$work/master.$id" 2>&1 &
+		masters[id]=$!
+	done
+	for id in 0 1 2; do
+		await_lines "$work/master.$id" 'ready, node' 30 && continue
+		fail "master $id starts" "it does not get ready" "$work/master.$id"
+		exit 1
+	done
+	export WVM_RING_PATH=$work/ring.0
+}
+
+# Without slaves, since most of these are refused before one is asked.
+refuses() {
+	local name=$1 regex=$2 status
+	shift 2
+	wanted "$name" || return 0
+	timeout -k 5 60 "$QEMU" -machine q35 -nodefaults -nographic -m 64 "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+	if [ $status != 1 ]; then
+		fail "$name" "exit status $status instead of 1" "$work/err"
+	elif [ "$(wc -l <"$work/err")" != 1 ]; then
+		fail "$name" "not exactly one line" "$work/err"
+	elif ! grep -Eq "$regex" "$work/err"; then
+		fail "$name" "the line does not match '$regex'" "$work/err"
+	else
+		pass "$name"
+	fi
+}
+
+test_options() {
+	local a='-accel wavevm,backend=tcg'
+	refuses "split without nodes" 'say which by remote=' $a,split=1 -smp 2
+	refuses "nodes without split" 'remote=1 needs split=N' $a,remote=1 -smp 2
+	refuses "a node that is no number" "'x' is not the id of a node" $a,split=1,remote=1:x -smp 2
+	refuses "no vCPU of its own" 'split=0' $a,split=0,remote=1 -smp 2
+	refuses "one thread for all vCPUs" 'leave thread=single out' $a,split=1,remote=1,thread=single -smp 2
+	refuses "several sockets" 'cores of one socket' $a,split=1,remote=1 -smp 2,sockets=2
+	refuses "KVM" 'split= needs backend=tcg' -accel wavevm,backend=kvm,split=1,remote=1 -smp 2
+	refuses "a node that is not there" 'no node 7' $a,split=1,remote=7 -smp 2
+	refuses "a node without a slave" 'slave of node 1 does not answer' $a,split=1,remote=1 -smp 2
+	refuses "a slave's machine by hand" 'wavevm_node_slave' -machine wavevm-slave $a
+}
+
+# --- the bare guest -----------------------------------------------------------------------------
+
+build_guest() {
+	local name=$1
+	shift
+	${CC:-cc} -m32 -ffreestanding -fno-pie -fno-stack-protector -mno-sse -O1 -Wall -Wextra -Werror "$@" \
+		-c -o "$work/smp.o" "$here/smp.c" &&
+		${CC:-cc} -m32 -c -o "$work/start.o" "$here/smp_start.S" &&
+		ld -m elf_i386 -Ttext 0x100000 -e _start -o "$work/$name" "$work/start.o" "$work/smp.o" || exit 1
+}
+
+# start_guest KERNEL VCPUS ACCEL: its console in $work/console, its monitor at descriptor 8.
+start_guest() {
+	rm -f "$work/console" "$work/monitor"
+	mkfifo "$work/monitor"
+	"$QEMU" -machine q35 -nodefaults -display none -m 64 -smp "$2" -accel "$3" -kernel "$work/$1" \
+		-serial "file:$work/console" -monitor stdio ${4:-} >"$work/out" 2>"$work/err" <"$work/monitor" &
+	qemu_pid=$!
+	exec 8>"$work/monitor"
+}
+
+# Waits for its end, $1 seconds at most; its exit status in $status. With unless_lost as $2: no
+# longer than until it says that a vCPU is lost.
+await_guest() {
+	local n
+	for ((n = 0; n < $1 * 10; n++)); do
+		kill -0 "$qemu_pid" 2>/dev/null || break
+		[ "${2:-}" != unless_lost ] || ! grep -q 'VM is stopped' "$work/err" || break
+		sleep 0.1
+	done
+	kill -KILL "$qemu_pid" 2>/dev/null
+	wait "$qemu_pid" 2>/dev/null
+	status=$?
+	qemu_pid=''
+	exec 8>&-
+}
+
+# all NAME ACCEL VCPUS: every line of the guest says "ok", for each vCPU but the first.
+all() {
+	local name=$1 status
+	wanted "$name" || return 0
+	start_guest smp "$3" "$2" -no-reboot
+	await_guest 240 unless_lost
+	if [ "$status" != 0 ] || ! grep -q '^end' "$work/console"; then
+		cat "$work/console" "$work/err" >"$work/both"
+		fail "$name" "status $status, and the guest did not come to its end" "$work/both"
+	elif [ "$(grep -c '^ok ' "$work/console")" != $((13 * ($3 - 1))) ] || grep -q FAILED "$work/console"; then
+		fail "$name" "not everything went right" "$work/console"
+	else
+		pass "$name"
+	fi
+}
+
+beats() { grep -c '^beat 2' "$work/console"; }
+
+# Both remote vCPUs count on within 30 s.
+go_on() {
+	await_lines "$work/console" '^beat 2' 30 $(($(beats) + 2))
+}
+
+# What the operator does to vCPUs that never come back by themselves.
+test_monitor() {
+	local name="stop, look, go on, reset" before status ip
+	wanted "$name" || return 0
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	echo stop >&8
+	sleep 2
+	before=$(wc -l <"$work/console")
+	echo 'info registers -a' >&8
+	sleep 2
+	[ "$(wc -l <"$work/console")" = "$before" ] || fail "$name" "it goes on when stopped" "$work/console"
+	# In the guest's own code, and not the same as after a reset.
+	ip=$(grep -ac '^EIP=0010[0-9a-f]* .*CPL=0' "$work/out")
+	[ "$ip" = 3 ] || fail "$name" "not all vCPUs show where they are" "$work/out"
+	echo cont >&8
+	go_on || fail "$name" "it does not go on" "$work/err"
+	echo system_reset >&8
+	await_lines "$work/console" '^begin 3' 60 2 && go_on ||
+		fail "$name" "it does not come up after a reset" "$work/err"
+	echo quit >&8
+	await_guest 20
+	[ "$status" = 0 ] && [ ! -s "$work/err" ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
+test_lost_slave() {
+	local name="a slave that dies stops the VM" status
+	wanted "$name" || return 0
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	end_process "${slaves[2]}"
+	await_lines "$work/err" 'vCPU 2 on node 2: .*lost.*the VM is stopped' 30 ||
+		fail "$name" "it is not said" "$work/err"
+	echo 'info status' >&8
+	await_lines "$work/out" 'paused \(internal-error\)' 10 || fail "$name" "it is not stopped" "$work/out"
+	start_slave 2
+	echo system_reset >&8
+	echo cont >&8
+	await_lines "$work/console" '^begin 3' 60 2 && go_on ||
+		fail "$name" "it does not come up after a reset" "$work/err"
+	echo quit >&8
+	await_guest 20
+	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
+for program in "$QEMU" "$MASTER" "$SLAVE"; do
+	[ -x "$program" ] || {
+		echo "no $program: run make and make qemu" >&2
+		exit 2
+	}
+done
+build_guest smp
+build_guest beat -DBEAT
+start_cluster
+test_options
+start_slave 1
+start_slave 2
+all "the bare guest, all vCPUs here" wavevm,backend=tcg 3
+all "the bare guest, one vCPU elsewhere" wavevm,backend=tcg,split=1,remote=1 2
+all "the bare guest, two on two nodes" wavevm,backend=tcg,split=1,remote=1:2 3
+all "the bare guest, two on one node" wavevm,backend=tcg,split=1,remote=1 3
+test_monitor
+test_lost_slave
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
