@@ -225,6 +225,29 @@ holds 'two starts at once start one daemon' test "$(grep -o 'is ready, pid\|runs
 others+=("$(master_pid)")
 run "$host" stop -c "$conf"
 expect 'which stops' 0 'master is stopped'
+
+# The slave comes after the master, and goes before it.
+slave_pid() {
+	head -n 1 "$scratch/run/slave.pid"
+}
+write_conf 'SLAVE_CORES=0'
+run "$host" start -c "$conf"
+expect 'a slave has cores' 6 "SLAVE_CORES '0' is not a number from 1 to 64"
+write_conf 'SLAVE_CORES=2' "SLAVE=$here/fake_daemon" 'SLAVE_OPTIONS=--cpus 1'
+run "$host" start -c "$conf"
+expect 'a slave is started, too' 0 'slave is ready, pid'
+others+=("$(master_pid)" "$(slave_pid)")
+output=$(grep '^argument' "$FAKE_REPORT" | cut -d ' ' -f 2- | tr '\n' ' ')
+holds 'with its arguments' test "$output" = '9005 2 2048 1 9001 --cpus 1 '
+run "$host" status -c "$conf"
+expect 'and has a status' 0 "slave runs, pid $(slave_pid)"
+write_conf
+pid=$(slave_pid)
+run "$host" stop -c "$conf"
+expect 'one that is not configured any more is stopped' 0 "slave is stopped, was pid $pid"
+holds 'which ends it' dead "$pid"
+run "$host" status -c "$conf"
+holds 'and is not heard of again' test "$(grep -c slave <<<"$output")" = 0
 sed -i 's|^RUN_DIR=.*|RUN_DIR=/dev/null/run|' "$conf"
 run "$host" start -c "$conf"
 expect 'a run directory that cannot be is an error' 1 "cannot write in RUN_DIR '/dev/null/run'"

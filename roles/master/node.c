@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,17 +22,6 @@
 #define PAD_PART       8u /* of a datagram: 128 of 1472 let pages of 3 datagrams leave 14 at a time */
 #define FILES          96u             /* a shard's own */
 #define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
-
-void wvm_log(const char *format, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof(line), format, ap);
-	va_end(ap);
-	fprintf(stderr, "wavevm_node_master: %s\n", line);
-}
 
 /* ---- who is who ------------------------------------------------------------------------ */
 

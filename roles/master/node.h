@@ -8,6 +8,7 @@
 
 #include <netinet/in.h>
 
+#include "ring/daemon.h"
 #include "ring/shard.h"
 #include "ring/udp.h"
 #include "roles/master/adopt.h"
@@ -170,8 +171,5 @@ struct wvm_control_counters {
 	uint64_t bad_magic;  /* likewise */
 	uint64_t unanswered; /* no buffer for the answer */
 };
-
-/* One line to standard error, with the time where no journal adds it. Any thread. */
-__attribute__((format(printf, 1, 2))) void wvm_log(const char *format, ...);
 
 #endif

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ring/place.h"
+#include "ring/daemon.h"
 #include "shared/core/ahead.h"
 #include "shared/core/msg.h"
 
@@ -59,28 +59,6 @@ static const struct argp_option option_list[] = {
 	{0},
 };
 
-static uint64_t number(struct argp_state *state, const char *what, const char *text, uint64_t min,
-		       uint64_t max)
-{
-	char *end;
-	unsigned long long value;
-
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (!isdigit((unsigned char)text[0]) || *end || errno || value < min || value > max)
-		argp_failure(state, 1, 0, "%s '%s' is not a number from %llu to %llu", what, text,
-			     (unsigned long long)min, (unsigned long long)max);
-	return value;
-}
-
-static void text(struct argp_state *state, const char *what, char *to, size_t room,
-		 const char *value)
-{
-	if ((size_t)snprintf(to, room, "%s", value) >= room)
-		argp_failure(state, 1, 0, "%s '%s' is longer than %zu characters", what, value,
-			     room - 1);
-}
-
 /* 1:4G, 1:512M, 1:1073741824 */
 static void add_vm(struct argp_state *state, struct wvm_master_options *o, const char *arg)
 {
@@ -97,7 +75,7 @@ static void add_vm(struct argp_state *state, struct wvm_master_options *o, const
 	if (o->vm_count == WVM_MASTER_VMS_MAX)
 		argp_failure(state, 1, 0, "--vm '%s': at most %u VMs", arg, WVM_MASTER_VMS_MAX);
 	snprintf(id, sizeof(id), "%.*s", (int)(colon - arg), arg);
-	vm->id = (uint16_t)number(state, "--vm ID", id, 0, UINT16_MAX);
+	vm->id = (uint16_t)wvm_arg_number(state, "--vm ID", id, 0, UINT16_MAX);
 	errno = 0;
 	size = strtoull(colon + 1, &end, 10);
 	if (*end)
@@ -113,30 +91,24 @@ static void add_vm(struct argp_state *state, struct wvm_master_options *o, const
 	o->vm_count++;
 }
 
-/* N or "auto", which is what the environment says, unless it is that which is being read. */
-static unsigned cores(struct argp_state *state, const char *what, const char *text,
-		      const char *override)
-{
-	unsigned all;
-
-	if (strcmp(text, "auto"))
-		return (unsigned)number(state, what, text, 1, WVM_MASTER_SHARDS_MAX);
-	if (override && *override)
-		return cores(state, "WVM_CORE_OVERRIDE", override, NULL);
-	all = wvm_place_cores();
-	return all < WVM_MASTER_SHARDS_MAX ? all : WVM_MASTER_SHARDS_MAX;
-}
-
 static void positional(struct argp_state *state, struct wvm_master_options *o, const char *arg)
 {
 	switch (state->arg_num) {
-	case 0: o->ram_mb = number(state, "RAM_MB", arg, 1, UINT64_C(1) << 32); break;
-	case 1: o->port = (uint16_t)number(state, "PORT", arg, 1, UINT16_MAX); break;
+	case 0: o->ram_mb = wvm_arg_number(state, "RAM_MB", arg, 1, UINT64_C(1) << 32); break;
+	case 1: o->port = (uint16_t)wvm_arg_number(state, "PORT", arg, 1, UINT16_MAX); break;
 	case 2: o->topology = arg; break;
-	case 3: o->phys_id = (uint32_t)number(state, "PHYS_ID", arg, 0, WVM_NODE_MAX - 1); break;
-	case 4: o->ctrl_port = (uint16_t)number(state, "CTRL_PORT", arg, 1, UINT16_MAX); break;
-	case 5: o->slave_port = (uint16_t)number(state, "SLAVE_PORT", arg, 1, UINT16_MAX); break;
-	case 6: o->sync_batch = (uint32_t)number(state, "SYNC_BATCH", arg, 1, 1u << 20); break;
+	case 3:
+		o->phys_id = (uint32_t)wvm_arg_number(state, "PHYS_ID", arg, 0, WVM_NODE_MAX - 1);
+		break;
+	case 4:
+		o->ctrl_port = (uint16_t)wvm_arg_number(state, "CTRL_PORT", arg, 1, UINT16_MAX);
+		break;
+	case 5:
+		o->slave_port = (uint16_t)wvm_arg_number(state, "SLAVE_PORT", arg, 1, UINT16_MAX);
+		break;
+	case 6:
+		o->sync_batch = (uint32_t)wvm_arg_number(state, "SYNC_BATCH", arg, 1, 1u << 20);
+		break;
 	default: argp_error(state, "unexpected argument '%s'", arg);
 	}
 }
@@ -147,15 +119,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	const char *override = getenv("WVM_CORE_OVERRIDE");
 
 	switch (key) {
-	case OPT_RING: text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg); break;
-	case OPT_SHM: text(state, "--shm-file", o->shm_file, sizeof(o->shm_file), arg); break;
+	case OPT_RING:
+		wvm_arg_text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg);
+		break;
+	case OPT_SHM:
+		wvm_arg_text(state, "--shm-file", o->shm_file, sizeof(o->shm_file), arg);
+		break;
 	case OPT_VM: add_vm(state, o, arg); break;
 	case OPT_CPUS: o->cpus = arg; break;
-	case OPT_CORES: o->shards = cores(state, "--cores", arg, override); break;
-	case OPT_SHARDS: o->shards = cores(state, "--shards", arg, override); break;
-	case OPT_MTU: o->mtu = (unsigned)number(state, "--mtu", arg, WVM_MTU_MIN, 65000); break;
+	case OPT_CORES:
+		o->shards = wvm_arg_cores(state, "--cores", arg, WVM_MASTER_SHARDS_MAX);
+		break;
+	case OPT_SHARDS:
+		o->shards = wvm_arg_cores(state, "--shards", arg, WVM_MASTER_SHARDS_MAX);
+		break;
+	case OPT_MTU:
+		o->mtu = (unsigned)wvm_arg_number(state, "--mtu", arg, WVM_MTU_MIN, 65000);
+		break;
 	case OPT_AHEAD:
-		o->read_ahead = (unsigned)number(state, "--read-ahead", arg, 0, WVM_AHEAD_MOST);
+		o->read_ahead = (unsigned)wvm_arg_number(state, "--read-ahead", arg, 0,
+							 WVM_AHEAD_MOST);
 		break;
 	case OPT_POLL: o->poll = true; break;
 	case OPT_STATE: o->state_dir = arg; break;
@@ -165,9 +148,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (state->arg_num < 6)
 			argp_error(state, "%u of 6 arguments are missing", 6 - state->arg_num);
 		if (!o->shards)
-			o->shards = override && *override
-					    ? cores(state, "--cores", "auto", override)
-					    : 1;
+			o->shards = override && *override ? wvm_arg_cores(state, "--cores", "auto",
+									  WVM_MASTER_SHARDS_MAX)
+							  : 1;
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
@@ -177,23 +160,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 /* What the command line left open: the environment, then the default of this instance. */
 static void defaults(struct wvm_master_options *o)
 {
-	const char *instance = getenv("WVM_INSTANCE_ID"), *path;
-	char number_text[16];
-
-	if (!instance || !*instance) {
-		snprintf(number_text, sizeof(number_text), "%u", o->phys_id);
-		instance = number_text;
-	}
-	path = getenv("WVM_RING_PATH");
-	if (!o->ring_path[0] && path && *path)
-		snprintf(o->ring_path, sizeof(o->ring_path), "%s", path);
-	if (!o->ring_path[0])
-		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%s.ring", instance);
-	path = getenv("WVM_SHM_FILE");
-	if (!o->shm_file[0] && path && *path)
-		snprintf(o->shm_file, sizeof(o->shm_file), "%s", path);
-	if (!o->shm_file[0])
-		snprintf(o->shm_file, sizeof(o->shm_file), "/dev/shm/wavevm-%s", instance);
+	wvm_arg_path(o->ring_path, sizeof(o->ring_path), "WVM_RING_PATH", o->phys_id, ".ring");
+	wvm_arg_path(o->shm_file, sizeof(o->shm_file), "WVM_SHM_FILE", o->phys_id, "");
 	if (!o->vm_count)
 		o->vm_count = 1;
 }

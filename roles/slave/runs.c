@@ -56,6 +56,8 @@ static void arm(struct wvm_slave_cpu *c)
 {
 	uint64_t at = wvm_run_slave_deadline(&c->run);
 
+	if (c->executing && c->heard_ns + WVM_SLAVE_SILENT_NS < at)
+		at = c->heard_ns + WVM_SLAVE_SILENT_NS;
 	if (at == WVM_NEVER)
 		wvm_shard_disarm(c->slave->shard, &c->timer);
 	else
@@ -69,16 +71,6 @@ void wvm_slave_room(void *ctx)
 	for (unsigned i = 0; i < WVM_SLAVE_CPUS; i++)
 		if (s->cpus[i].vm)
 			flush(&s->cpus[i]);
-}
-
-void wvm_slave_timer(struct wvm_timer *timer, uint64_t now_ns)
-{
-	struct wvm_slave_cpu *c =
-		(struct wvm_slave_cpu *)((uint8_t *)timer - offsetof(struct wvm_slave_cpu, timer));
-
-	(void)wvm_run_slave_tick(&c->run, now_ns);
-	flush(c);
-	arm(c);
 }
 
 /* ---- engines --------------------------------------------------------------------------- */
@@ -188,6 +180,28 @@ void wvm_slave_abort(struct wvm_slave_cpu *c)
 {
 	c->run.abandoned = true;
 	kick(c);
+}
+
+/* What nobody waits for any more is not to run for ever. */
+static void look_for_owner(struct wvm_slave_cpu *c, uint64_t now_ns)
+{
+	if (!c->executing || now_ns < c->heard_ns + WVM_SLAVE_SILENT_NS)
+		return;
+	wvm_slave_log("VM %u, processor %u: kicked, its owner is silent", c->run.vm_id,
+		      c->run.vcpu);
+	c->heard_ns = now_ns; /* and once more, should it have been in vain */
+	kick(c);
+}
+
+void wvm_slave_timer(struct wvm_timer *timer, uint64_t now_ns)
+{
+	struct wvm_slave_cpu *c =
+		(struct wvm_slave_cpu *)((uint8_t *)timer - offsetof(struct wvm_slave_cpu, timer));
+
+	(void)wvm_run_slave_tick(&c->run, now_ns);
+	look_for_owner(c, now_ns);
+	flush(c);
+	arm(c);
 }
 
 /* ---- receiving ------------------------------------------------------------------------- */
@@ -317,6 +331,8 @@ static void take(struct wvm_slave *s, const struct wvm_msg *m, const uint8_t *pa
 	if (!c)
 		return;
 	c->vm->heard_ns = s->shard->now_ns;
+	if (m->type == WVM_MSG_VCPU_RUN || m->version == c->run.owner_life)
+		c->heard_ns = s->shard->now_ns;
 	switch (wvm_run_slave_message(&c->run, m, payload, s->shard->now_ns)) {
 	case WVM_RUN_START: begin(c); break;
 	case WVM_RUN_KICK:

@@ -20,6 +20,8 @@
 #define WVM_SLAVE_CPUS 64u /* of all VMs together: 8 MiB for what they send and answer */
 #define WVM_SLAVE_FORGET_NS \
 	UINT64_C(60000000000) /* far longer than any copy of a message is under way */
+/* An owner that is silent so long has given its run up by half of that time. */
+#define WVM_SLAVE_SILENT_NS (2 * WVM_RUN_DEADLINE_NS)
 
 struct wvm_slave;
 
@@ -43,7 +45,8 @@ struct wvm_slave_cpu {
 	struct wvm_slave_vm *vm; /* NULL: free */
 	struct wvm_run_slave run;
 	struct wvm_job job;
-	bool executing; /* the job is the engine's */
+	bool executing;    /* the job is the engine's */
+	uint64_t heard_ns; /* from its owner, in its present life */
 	struct wvm_timer timer;
 	uint8_t *in, *out; /* WVM_RUN_MAX bytes each */
 };

@@ -60,6 +60,20 @@ START_TEST(a_kick_ends_a_run_that_never_would)
 }
 END_TEST
 
+START_TEST(what_its_owner_has_left_does_not_run_for_ever)
+{
+	bed_begin(&v[0], FAKE_SPIN, 100);
+	ck_assert_int_eq(bed_await(&v[0], 500), WVM_RUN_NOTHING);
+	usleep(9000000);
+	ck_assert(bed_hello(1000));
+	ck_assert_uint_eq(bed.hello.running, 1);
+	usleep(1500000);
+	ck_assert(bed_hello(1000));
+	ck_assert_uint_eq(bed.hello.running, 0);
+	ck_assert_int_eq(bed_await(&v[0], 1000), WVM_RUN_SILENT);
+}
+END_TEST
+
 START_TEST(what_an_engine_refuses_is_refused)
 {
 	ck_assert_int_eq(bed_run(&v[0], FAKE_REFUSE), WVM_RUN_REFUSED);
@@ -366,6 +380,7 @@ int main(int argc, char **argv)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, runs_are_answered_whole_whatever_their_length);
 	tcase_add_test(t, a_kick_ends_a_run_that_never_would);
+	tcase_add_test(t, what_its_owner_has_left_does_not_run_for_ever);
 	tcase_add_test(t, what_an_engine_refuses_is_refused);
 	tcase_add_test(t, no_run_is_executed_twice);
 	tcase_add_test(t, what_was_meant_for_a_former_life_of_the_slave_is_not_executed);
