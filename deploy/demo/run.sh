@@ -6,14 +6,19 @@
 # Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
 # and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
 # KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
-# VCPUS=remote: only the first vCPU runs on node 1, the others on nodes 2 and 3 in turn.
+# VCPUS=remote: four vCPUs (CPUS), of which only the first runs on node 1, the others on nodes 2 and 3 in turn;
+# CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 WVM_BIN=$BUILD/bin
+vcpus=${VCPUS:-local} tests=
+if [ "$vcpus" = remote ]; then
+	CPUS=${CPUS:-4} tests=" wvm.cpus=${CPU_TESTS:-0}"
+fi
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
-kills=${KILLS:-0} vcpus=${VCPUS:-local}
+kills=${KILLS:-0}
 export SEED=$seed CHAOS=${CHAOS:-}
 # Which node homes a 2 MiB unit follows from a hash of VM id and address, so a small VM may be dealt
 # unevenly by chance. This id is dealt evenly at every size that the demo is likely to have.
@@ -21,6 +26,13 @@ VM=6
 accel=wavevm,vm-id=$VM
 # shellcheck source=roles/check/net.sh
 . roles/check/net.sh
+case $vcpus in
+local | remote) ;;
+*)
+	echo "demo: VCPUS=$vcpus is neither local nor remote" >&2
+	exit 2
+	;;
+esac
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -111,7 +123,7 @@ start_visitors() {
 show_console() {
 	tr -d '\r' | sed -u 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' |
 		tee "$NET_DIR/console" |
-		grep --line-buffered -E '^(guest|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
+		grep --line-buffered -E '^(guest|cpu|together|clock|code|exec|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
 		sed -u 's/^/  guest| /'
 }
 
@@ -119,7 +131,7 @@ run_guest() {
 	# --foreground: an interrupt from the terminal reaches QEMU too.
 	WVM_RING_PATH=$NET_DIR/ring.1 timeout --foreground "${TIMEOUT:-900}" nsenter \
 		--net="/run/netns/$(net_ns 1)" -- deploy/guest/run.sh "$BUILD/qemu/qemu-system-x86_64" \
-		"wvm.seconds=$stress wvm.seed=$seed" -accel "$accel" \
+		"wvm.seconds=$stress wvm.seed=$seed$tests" -accel "$accel" \
 		-m "$mem" -smp "$cpus" </dev/null 2>"$NET_DIR/qemu.log" | show_console
 	local status=${PIPESTATUS[0]}
 	sed '/^wavevm: vCPU .* on node .*runs/d; s/^/  qemu | /' "$NET_DIR/qemu.log"

@@ -18,11 +18,11 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define SLICES       64u
-#define SLICE_MS     50u
+#define SLICES       16u
+#define SLICE_MS     250u
 #define CLOCK_ROUNDS 400u
-#define CODE_ROUNDS  50u
-#define EXECS        10u
+#define CODE_ROUNDS  10u
+#define EXECS        4u
 #define EXEC_STATUS  7
 
 struct counts {
