@@ -345,6 +345,8 @@ static void update(void)
 static bool do_memory(struct cpu *c)
 {
 	c->ready = 1;
+	while (c->ready != 2)
+		pause();
 	update();
 	return true;
 }
@@ -387,9 +389,11 @@ static bool with_nmi(struct cpu *c, uint32_t id)
 static bool with_updates(struct cpu *c, uint32_t id)
 {
 	(void)id;
-	shared_counter = locked_counter = 0;
 	if (!await(&c->ready, 1))
 		return false;
+	/* Before the other one counts, which it has been told to do already. */
+	shared_counter = locked_counter = 0;
+	c->ready = 2;
 	update();
 	return await(&c->done, 1) && shared_counter == 2 * UPDATES && locked_counter == 2 * UPDATES;
 }
