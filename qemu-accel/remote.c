@@ -48,19 +48,6 @@ static int64_t owner_ticks(void)
 	return cpu_get_ticks() + qatomic_read(&ticks_ahead);
 }
 
-static void ticks_reach(int64_t least)
-{
-	int64_t ahead = qatomic_read(&ticks_ahead), wanted = least - cpu_get_ticks();
-
-	while (wanted > ahead) {
-		int64_t old = qatomic_cmpxchg(&ticks_ahead, ahead, wanted);
-
-		if (old == ahead)
-			return;
-		ahead = old;
-	}
-}
-
 /* ---- what happens to the shadow between two runs ----------------------------------------------
  */
 
@@ -190,7 +177,7 @@ static bool take_answer(struct wvm_qemu_remote *r, const struct wvm_vcpu_run *ru
 		r->setup = run->setup_version;
 		if (run->state_len)
 			r->base = a->seq;
-		ticks_reach(e.ticks);
+		wvm_qemu_ticks_reach(&ticks_ahead, cpu_get_ticks(), e.ticks);
 		r->exits[e.kind]++;
 		if (wvm_qemu_remote_exit(r, &e, a->seq))
 			return true;

@@ -86,20 +86,6 @@ static int64_t slave_ticks(void)
 	return cpu_get_host_ticks() + qatomic_read(&ticks_ahead);
 }
 
-/* What the owner knows must not lie in our future. */
-static void ticks_reach(int64_t least)
-{
-	int64_t ahead = qatomic_read(&ticks_ahead), wanted = least - cpu_get_host_ticks();
-
-	while (wanted > ahead) {
-		int64_t old = qatomic_cmpxchg(&ticks_ahead, ahead, wanted);
-
-		if (old == ahead)
-			return;
-		ahead = old;
-	}
-}
-
 /* ---- the machine as the owner has it ----------------------------------------------------------
  */
 
@@ -247,7 +233,7 @@ static unsigned take_state(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 /* What the run wants of us besides executing. */
 static void take_wishes(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 {
-	ticks_reach(r->ticks);
+	wvm_qemu_ticks_reach(&ticks_ahead, cpu_get_host_ticks(), r->ticks);
 	c->inject = r->flags & WVM_VCPU_RUN_INJECT;
 	c->vector = r->vector;
 	c->window = r->flags & WVM_VCPU_RUN_WINDOW;

@@ -15,6 +15,19 @@
 #define PEEK \
 	16 /* zeros behind, so that whoever looks for one more subsection finds no end of file */
 
+void wvm_qemu_ticks_reach(int64_t *ahead, int64_t own, int64_t least)
+{
+	int64_t now = qatomic_read(ahead), wanted = least - own;
+
+	while (wanted > now) {
+		int64_t old = qatomic_cmpxchg(ahead, now, wanted);
+
+		if (old == now)
+			return;
+		now = old;
+	}
+}
+
 const struct wvm_vcpu_layout *wvm_qemu_layout(void)
 {
 	static struct wvm_vcpu_layout layout;

@@ -14,6 +14,12 @@
  */
 #define WVM_QEMU_STATE_BYTES (32 * KiB)
 
+/*
+ * The time stamp counter: a host's own and what it is *ahead of that. Nobody's goes back, nor lies
+ * behind what another one has said (least); own: the host's now. Any thread.
+ */
+void wvm_qemu_ticks_reach(int64_t *ahead, int64_t own, int64_t least);
+
 const struct wvm_vcpu_layout *wvm_qemu_layout(void);
 /* The block, zero behind what is used. By the vCPU's thread, or while it is stopped; BQL held. */
 void wvm_qemu_state_save(CPUState *cs, void *block);

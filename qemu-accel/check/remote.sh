@@ -22,8 +22,8 @@ passed=0 failed=0
 masters=() slaves=() qemu_pid=''
 unset WVM_RING_PATH WVM_ENV_SOCK_PATH WVM_INSTANCE_ID
 
-# $1 and what it started are ours.
-end_process() { kill -KILL "$1" 2>/dev/null && wait "$1" 2>/dev/null; }
+# shellcheck source=qemu-accel/check/lib.sh
+. "$here/lib.sh"
 
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
@@ -35,29 +35,6 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
-
-pass() {
-	passed=$((passed + 1))
-	echo "ok    $1"
-}
-
-fail() {
-	failed=$((failed + 1))
-	echo "FAIL  $1: $2"
-	[ ! -s "${3:-}" ] || sed 's/^/      | /' "$3" | tail -n 20
-}
-
-wanted() { [[ $1 =~ $only ]]; }
-
-# Waits until file $1 has $4 (1) lines that match $2, for at most $3 seconds.
-await_lines() {
-	local n
-	for ((n = 0; n < $3 * 10; n++)); do
-		[ "$(grep -Ec "$2" "$1" 2>/dev/null)" -ge "${4:-1}" ] && return 0
-		sleep 0.1
-	done
-	return 1
-}
 
 start_slave() {
 	"$SLAVE" $((port + 20 + $1)) 2 512 "$1" $((port + 10 + $1)) --no-kvm --ring-path "$work/ring.$1" \

@@ -23,8 +23,8 @@ masters=() qemu_pid='' port=19000
 unset WVM_RING_PATH WVM_ENV_SOCK_PATH WVM_INSTANCE_ID
 export WVM_SHM_FILE=$shm
 
-# $1 and what it started are ours; SIGKILL because a stopped QEMU may take nothing less.
-end_process() { kill -KILL "$1" 2>/dev/null && wait "$1" 2>/dev/null; }
+# shellcheck source=qemu-accel/check/lib.sh
+. "$here/lib.sh"
 
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
@@ -36,29 +36,6 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
-
-pass() {
-	passed=$((passed + 1))
-	echo "ok    $1"
-}
-
-fail() {
-	failed=$((failed + 1))
-	echo "FAIL  $1: $2"
-	[ ! -s "${3:-}" ] || sed 's/^/      | /' "$3" | tail -n 20
-}
-
-wanted() { [[ $1 =~ $only ]]; }
-
-# Waits until file $1 has a line that matches $2, for at most $3 seconds.
-await_line() {
-	local n
-	for ((n = 0; n < $3 * 10; n++)); do
-		grep -Eq "$2" "$1" 2>/dev/null && return 0
-		sleep 0.1
-	done
-	return 1
-}
 
 await_end() {
 	local n
@@ -171,7 +148,7 @@ notices() {
 	wanted "$name" || return 0
 	start_guest "wvm.seconds=4" -accel tcg -smp 2 -m 256 -machine memory-backend=m \
 		-object "memory-backend-file,id=m,size=256M,share=on,mem-path=$shm.plain"
-	await_line "$work/console" '^random' 120 && "$work/corrupt" "$shm.plain" "$kind" >"$work/out"
+	await_lines "$work/console" '^random' 120 && "$work/corrupt" "$shm.plain" "$kind" >"$work/out"
 	finish_guest 120
 	rm -f "$shm.plain"
 	if grep -Eq '^verified [0-9]+ MiB, [1-9][0-9]* errors' "$work/console" &&
@@ -217,7 +194,7 @@ start_cluster() {
 		start_master "$id"
 	done
 	for id in 0 1 2; do
-		await_line "$work/master.$id" 'ready, node' 30 && continue
+		await_lines "$work/master.$id" 'ready, node' 30 && continue
 		cat "$work"/master.* >"$work/out"
 		fail "master $id starts" "it does not get ready" "$work/out"
 		exit 1
@@ -389,9 +366,9 @@ work_on_node() {
 	ram_mb=64 start_cluster "PLACE 0 0 256 0" "PLACE 0 256 256 1"
 	start_guest "wvm.seconds=0 wvm.mib=128 wvm.node=$1" $tcg -smp 2 -m 512 \
 		$(backend a 256M) $(backend b 256M) -numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1
-	await_line "$work/console" '^ascending' 200
+	await_lines "$work/console" '^ascending' 200
 	wire=-$(($(counter 0 node messages_received) + $(counter 1 node messages_received)))
-	await_line "$work/console" '^verified 128 MiB, 0 errors' 300
+	await_lines "$work/console" '^verified 128 MiB, 0 errors' 300
 	wire=$((wire + $(counter 0 node messages_received) + $(counter 1 node messages_received)))
 	homed=$(counter 2 core home_units)
 	finish_guest 60
@@ -463,7 +440,7 @@ test_reset() {
 	local name="a reset guest boots again"
 	wanted "$name" || return 0
 	start_guest "wvm.mode=test wvm.seconds=2" $tcg -smp 2 -m 256 -action reboot=reset
-	await_line "$work/console" '^random' 120
+	await_lines "$work/console" '^random' 120
 	echo system_reset >&8
 	finish_guest 120
 	if [ $status = 0 ] && [ "$(grep -c 'guest +[0-9]* proc\|Booting from ROM' "$work/console")" = 2 ] &&
@@ -500,9 +477,9 @@ test_lost_home() {
 		wanted "$name" || continue
 		start_cluster
 		start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
-		await_line "$work/console" 'guest +[0-9]+ proc' 60
+		await_lines "$work/console" 'guest +[0-9]+ proc' 60
 		end_process "${masters[2]}"
-		if ! await_line "$work/err" 'cannot be had.*SIGTERM ends QEMU' 60; then
+		if ! await_lines "$work/err" 'cannot be had.*SIGTERM ends QEMU' 60; then
 			fail "$name" "the lost page is not reported" "$work/err"
 		fi
 		if [ $how = SIGTERM ]; then kill -TERM "$qemu_pid"; else echo quit >&8; fi
@@ -518,10 +495,10 @@ test_lost_main_loop() {
 	start_cluster
 	start_guest "" $tcg -m 512 -S
 	echo "info status" >&8
-	await_line "$work/out" '^VM status' 60
+	await_lines "$work/out" '^VM status' 60
 	end_process "${masters[2]}"
 	echo "pmemsave 0 0x20000000 \"$work/saved\"" >&8
-	await_line "$work/err" 'cannot be had' 60 || fail "$name" "the lost page is not reported" "$work/err"
+	await_lines "$work/err" 'cannot be had' 60 || fail "$name" "the lost page is not reported" "$work/err"
 	kill -TERM "$qemu_pid"
 	ends "$name" 'cannot be had' 'ending without it'
 	stop_cluster
@@ -532,9 +509,9 @@ test_lost_master() {
 	wanted "$name" || return 0
 	start_cluster
 	start_guest "wvm.seconds=60" $tcg -smp 2 -m 512
-	await_line "$work/console" 'guest +[0-9]+ proc' 60
+	await_lines "$work/console" 'guest +[0-9]+ proc' 60
 	end_process "${masters[0]}"
-	await_line "$work/err" 'master.*gone' 30 || fail "$name" "it is not reported" "$work/err"
+	await_lines "$work/err" 'master.*gone' 30 || fail "$name" "it is not reported" "$work/err"
 	kill -TERM "$qemu_pid"
 	ends "$name" 'master.*gone'
 	stop_cluster

@@ -108,7 +108,7 @@ static void on_error(void *opaque, void *addr, const char *text)
 {
 	struct wvm_engine_vm *vm = opaque;
 
-	wvm_slave_log("VM %u: %s", vm->vm_id, text);
+	wvm_log("VM %u: %s", vm->vm_id, text);
 	if (!addr)
 		return;
 	pthread_mutex_lock(&vm->lock);
@@ -126,7 +126,7 @@ static int attach(struct wvm_engine_vm *vm)
 	wvm_on_error(vm->w, on_error, vm);
 	bytes = wvm_vm_size(vm->w, vm->vm_id);
 	if (bytes <= 0) {
-		wvm_slave_log("VM %u: the master of this node serves no such VM", vm->vm_id);
+		wvm_log("VM %u: the master of this node serves no such VM", vm->vm_id);
 		return -ENXIO;
 	}
 	vm->ram_bytes = (uint64_t)bytes;
@@ -138,7 +138,7 @@ static int attach(struct wvm_engine_vm *vm)
 static int make_machine(struct wvm_engine_vm *vm)
 {
 	if (!vm->ram && attach(vm)) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, wvm_attach_error());
+		wvm_log("VM %u: %s", vm->vm_id, wvm_attach_error());
 		wvm_detach(vm->w);
 		vm->w = NULL;
 		return -EIO;
@@ -146,7 +146,7 @@ static int make_machine(struct wvm_engine_vm *vm)
 	if (!vm->kvm)
 		vm->kvm = wvm_kvm_open();
 	if (!vm->kvm)
-		wvm_slave_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
+		wvm_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
 	return vm->kvm ? 0 : -EIO;
 }
 
@@ -211,21 +211,21 @@ static unsigned take_setup(struct wvm_engine_vm *vm, const struct wvm_vcpu_run *
 	int failed;
 
 	if (wvm_vcpu_setup_parse(r->setup, r->setup_len, &setup, err, sizeof(err))) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, err);
+		wvm_log("VM %u: %s", vm->vm_id, err);
 		return WVM_RUN_MALFORMED;
 	}
 	if (make_machine(vm))
 		return WVM_RUN_ENGINE;
 	if (!fits(vm, &setup)) {
-		wvm_slave_log("VM %u: its setup names memory beyond its %llu MiB", vm->vm_id,
-			      (unsigned long long)(vm->ram_bytes >> 20));
+		wvm_log("VM %u: its setup names memory beyond its %llu MiB", vm->vm_id,
+			(unsigned long long)(vm->ram_bytes >> 20));
 		return WVM_RUN_MALFORMED;
 	}
 	stop_guests(vm);
 	failed = map_all(vm, &setup);
 	pthread_rwlock_unlock(&vm->map_lock);
 	if (failed) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
+		wvm_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
 		vm->has_setup = false;
 		return WVM_RUN_ENGINE;
 	}
@@ -259,7 +259,7 @@ static unsigned open_cpu(struct worker *w)
 	if (w->open)
 		return WVM_RUN_NO_REASON;
 	if (wvm_kvm_cpu_open(&cpu, vm->kvm, w->vcpu)) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
+		wvm_log("VM %u: %s", vm->vm_id, wvm_kvm_error());
 		wvm_kvm_cpu_close(&cpu);
 		return WVM_RUN_ENGINE;
 	}
@@ -448,7 +448,7 @@ static struct worker *make_worker(struct wvm_engine_vm *vm, unsigned vcpu)
 	pthread_attr_destroy(&attr);
 	if (!r)
 		return w;
-	wvm_slave_log("VM %u: no thread for processor %u: %s", vm->vm_id, vcpu, strerror(r));
+	wvm_log("VM %u: no thread for processor %u: %s", vm->vm_id, vcpu, strerror(r));
 	pthread_cond_destroy(&w->told);
 	free(w);
 	return NULL;

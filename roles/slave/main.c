@@ -6,19 +6,13 @@
 #include "roles/slave/slave.h"
 
 /* SIGUSR1 kicks a processor that KVM runs, whose thread lets it in. */
-static void block_signals(sigset_t *set)
+static void block_kicks(void)
 {
 	sigset_t kick;
 
 	sigemptyset(&kick);
 	sigaddset(&kick, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &kick, NULL);
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, set, NULL);
-	signal(SIGPIPE, SIG_IGN);
 }
 
 int main(int argc, char **argv)
@@ -29,9 +23,10 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	wvm_slave_options(&options, argc, argv);
-	block_signals(&set); /* before the threads, which inherit the mask */
+	block_kicks(); /* both before the threads, which inherit the mask */
+	wvm_daemon_signals(&set);
 	if (wvm_slave_start(&slave, &options, err, sizeof(err))) {
-		wvm_slave_log("%s", err);
+		wvm_log("%s", err);
 		return EXIT_FAILURE;
 	}
 	sd_notify(0, "READY=1");

@@ -1,13 +1,12 @@
 #include "roles/slave/options.h"
 
 #include <argp.h>
-#include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "ring/daemon.h"
 #include "ring/place.h"
 #include "roles/slave/slave.h"
 #include "shared/core/msg.h"
@@ -38,47 +37,23 @@ static const struct argp_option option_list[] = {
 	{0},
 };
 
-struct range {
-	const char *name;
-	uint64_t min, max;
-};
-
-static uint64_t read_number(struct argp_state *state, const struct range *r, const char *arg)
-{
-	unsigned long long value = 0;
-	char *end = NULL;
-
-	errno = 0;
-	if (isdigit((unsigned char)arg[0]))
-		value = strtoull(arg, &end, 10);
-	if (!end || *end || errno || value < r->min || value > r->max)
-		argp_failure(state, 1, 0, "%s '%s' is not a number from %llu to %llu", r->name, arg,
-			     (unsigned long long)r->min, (unsigned long long)r->max);
-	return value;
-}
-
-static void read_path(struct argp_state *state, const char *name, char *to, size_t room,
-		      const char *arg)
-{
-	if (strlen(arg) >= room)
-		argp_failure(state, 1, 0, "%s '%s' is longer than %zu characters", name, arg,
-			     room - 1);
-	strcpy(to, arg);
-}
-
 static void positional(struct argp_state *state, struct wvm_slave_options *o, const char *arg)
 {
-	static const struct range ranges[] = {{"PORT", 1, UINT16_MAX},
-					      {"CORES", 1, WVM_SLAVE_CPUS},
-					      {"RAM_MB", 1, UINT64_C(1) << 32},
-					      {"PHYS_ID", 0, WVM_NODE_MAX - 1},
-					      {"CTRL_PORT", 1, UINT16_MAX}};
+	static const struct {
+		const char *name;
+		uint64_t min, max;
+	} args[] = {{"PORT", 1, UINT16_MAX},
+		    {"CORES", 1, WVM_SLAVE_CPUS},
+		    {"RAM_MB", 1, UINT64_C(1) << 32},
+		    {"PHYS_ID", 0, WVM_NODE_MAX - 1},
+		    {"CTRL_PORT", 1, UINT16_MAX}};
+	unsigned i = state->arg_num;
 	uint64_t value;
 
-	if (state->arg_num >= sizeof(ranges) / sizeof(ranges[0]))
+	if (i >= sizeof(args) / sizeof(args[0]))
 		argp_error(state, "unexpected argument '%s'", arg);
-	value = read_number(state, &ranges[state->arg_num], arg);
-	switch (state->arg_num) {
+	value = wvm_arg_number(state, args[i].name, arg, args[i].min, args[i].max);
+	switch (i) {
 	case 0: o->port = (uint16_t)value; break;
 	case 1: o->cores = (unsigned)value; break;
 	case 2: o->ram_mb = value; break;
@@ -90,12 +65,12 @@ static void positional(struct argp_state *state, struct wvm_slave_options *o, co
 /* WVM_CORE_OVERRIDE, else no more than the CPU quota lets be used at a time. */
 static void choose_cores(struct argp_state *state, struct wvm_slave_options *o)
 {
-	static const struct range range = {"WVM_CORE_OVERRIDE", 1, WVM_SLAVE_CPUS};
 	const char *override = getenv("WVM_CORE_OVERRIDE");
 	unsigned most = wvm_place_cores();
 
 	if (override && *override)
-		o->cores = (unsigned)read_number(state, &range, override);
+		o->cores = (unsigned)wvm_arg_number(state, "WVM_CORE_OVERRIDE", override, 1,
+						    WVM_SLAVE_CPUS);
 	else if (o->cores > most)
 		o->cores = most;
 }
@@ -106,9 +81,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_RING:
-		read_path(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg);
+		wvm_arg_text(state, "--ring-path", o->ring_path, sizeof(o->ring_path), arg);
 		break;
-	case OPT_QEMU: read_path(state, "--qemu", o->qemu, sizeof(o->qemu), arg); break;
+	case OPT_QEMU: wvm_arg_text(state, "--qemu", o->qemu, sizeof(o->qemu), arg); break;
 	case OPT_CPUS: o->cpus = arg; break;
 	case OPT_NO_KVM: o->no_kvm = true; break;
 	case ARGP_KEY_ARG: positional(state, o, arg); break;
@@ -147,21 +122,6 @@ static void find_qemu(struct wvm_slave_options *o)
 		strcpy(o->qemu, self);
 }
 
-static void find_ring(struct wvm_slave_options *o)
-{
-	const char *instance = getenv("WVM_INSTANCE_ID"), *path = getenv("WVM_RING_PATH");
-
-	if (o->ring_path[0])
-		return;
-	if (path && *path)
-		snprintf(o->ring_path, sizeof(o->ring_path), "%s", path);
-	else if (instance && *instance)
-		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%.200s.ring",
-			 instance);
-	else
-		snprintf(o->ring_path, sizeof(o->ring_path), "/dev/shm/wavevm-%u.ring", o->phys_id);
-}
-
 /* getopt would read it as a cluster of short options. */
 static void refuse_vfio(int argc, char **argv)
 {
@@ -194,6 +154,6 @@ void wvm_slave_options(struct wvm_slave_options *o, int argc, char **argv)
 	*o = (struct wvm_slave_options){0};
 	refuse_vfio(argc, argv);
 	argp_parse(&argp, argc, argv, 0, NULL, o);
-	find_ring(o);
+	wvm_arg_path(o->ring_path, sizeof(o->ring_path), "WVM_RING_PATH", o->phys_id, ".ring");
 	find_qemu(o);
 }

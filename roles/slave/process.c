@@ -148,7 +148,7 @@ static void be_dead(struct wvm_engine_vm *vm, const char *text)
 	bool opened = vm->host && wvm_engine_host_opened(vm->host);
 
 	if (vm->state != DEAD && !vm->closing)
-		wvm_slave_log("VM %u: %s", vm->vm_id, text);
+		wvm_log("VM %u: %s", vm->vm_id, text);
 	vm->state = DEAD;
 	wvm_shard_disarm(vm->env.shard, &vm->timer);
 	for (unsigned i = 0; i < WVM_VCPU_MAX; i++) {
@@ -331,7 +331,7 @@ static void on_started(struct wvm_shard *self, void *ctx, const void *data, size
 		if (r)
 			be_dead(vm, "the engine cannot be watched");
 		else if (!vm->closing)
-			wvm_slave_log("VM %u: its engine is process %d", vm->vm_id, (int)s.pid);
+			wvm_log("VM %u: its engine is process %d", vm->vm_id, (int)s.pid);
 	}
 	if (vm->closing)
 		close_process(vm);
@@ -367,7 +367,7 @@ static unsigned begin(struct wvm_engine_vm *vm, const struct wvm_job *job)
 		return WVM_RUN_SETUP;
 	if (wvm_vcpu_setup_parse(job->head.setup, job->head.setup_len, &vm->setup, err,
 				 sizeof(err))) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, err);
+		wvm_log("VM %u: %s", vm->vm_id, err);
 		return WVM_RUN_MALFORMED;
 	}
 	r = wvm_engine_host_new(&vm->host, vm->setup.vcpus, err, sizeof(err));
@@ -383,7 +383,7 @@ static unsigned begin(struct wvm_engine_vm *vm, const struct wvm_job *job)
 		}
 	}
 	if (r) {
-		wvm_slave_log("VM %u: %s", vm->vm_id, err);
+		wvm_log("VM %u: %s", vm->vm_id, err);
 		return WVM_RUN_ENGINE;
 	}
 	wvm_shard_arm(vm->env.shard, &vm->timer, START_NS);

@@ -134,11 +134,11 @@ static unsigned find_machine(struct wvm_slave_cpu *c)
 	if (!vm->machine) {
 		vm->machine = engine->open(&c->slave->env, vm->id, err, sizeof(err));
 		if (!vm->machine) {
-			wvm_slave_log("%s", err);
+			wvm_log("%s", err);
 			return WVM_RUN_ENGINE;
 		}
 		vm->engine = engine;
-		wvm_slave_log("VM %u: runs here, by %s", vm->id, engine->name);
+		wvm_log("VM %u: runs here, by %s", vm->id, engine->name);
 	}
 	return WVM_RUN_NO_REASON;
 }
@@ -187,8 +187,7 @@ static void look_for_owner(struct wvm_slave_cpu *c, uint64_t now_ns)
 {
 	if (!c->executing || now_ns < c->heard_ns + WVM_SLAVE_SILENT_NS)
 		return;
-	wvm_slave_log("VM %u, processor %u: kicked, its owner is silent", c->run.vm_id,
-		      c->run.vcpu);
+	wvm_log("VM %u, processor %u: kicked, its owner is silent", c->run.vm_id, c->run.vcpu);
 	c->heard_ns = now_ns; /* and once more, should it have been in vain */
 	kick(c);
 }
@@ -262,9 +261,9 @@ static bool another_life(struct wvm_slave *s, struct wvm_slave_vm *vm, uint64_t 
 static void full(struct wvm_slave *s, const struct wvm_msg *m)
 {
 	if (!s->said_full)
-		wvm_slave_log("VM %u, processor %u: refused, there is no room for more than %u "
-			      "processors of %u VMs",
-			      m->vm_id, wvm_run_vcpu(m), WVM_SLAVE_CPUS, WVM_SLAVE_VMS);
+		wvm_log("VM %u, processor %u: refused, there is no room for more than %u "
+			"processors of %u VMs",
+			m->vm_id, wvm_run_vcpu(m), WVM_SLAVE_CPUS, WVM_SLAVE_VMS);
 	s->said_full = true;
 	refuse_at_once(s, m, WVM_RUN_FULL);
 }

@@ -4,12 +4,10 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "ring/claim.h"
@@ -18,17 +16,6 @@
 #include "shared/wire.h"
 
 #define STOP_TRIES 800u /* of 10 ms: an access to memory waits 5 s at most, an engine 2 s */
-
-void wvm_slave_log(const char *format, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof(line), format, ap);
-	va_end(ap);
-	fprintf(stderr, "wavevm_node_slave: %s\n", line);
-}
 
 /* ---- the master ------------------------------------------------------------------------ */
 
@@ -92,27 +79,16 @@ static void find_engines(struct wvm_slave *s)
 	if (!o->no_kvm && wvm_engine_kvm_usable(why, sizeof(why)))
 		s->engines |= 1u << WVM_VCPU_ENGINE_KVM;
 	else
-		wvm_slave_log("without KVM: %s", why);
+		wvm_log("without KVM: %s", why);
 	if (o->qemu[0] && !access(o->qemu, X_OK))
 		s->engines |= 1u << WVM_VCPU_ENGINE_TCG;
 	else if (o->qemu[0])
-		wvm_slave_log("without TCG: %s: %s", o->qemu, strerror(errno));
+		wvm_log("without TCG: %s: %s", o->qemu, strerror(errno));
 	else
-		wvm_slave_log("without TCG: no QEMU beside this program (see --qemu)");
+		wvm_log("without TCG: no QEMU beside this program (see --qemu)");
 	/* Of the processes that are started, and of the clients that KVM's VMs are. */
 	setenv("WVM_ROLE", "SLAVE", 1);
 	setenv("WVM_RING_PATH", o->ring_path, 1);
-}
-
-/* Each processor of an engine process has a bell. */
-static void want_descriptors(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == limit.rlim_max)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int place(struct wvm_slave *s, char *err, size_t err_len)
@@ -126,13 +102,12 @@ static int place(struct wvm_slave *s, char *err, size_t err_len)
 	if (s->places[0].real) {
 		s->claim_fd = wvm_claim(s->places, o->cores, !o->cpus, WVM_CLAIM_FILE);
 		if (s->claim_fd < 0)
-			wvm_slave_log(
-				"cannot see which CPUs other daemons of this host use: %s: %s",
+			wvm_log("cannot see which CPUs other daemons of this host use: %s: %s",
 				WVM_CLAIM_FILE, strerror(-s->claim_fd));
 	}
 	wvm_place_print(s->places, o->cores, text, sizeof(text));
 	while ((line = strsep(&rest, "\n")) && *line)
-		wvm_slave_log("processors, %s", line);
+		wvm_log("processors, %s", line);
 	return 0;
 }
 
@@ -144,7 +119,7 @@ static void on_died(struct wvm_shard *shard, void *ctx, bool ran)
 	struct wvm_slave *s = ctx;
 
 	if (ran) {
-		wvm_slave_log("stopped: %s", shard->dead);
+		wvm_log("stopped: %s", shard->dead);
 		_exit(EXIT_FAILURE);
 	}
 	s->exit_status = EXIT_FAILURE;
@@ -193,7 +168,7 @@ static int make_shard(struct wvm_slave *s, char *err, size_t err_len)
 	*err = 0;
 	r = wvm_udp_open(&s->udp, &s->shard, &ctx, 1, &u, err, err_len);
 	if (!r && *err)
-		wvm_slave_log("%s", err);
+		wvm_log("%s", err);
 	return r;
 }
 
@@ -226,7 +201,7 @@ static int build(struct wvm_slave *s, char *err, size_t err_len)
 
 	s->claim_fd = -1;
 	s->life = new_life();
-	want_descriptors();
+	wvm_daemon_files(); /* each processor of an engine process has a bell */
 	if ((r = find_master(s, err, err_len)) || (r = place(s, err, err_len)) ||
 	    (r = make_shard(s, err, err_len)))
 		return r;
@@ -270,10 +245,9 @@ int wvm_slave_start(struct wvm_slave *s, const struct wvm_slave_options *options
 		unbuild(s);
 		return r;
 	}
-	wvm_slave_log("ready: node %u, at 127.0.0.1:%u, %u cores, by%s%s", options->phys_id,
-		      options->port, options->cores,
-		      s->engines & 1u << WVM_VCPU_ENGINE_KVM ? " KVM" : "",
-		      s->engines & 1u << WVM_VCPU_ENGINE_TCG ? " TCG" : "");
+	wvm_log("ready: node %u, at 127.0.0.1:%u, %u cores, by%s%s", options->phys_id,
+		options->port, options->cores, s->engines & 1u << WVM_VCPU_ENGINE_KVM ? " KVM" : "",
+		s->engines & 1u << WVM_VCPU_ENGINE_TCG ? " TCG" : "");
 	return 0;
 }
 
@@ -308,15 +282,15 @@ static void log_counters(const struct wvm_slave *s)
 {
 	const struct wvm_slave_counters *c = &s->counters;
 
-	wvm_slave_log("stopped: %llu runs, %llu answers, %llu refusals, %llu kicks; "
-		      "%llu messages, %llu not from the master",
-		      (unsigned long long)c->runs, (unsigned long long)c->answers,
-		      (unsigned long long)c->refusals, (unsigned long long)c->kicks,
-		      (unsigned long long)c->messages, (unsigned long long)c->strangers);
+	wvm_log("stopped: %llu runs, %llu answers, %llu refusals, %llu kicks; "
+		"%llu messages, %llu not from the master",
+		(unsigned long long)c->runs, (unsigned long long)c->answers,
+		(unsigned long long)c->refusals, (unsigned long long)c->kicks,
+		(unsigned long long)c->messages, (unsigned long long)c->strangers);
 	for (unsigned i = 1; i < WVM_DROP_REASONS; i++)
 		if (c->drops[i])
-			wvm_slave_log("dropped, %s: %llu", wvm_drop_name((enum wvm_drop)i),
-				      (unsigned long long)c->drops[i]);
+			wvm_log("dropped, %s: %llu", wvm_drop_name((enum wvm_drop)i),
+				(unsigned long long)c->drops[i]);
 }
 
 void wvm_slave_stop(struct wvm_slave *s)
@@ -329,13 +303,13 @@ void wvm_slave_stop(struct wvm_slave *s)
 	}
 	if (!all_gone(s)) {
 		/* A thread that is stuck in the guest's memory would not let go of what we free. */
-		wvm_slave_log("stopped, with a processor that does not end");
+		wvm_log("stopped, with a processor that does not end");
 		_exit(EXIT_FAILURE);
 	}
 	wvm_shard_stop(s->shard);
 	r = wvm_shard_join(s->shard);
 	if (r) {
-		wvm_slave_log("the shard ended by itself: %s", s->shard->dead);
+		wvm_log("the shard ended by itself: %s", s->shard->dead);
 		s->exit_status = EXIT_FAILURE;
 	}
 	log_counters(s);

@@ -11,6 +11,7 @@
 #ifndef WVM_SLAVE_SLAVE_H
 #define WVM_SLAVE_SLAVE_H
 
+#include "ring/daemon.h"
 #include "ring/shard.h"
 #include "ring/udp.h"
 #include "roles/slave/engine.h"
@@ -113,8 +114,5 @@ void wvm_slave_job_done(struct wvm_job *job);
 void wvm_slave_abort(struct wvm_slave_cpu *c);
 /* Says that the calling thread is the shard's. */
 void wvm_slave_runs_begin(void);
-
-/* One line to standard error. Any thread. */
-__attribute__((format(printf, 1, 2))) void wvm_slave_log(const char *format, ...);
 
 #endif

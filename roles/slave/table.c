@@ -37,7 +37,7 @@ static struct wvm_slave_vm *oldest_forgettable(struct wvm_slave *s, uint64_t now
 
 static void forget(struct wvm_slave *s, struct wvm_slave_vm *vm)
 {
-	wvm_slave_log("VM %u: forgotten, nothing was heard of it", vm->id);
+	wvm_log("VM %u: forgotten, nothing was heard of it", vm->id);
 	wvm_slave_vm_clear(s, vm);
 	vm->used = false;
 }

@@ -39,8 +39,7 @@ bool wvm_run_parts_add(struct wvm_run_parts *p, const struct wvm_msg *m, const u
 	p->total = m->seg_total;
 	if (last)
 		p->len = end;
-	for (uint32_t i = 0; i < m->payload_len; i++)
-		p->buf[m->seg_offset + i] = payload[i];
+	__builtin_memcpy(p->buf + m->seg_offset, payload, m->payload_len);
 	for (uint32_t unit = m->seg_offset / WVM_SEGMENT_UNIT; unit * WVM_SEGMENT_UNIT < end;
 	     unit++) {
 		uint64_t bit = UINT64_C(1) << unit % 64;
