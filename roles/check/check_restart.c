@@ -180,32 +180,46 @@ static void write_area(uint64_t *base, unsigned area, uint64_t generation)
 			store(page_at(base, area * AREA + i) + k, stamp(area, i, k, generation));
 }
 
+/* Of each word the newest generation that this program has seen. */
+typedef uint32_t seen_area[AREA][PAGE_WORDS];
+
 /*
- * From the last word of each page to the first, as its writer goes from the first to
- * the last: none is older than one that was read before, now or in an earlier pass.
+ * From the last word of each page to the first, as its writer goes from the first to the last:
+ * none is older than the one after it in this pass, nor than itself in an earlier one. A word
+ * may well be older than those before it: its writer is on its way to it.
  */
-static void read_area(struct program *p, uint64_t *base, unsigned area, uint64_t *last)
+static void read_area(struct program *p, uint64_t *base, unsigned area, seen_area seen)
 {
 	for (unsigned i = 0; i < AREA; i++) {
 		const uint64_t *page = page_at(base, area * AREA + i);
+		uint32_t newest = 0;
 
 		for (unsigned k = PAGE_WORDS; k-- > 0;) {
 			uint64_t is = load(page + k), generation = is >> 32;
 
+			if (newest < seen[i][k])
+				newest = seen[i][k];
 			NEED(p, is == (generation ? stamp(area, i, k, generation) : 0),
 			     "area %u page %u word %u: %lx", area, i, k, is);
-			NEED(p, generation >= last[i],
-			     "area %u page %u word %u: generation %lu after %lu", area, i, k,
-			     generation, last[i]);
-			last[i] = generation;
+			NEED(p, generation >= newest,
+			     "area %u page %u word %u: generation %lu after %u", area, i, k,
+			     generation, newest);
+			seen[i][k] = newest = (uint32_t)generation;
 		}
 	}
+}
+
+static void see_all_at(seen_area seen, uint64_t generation)
+{
+	for (unsigned i = 0; i < AREA; i++)
+		for (unsigned k = 0; k < PAGE_WORDS; k++)
+			seen[i][k] = (uint32_t)generation;
 }
 
 static void stream(struct program *p)
 {
 	uint64_t *base = program_map(p, BASE, TWO_EACH * AREA * PAGE);
-	static uint64_t last[TWO_EACH][AREA], none[AREA];
+	static seen_area seen[TWO_EACH];
 	uint64_t generation = 0;
 
 	program_meet(p);
@@ -215,15 +229,14 @@ static void stream(struct program *p)
 
 		if (program_random(p) % 3 == 0)
 			write_area(base, p->index, ++generation);
-		read_area(p, base, area, last[area]);
+		read_area(p, base, area, seen[area]);
 		atomic_fetch_add(&p->arena->word[8 + p->index], 1);
 	}
 	p->arena->model[p->index] = generation;
 	program_meet(p);
 	for (unsigned area = 0; area < TWO_EACH; area++) {
-		for (unsigned i = 0; i < AREA; i++)
-			none[i] = p->arena->model[area];
-		read_area(p, base, area, none);
+		see_all_at(seen[area], p->arena->model[area]);
+		read_area(p, base, area, seen[area]);
 	}
 	program_meet(p);
 }

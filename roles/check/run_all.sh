@@ -10,7 +10,9 @@ BUILD=${BUILD:-build}
 log_dir=$BUILD/check/log
 mkdir -p "$log_dir"
 passed=0 failed=0 limit=${TEST_TIMEOUT:-600}
-proofs=()
+proofs=() failures=()
+# libcheck's own limit of 4 s is for machines that do nothing else; ours only ends what hangs.
+export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120}
 
 # Sets count_ok and count_bad from a log.
 count() {
@@ -54,6 +56,8 @@ run() {
 		grep -aiE '^(skip|# skip)' "$log"
 	else
 		printf 'FAIL  %-44s %5d failed, status %d\n' "$name" "$count_bad" "$status"
+		failures+=("$name: $count_bad failed, status $status, see $log")
+		mapfile -t -O "${#failures[@]}" failures < <(grep -aE ':[FE]:|^(FAIL|not ok) ' "$log" | head -n 20 | sed 's/^/    /')
 		tail -n 60 "$log" | sed 's/^/      | /'
 	fi
 }
@@ -68,6 +72,11 @@ if [ "${#proofs[@]}" != 0 ]; then
 		printf '%-28s %s\n' "${line%%: *}" "${line#*: }"
 	done
 	printf '\n'
+fi
+# Once more at the end, where they are found also when the rest is cut off.
+if [ "$failed" != 0 ]; then
+	printf 'failed:\n'
+	printf '%s\n' "${failures[@]}"
 fi
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -545,7 +545,7 @@ int main(void)
 	SRunner *runner;
 	int failed;
 
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, 300);
 	tcase_add_test(t, a_quiet_network_needs_two_messages_a_run);
 	tcase_add_test(t, each_run_is_executed_once_whatever_the_network_does);
 	tcase_add_test(t, and_whoever_begins_another_life);

@@ -9,7 +9,9 @@ set -u
 cd -- "$(dirname -- "$0")/../../.." || exit 1
 BUILD=${BUILD:-build/coverage} lines_min=950 branches_min=850 # per mille
 info=$BUILD/core.info
-passed=0 failed=0
+passed=0 failed=0 failures=
+# Limits are there to end what hangs, for programs with optimization; these have none.
+export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120} CK_TIMEOUT_MULTIPLIER=4
 
 # What a program prints, to its log; where it fails the log's end is shown, too.
 logged() {
@@ -25,7 +27,7 @@ verdict() {
 		passed=$((passed + 1))
 	else
 		failed=$((failed + 1))
-		echo "FAIL  $1"
+		failures+="FAIL  $1"$'\n'
 	fi
 }
 
@@ -39,6 +41,7 @@ if ! lcov --quiet --rc lcov_branch_coverage=1 --no-recursion --capture --base-di
 	! lcov --quiet --rc lcov_branch_coverage=1 --add-tracefile "$info.raw" \
 		--output-file "$info" >>"$BUILD/lcov.log" 2>&1; then
 	cat "$BUILD/lcov.log"
+	echo "${failures}FAIL  lcov, see $BUILD/lcov.log"
 	echo "$passed passed, $((failed + 1)) failed"
 	exit 1
 fi
@@ -79,5 +82,5 @@ verdict "lines are below $((lines_min / 10)) %" [ "${lines:-0}" -ge $lines_min ]
 verdict "branches are below $((branches_min / 10)) %" [ "${branches:-0}" -ge $branches_min ]
 printf 'proof: coverage of shared/core: %d.%d %% of lines, %d.%d %% of branches\n' \
 	$((lines / 10)) $((lines % 10)) $((branches / 10)) $((branches % 10))
-printf '%d passed, %d failed\n' "$passed" "$failed"
+printf '%s%d passed, %d failed\n' "$failures" "$passed" "$failed"
 [ "$failed" = 0 ]
