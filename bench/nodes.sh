@@ -3,6 +3,7 @@
 #
 #   nodes_enter "$@"                    # first: the script starts again in the namespace
 #   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number (or list) per node, as "0 1 1"
+#   nodes_slave NODE CPUS               # its slave, which answers soon after
 #   $NODES_DIR/ring.0 ...               # the ring files
 #   nodes_down
 #
@@ -13,6 +14,7 @@
 NODES_DIR=
 NODES_SHM="/dev/shm/wvmbench-$$"
 NODE_PIDS=()
+SLAVE_PIDS=()
 NODES_HERE=$(dirname -- "${BASH_SOURCE[0]}")
 BUILD=$(realpath -m -- "${BUILD:-$NODES_HERE/../build}")
 export BUILD
@@ -58,6 +60,10 @@ nodes_end() {
 		for i in 0 1 2; do
 			nodes_say "node $i said last:"
 			tail -n 5 "$NODES_DIR/log.$i" >&2
+		done
+		for i in "${!SLAVE_PIDS[@]}"; do
+			nodes_say "its slave $i said last:"
+			tail -n 5 "$NODES_DIR/log.slave.$i" >&2
 		done
 	fi
 	nodes_down
@@ -108,6 +114,14 @@ nodes_up() {
 	done
 }
 
+# nodes_slave NODE CPUS: the slave of a node whose master is up, with all of its threads on these CPUs:
+# its own would leave the processors' ones to them where it may, and a layout on one core would be none.
+nodes_slave() {
+	taskset -c "$2" "$NODES_BIN/wavevm_node_slave" $((9005 + 10 * $1)) 1 "$nodes_ram_mb" "$1" $((9001 + 10 * $1)) \
+		--ring-path "$NODES_DIR/ring.$1" --cpus "$2" >"$NODES_DIR/log.slave.$1" 2>&1 </dev/null &
+	SLAVE_PIDS[$1]=$!
+}
+
 # nodes_counter NODE NAME: one of its counters, 0 if it has none of that name.
 nodes_counter() {
 	local value
@@ -136,22 +150,29 @@ nodes_series() {
 		"$1" "$2" "$3" "${4// /, }" "${5// /, }"
 }
 
-nodes_down() {
+# nodes_stop PID...: ends daemons, all at once.
+nodes_stop() {
 	local pid i
-	for pid in "${NODE_PIDS[@]}"; do
+	for pid in "$@"; do
 		kill -TERM "$pid" 2>/dev/null
 	done
-	for pid in "${NODE_PIDS[@]}"; do
+	for pid in "$@"; do
 		for ((i = 0; i < 100; i++)); do
 			node_runs "$pid" || break
 			sleep 0.05
 		done
 		if node_runs "$pid"; then
-			nodes_say "master $pid ignores SIGTERM, killing it"
+			nodes_say "daemon $pid ignores SIGTERM, killing it"
 			kill -KILL "$pid"
 		fi
 		wait "$pid" 2>/dev/null
 	done
+}
+
+nodes_down() {
+	nodes_stop "${SLAVE_PIDS[@]}" # first, as they are programs of their masters
+	nodes_stop "${NODE_PIDS[@]}"
+	SLAVE_PIDS=()
 	NODE_PIDS=()
 	rm -f -- "$NODES_SHM".*
 	return 0

@@ -6,9 +6,9 @@
 # Environment: BUILD (default: build), ROUNDS (5), LAYOUTS ("one-core two-cores-sleeping
 # two-cores-spinning two-shards"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
-# longer), RATE_MIB (64), BENCHES (which of "fault explain touch stream local shards capacity
-# guest-boot guest-local", and guest-swap, which is run only when it is named), GUEST=0 leaves the
-# guests out.
+# longer), RATE_MIB (64), RUNS (2000: of each kind of vcpu in a round), BENCHES (which of "fault
+# explain touch stream local vcpu shards capacity guest-boot guest-local", and guest-swap, which is
+# run only when it is named), GUEST=0 leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
@@ -16,7 +16,8 @@ cd -- "$(dirname -- "$0")/.." || exit 1
 rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
 touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256} rate_mib=${RATE_MIB:-64}
-usual="fault explain touch stream local shards capacity guest-boot guest-local"
+runs=${RUNS:-2000}
+usual="fault explain touch stream local vcpu shards capacity guest-boot guest-local"
 known=" $usual guest-swap "
 benches=" ${BENCHES:-$usual} "
 
@@ -71,6 +72,19 @@ explain() {
 	nodes_down
 }
 
+# Runs of a processor: its owner with node 0, slaves with nodes 1 and 2, where the floor has its echo.
+vcpu() {
+	local name=$1 core=$2 floor=$3
+	shift 3
+	nodes_up 64M "0 $core $core" "$@" || return 1
+	nodes_slave 1 "$core"
+	nodes_slave 2 "$core"
+	"$NODES_BIN/wvmbench" vcpu --ring "$NODES_DIR/ring.0" --node 1 --move-to 2 --runs "$runs" \
+		--rounds "$rounds" --core 0 --floor-args "--cores 0,0,$core $floor" --layout "$name" \
+		--json "$NODES_DIR/part.vcpu.$name" || return 1
+	nodes_down
+}
+
 # layout NAME HOME_CORE FLOOR_OPTIONS MASTER_OPTION...: the measured node on core 0, the others
 # on HOME_CORE, as the floor's home.
 layout() {
@@ -96,6 +110,9 @@ layout() {
 	if wanted local; then
 		bulk local "$((local_mib + 64))M" "$places" "$core" "$name" "$masters" \
 			--mib "$local_mib" || return 1
+	fi
+	if wanted vcpu; then
+		vcpu "$name" "$core" "$floor" "$@" || return 1
 	fi
 }
 
@@ -144,6 +161,10 @@ for name in $benches; do
 		exit 1
 	fi
 done
+if wanted vcpu && [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then
+	nodes_say "no /dev/kvm here: runs of processors (vcpu) are left out"
+	benches=${benches/ vcpu / }
+fi
 layouts=${LAYOUTS:-one-core two-cores-sleeping two-cores-spinning two-shards}
 if (($(nproc) < 2)); then
 	nodes_say "one processor: the layouts on two cores are left out"

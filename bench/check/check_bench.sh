@@ -15,7 +15,7 @@ mkdir "$scratch/build"
 ln -s "$BUILD/bin" "$scratch/build/bin"
 small() {
 	env BUILD="$scratch/build" LAYOUTS=one-core GUEST=0 ROUNDS=3 PAGES=500 TOUCH_MIB=4 \
-		STREAM_MIB=4 LOCAL_MIB=4 "$@" bench/run.sh
+		STREAM_MIB=4 LOCAL_MIB=4 RUNS=100 "$@" bench/run.sh
 }
 result=$scratch/build/bench/result.json
 
@@ -69,6 +69,17 @@ holds "local memory is in the result" figure local "M accesses/s" one-core
 holds "first touch took faults" counted touch faults_per_round 2 1030
 holds "the stream took faults" counted stream faults_per_round 2 1030
 holds "local memory took none" counted local faults 0 0
+if [[ -r /dev/kvm && -w /dev/kvm ]]; then
+	for name in vcpu-empty vcpu-pio vcpu-mmio vcpu-move; do
+		holds "$name is in the result" figure "$name" us one-core
+	done
+	holds "an access to a port takes few bytes" counted vcpu "vcpu-pio: bytes sent" 48 600
+	holds "a move has the whole state" counted vcpu "vcpu-move: bytes sent" 200 65536
+	holds "the page says what a run may be" grep -q '| vcpu-pio | one-core | 3 .*at most 1 ' \
+		"$scratch/build/bench/result.md"
+else
+	echo "SKIPPED: runs of processors: there is no /dev/kvm"
+fi
 holds "a terabyte was mapped" counted capacity vm_gib 1024 1024
 holds "a shared page takes an entry of the directory" \
 	counted capacity directory_bytes_per_tracked_page 64 200

@@ -420,6 +420,35 @@ START_TEST(a_broken_report_of_the_floors_stream_is_refused)
 }
 END_TEST
 
+#define RELAY_REST                                                                      \
+	"\"count\": 9, \"mean_us\": 2, \"p90_us\": 3, \"p99_us\": 3, \"p99.9_us\": 3, " \
+	"\"max_us\": 3, \"faults_per_s\": 1, \"log2_us\": [0,9,0,0,0,0,0,0,0,0,0,0,"    \
+	"0,0,0,0,0,0,0,0,0,0,0,0]}]}"
+
+START_TEST(a_report_of_the_floors_relay_is_read_and_a_broken_one_refused)
+{
+	struct wvm_summary s;
+
+	ck_assert_int_eq(
+		floor_parse_relay("{\"bytes\": 64, \"results\": [{\"p50_us\": 2.5, " RELAY_REST, 64,
+				  &s),
+		0);
+	ck_assert_double_eq(s.p50_us, 2.5);
+	ck_assert_uint_eq(s.count, 9);
+	/* Of other runs; that took no time; without any. */
+	ck_assert_int_eq(
+		floor_parse_relay("{\"bytes\": 65, \"results\": [{\"p50_us\": 2.5, " RELAY_REST, 64,
+				  &s),
+		-EBADMSG);
+	ck_assert_int_eq(
+		floor_parse_relay("{\"bytes\": 64, \"results\": [{\"p50_us\": 0, " RELAY_REST, 64,
+				  &s),
+		-EBADMSG);
+	ck_assert_int_eq(floor_parse_relay("{\"bytes\": 64, \"results\": []}", 64, &s), -EBADMSG);
+	ck_assert_int_eq(floor_parse_relay("", 64, &s), -EBADMSG);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("wvmbench");
@@ -448,6 +477,7 @@ static Suite *suite(void)
 			    sizeof(phases) / sizeof(phases[0]));
 	tcase_add_test(t, what_the_floor_prints_is_read_back);
 	tcase_add_test(t, a_broken_report_of_the_floors_stream_is_refused);
+	tcase_add_test(t, a_report_of_the_floors_relay_is_read_and_a_broken_one_refused);
 	tcase_add_loop_test(t, a_broken_report_of_the_floor_is_refused, 0,
 			    sizeof(BROKEN) / sizeof(BROKEN[0]));
 	suite_add_tcase(s, t);

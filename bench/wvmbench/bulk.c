@@ -139,25 +139,24 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
-static int write_out(const struct bulk *b, const struct bulk_options *o,
-		     const struct series_set *set)
+int bulk_write(const char *name, const char *layout, const char *json, const struct series_set *set)
 {
-	bool to_stdout = o->json && !strcmp(o->json, "-");
+	bool to_stdout = json && !strcmp(json, "-");
 	FILE *out = NULL;
 	int bad;
 
 	if (!to_stdout)
-		series_print(stdout, set, o->layout);
-	if (!o->json)
+		series_print(stdout, set, layout);
+	if (!json)
 		return 0;
-	out = to_stdout ? stdout : fopen(o->json, "w");
+	out = to_stdout ? stdout : fopen(json, "w");
 	if (out) {
-		series_json(out, set, b->name, o->layout);
+		series_json(out, set, name, layout);
 		bad = ferror(out);
 		if ((to_stdout ? fflush(out) : fclose(out)) == 0 && !bad)
 			return 0;
 	}
-	fprintf(stderr, "wvmbench: %s: %s\n", o->json, strerror(errno));
+	fprintf(stderr, "wvmbench: %s: %s\n", json, strerror(errno));
 	return -EIO;
 }
 
@@ -172,13 +171,10 @@ int bulk_command(const struct bulk *b, int argc, char **argv)
 				 .floor_arguments = "",
 				 .layout = "any"};
 	static struct series_set set;
-	static char name[64];
 	struct attached a;
 	int rc;
 
-	snprintf(name, sizeof(name), "wvmbench %s", argv[1]);
-	argv[1] = name;
-	argp_parse(&argp, argc - 1, argv + 1, 0, NULL, &o);
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	rc = pin_to_core(o.core);
 	if (rc < 0) {
 		fprintf(stderr, "wvmbench: core %d: %s\n", o.core, strerror(-rc));
@@ -188,7 +184,7 @@ int bulk_command(const struct bulk *b, int argc, char **argv)
 		return 1;
 	rc = b->run(&o, &a, &set);
 	if (rc == 0)
-		rc = write_out(b, &o, &set);
+		rc = bulk_write(b->name, o.layout, o.json, &set);
 	detach_vm(&a);
 	return rc < 0;
 }

@@ -39,7 +39,7 @@ struct bulk_options {
 struct bulk;
 const struct bulk *bulk_find(const char *name);
 
-/* Parses the rest of the command line and runs it. Returns the exit status. */
+/* Parses the command line, whose argv[0] is the command, and runs it. Returns the exit status. */
 int bulk_command(const struct bulk *b, int argc, char **argv);
 
 /* The commands. *out: to be filled and reported by the caller. 0 or -errno, having said why. */
@@ -76,6 +76,13 @@ static inline void bulk_use(uint64_t value)
 {
 	__asm__ volatile("" : : "r"(value) : "memory");
 }
+
+/*
+ * Prints a command's figures, and writes them as JSON where `json` says (NULL: not; "-": to
+ * standard output, and nothing else). 0 or -EIO with a line.
+ */
+int bulk_write(const char *name, const char *layout, const char *json,
+	       const struct series_set *set);
 
 /* CLOCK_MONOTONIC, ns. */
 uint64_t bulk_now(void);

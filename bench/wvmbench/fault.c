@@ -209,21 +209,11 @@ static int cluster_round(struct bench *b, unsigned threads)
 
 static int floor_turn(struct bench *b, unsigned threads)
 {
-	char path[4096];
 	struct floor_run run = {.program = b->o->floor_program,
 				.arguments = b->o->floor_arguments,
 				.threads = threads,
 				.pages = b->o->pages};
-	ssize_t n;
 
-	if (!run.program) {
-		n = readlink("/proc/self/exe", path, sizeof(path) - 16);
-		if (n < 0)
-			return fail("/proc/self/exe", -errno);
-		path[n] = '\0';
-		strcpy(strrchr(path, '/') + 1, "wvm_floor");
-		run.program = path;
-	}
 	return floor_round(&run, &b->floor);
 }
 

@@ -9,6 +9,10 @@
 #include <unistd.h>
 
 #define OUTPUT_MAX 65536
+#define LINE_BYTES 8704 /* a path, options */
+
+/* Of the last run: its command line, and what it printed. By one thread. */
+static char how[LINE_BYTES], said[OUTPUT_MAX];
 
 static bool real(const json_t *object, const char *key, double *out)
 {
@@ -63,25 +67,48 @@ int floor_parse(const char *json, struct results *out)
 	return rc;
 }
 
-int floor_round(const struct floor_run *f, struct results *out)
+/* Complains about a failure of the last run, or of what it printed. */
+static int check(int rc)
 {
-	static char text[OUTPUT_MAX];
-	char line[4096];
+	if (rc < 0)
+		fprintf(stderr, "wvmbench: %s: %s\n", how, strerror(-rc));
+	return rc;
+}
+
+/* Runs program (NULL: wvm_floor beside this one). 0 or -errno, mostly with a line. */
+static int run(const char *program, const char *options)
+{
+	char path[4096];
 	FILE *pipe;
 	size_t n;
-	int rc;
 
-	snprintf(line, sizeof(line), "exec '%s' --json --threads %u --pages %" PRIu64 " %s",
-		 f->program, f->threads, f->pages, f->arguments);
-	pipe = popen(line, "r");
+	if (!program) {
+		ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 16);
+
+		if (len < 0)
+			return -errno;
+		path[len] = '\0';
+		strcpy(strrchr(path, '/') + 1, "wvm_floor");
+		program = path;
+	}
+	snprintf(how, sizeof(how), "exec '%s' --json %s", program, options);
+	pipe = popen(how, "r");
 	if (!pipe)
 		return -errno;
-	n = fread(text, 1, sizeof(text) - 1, pipe);
-	text[n] = '\0';
-	rc = pclose(pipe) == 0 ? floor_parse(text, out) : -EIO;
-	if (rc < 0)
-		fprintf(stderr, "wvmbench: %s: %s\n", line, strerror(-rc));
-	return rc;
+	n = fread(said, 1, sizeof(said) - 1, pipe);
+	said[n] = '\0';
+	return check(pclose(pipe) == 0 ? 0 : -EIO);
+}
+
+int floor_round(const struct floor_run *f, struct results *out)
+{
+	char options[4096];
+	int rc;
+
+	snprintf(options, sizeof(options), "--threads %u --pages %" PRIu64 " %s", f->threads,
+		 f->pages, f->arguments);
+	rc = run(f->program, options);
+	return rc < 0 ? rc : check(floor_parse(said, out));
 }
 
 int floor_parse_stream(const char *json, double *seconds)
@@ -96,29 +123,35 @@ int floor_parse_stream(const char *json, double *seconds)
 int floor_stream(const char *program, const char *arguments, uint64_t mib, const char *kind,
 		 double *seconds)
 {
-	char path[4096], line[8192], text[512];
-	FILE *pipe;
-	size_t n;
+	char options[4096];
 	int rc;
 
-	if (!program) {
-		ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 16);
+	snprintf(options, sizeof(options), "--stream %" PRIu64 " %s %s", mib, kind, arguments);
+	rc = run(program, options);
+	return rc < 0 ? rc : check(floor_parse_stream(said, seconds));
+}
 
-		if (len < 0)
-			return -errno;
-		path[len] = '\0';
-		strcpy(strrchr(path, '/') + 1, "wvm_floor");
-		program = path;
-	}
-	snprintf(line, sizeof(line), "exec '%s' --json --stream %" PRIu64 " %s %s", program, mib,
-		 kind, arguments);
-	pipe = popen(line, "r");
-	if (!pipe)
-		return -errno;
-	n = fread(text, 1, sizeof(text) - 1, pipe);
-	text[n] = '\0';
-	rc = pclose(pipe) == 0 ? floor_parse_stream(text, seconds) : -EIO;
-	if (rc < 0)
-		fprintf(stderr, "wvmbench: %s: %s\n", line, strerror(-rc));
+int floor_parse_relay(const char *json, unsigned bytes, struct wvm_summary *out)
+{
+	json_t *root = json_loads(json, 0, NULL);
+	const json_t *result = json_array_get(json_object_get(root, "results"), 0);
+	double echoed = 0;
+	int rc = parse_summary(result, out) && out->p50_us > 0 ? 0 : -EBADMSG;
+
+	if (!real(root, "bytes", &echoed) || echoed != bytes)
+		rc = -EBADMSG;
+	json_decref(root);
 	return rc;
+}
+
+int floor_relay(const char *program, const char *arguments, uint64_t runs, unsigned bytes,
+		struct wvm_summary *out)
+{
+	char options[4096];
+	int rc;
+
+	snprintf(options, sizeof(options), "--relay %" PRIu64 " --bytes %u %s", runs, bytes,
+		 arguments);
+	rc = run(program, options);
+	return rc < 0 ? rc : check(floor_parse_relay(said, bytes, out));
 }

@@ -5,7 +5,7 @@
 #include "bench/wvmbench/result.h"
 
 struct floor_run {
-	const char *program;   /* path of wvm_floor */
+	const char *program;   /* path of wvm_floor; NULL: beside this program */
 	const char *arguments; /* layout options, e.g. "--cores 0,0,1 --spin"; trusted */
 	unsigned threads;
 	uint64_t pages;
@@ -27,5 +27,15 @@ int floor_stream(const char *program, const char *arguments, uint64_t mib, const
 
 /* What such a run prints: 0, or -EBADMSG. */
 int floor_parse_stream(const char *json, double *seconds);
+
+/*
+ * Runs it for so many round trips through two relays, of that many bytes (1 to 65536) each way. 0
+ * with their summary, or -errno with a line on standard error.
+ */
+int floor_relay(const char *program, const char *arguments, uint64_t runs, unsigned bytes,
+		struct wvm_summary *out);
+
+/* What such a run prints: 0, or -EBADMSG. */
+int floor_parse_relay(const char *json, unsigned bytes, struct wvm_summary *out);
 
 #endif

@@ -116,7 +116,7 @@ void wvm_hist_print(FILE *out, const struct wvm_summary *s)
 void wvm_summary_head(FILE *out)
 {
 	fprintf(out, "%-22s %7s %8s %8s %8s %8s %8s %8s %9s %10s\n", "us", "threads", "count",
-		"mean", "p50", "p90", "p99", "p99.9", "max", "faults/s");
+		"mean", "p50", "p90", "p99", "p99.9", "max", "per s");
 }
 
 void wvm_summary_row(FILE *out, const char *name, unsigned threads, const struct wvm_summary *s)

@@ -7,6 +7,7 @@
 #include "bench/wvmbench/fault.h"
 #include "bench/wvmbench/peer.h"
 #include "bench/wvmbench/touch.h"
+#include "bench/wvmbench/vcpu.h"
 
 enum {
 	KEY_PEER_RING = 256,
@@ -64,7 +65,8 @@ static const struct argp_option PEER_OPTIONS[] = {
 static const char DOC[] =
 	"wvmbench fault: page faults on a running cluster.\n"
 	"wvmbench peer: the other node's part, on another host.\n"
-	"wvmbench touch|stream|local|capacity|rate: memory in bulk; --help of each.";
+	"wvmbench touch|stream|local|capacity|rate: memory in bulk; --help of each.\n"
+	"wvmbench vcpu: runs of a processor on another node.";
 
 /* What the phases of `fault` are; the order is that in which they are measured. */
 static const char FAULT_DOC[] =
@@ -150,12 +152,17 @@ static error_t parse_peer(int key, char *arg, struct argp_state *state)
 }
 
 /* The command becomes the program's name, so that messages and --help speak of it. */
-static void parse_command(const struct argp *argp, int argc, char **argv, void *options)
+static void name_command(char **argv)
 {
 	static char name[64];
 
 	snprintf(name, sizeof(name), "wvmbench %s", argv[1]);
 	argv[1] = name;
+}
+
+static void parse_command(const struct argp *argp, int argc, char **argv, void *options)
+{
+	name_command(argv);
 	argp_parse(argp, argc - 1, argv + 1, 0, NULL, options);
 }
 
@@ -166,8 +173,9 @@ int main(int argc, char **argv)
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};
 	static const struct argp main_argp = {
-		NULL, NULL, "fault|peer|touch|stream|local|capacity|rate [OPTION...]", DOC, NULL,
-		NULL, NULL};
+		NULL, NULL, "fault|peer|touch|stream|local|capacity|rate|vcpu [OPTION...]",
+		DOC,  NULL, NULL,
+		NULL};
 	static struct fault_options fault = {.pages = 2000,
 					     .rounds = 5,
 					     .threads = {1, 8},
@@ -185,8 +193,16 @@ int main(int argc, char **argv)
 		parse_command(&peer_argp, argc, argv, &peer);
 		return peer_main(&peer);
 	}
-	if (argc > 1 && bulk_find(argv[1]))
-		return bulk_command(bulk_find(argv[1]), argc, argv);
+	if (argc > 1 && bulk_find(argv[1])) {
+		const struct bulk *b = bulk_find(argv[1]);
+
+		name_command(argv);
+		return bulk_command(b, argc - 1, argv + 1);
+	}
+	if (argc > 1 && !strcmp(argv[1], "vcpu")) {
+		name_command(argv);
+		return vcpu_command(argc - 1, argv + 1);
+	}
 	argp_parse(&main_argp, argc, argv, 0, NULL, NULL);
 	argp_help(&main_argp, stderr, ARGP_HELP_STD_ERR, argv[0]);
 	return 2;

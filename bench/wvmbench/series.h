@@ -7,7 +7,7 @@
 
 #define SERIES_ROUNDS 32u
 #define SERIES_MAX    4u
-#define SERIES_COUNTS 16u
+#define SERIES_COUNTS 40u
 
 /* One figure and what it is held against, round by round. */
 struct series {

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "roles/check/remote.h"
-#include "shared/core/run.h"
 
 #define ROUNDS UINT64_C(10000000) /* of each processor, through one lock */
 #define MOVES  10000u
@@ -113,7 +112,7 @@ static void start(const char *code, const char *end)
 	ck_assert_msg(!wvm_attach(&wvm, cluster.node[0].ring), "%s", wvm_attach_error());
 	mem = wvm_map(wvm, CLUSTER_VM, 0, REMOTE_MEM, WVM_STRICT);
 	ck_assert_msg(mem != NULL, "%s", wvm_attach_error());
-	remote_prepare(mem, code, end);
+	bare_fill(mem, code, end);
 	for (unsigned i = 0; i < 2; i++) {
 		remote_open(&cpus[i], wvm, i);
 		remote_learn(&cpus[i], 0);
@@ -143,16 +142,17 @@ static struct kvm_regs *regs(struct remote *r)
 /* The write to the port ends a guest; then the processor is fetched whole. */
 static void check_end(struct remote *r)
 {
-	ck_assert_msg(r->exit.kind == WVM_VCPU_EXIT_PIO, "%s: %.*s",
-		      wvm_vcpu_exit_name(r->exit.kind), (int)r->exit.data_len,
-		      (const char *)r->exit.data);
-	ck_assert_uint_eq(r->exit.at, REMOTE_PORT);
-	ck_assert_uint_eq(r->exit.flags & (WVM_VCPU_EXIT_MIDWAY | WVM_VCPU_EXIT_WRITE),
+	ck_assert_msg(r->cpu.exit.kind == WVM_VCPU_EXIT_PIO, "%s: %.*s",
+		      wvm_vcpu_exit_name(r->cpu.exit.kind), (int)r->cpu.exit.data_len,
+		      (const char *)r->cpu.exit.data);
+	ck_assert_uint_eq(r->cpu.exit.at, REMOTE_PORT);
+	ck_assert_uint_eq(r->cpu.exit.flags & (WVM_VCPU_EXIT_MIDWAY | WVM_VCPU_EXIT_WRITE),
 			  WVM_VCPU_EXIT_MIDWAY | WVM_VCPU_EXIT_WRITE);
-	ck_assert_int_eq(remote_run(r, r->node, WVM_VCPU_RUN_RESUME | WVM_VCPU_RUN_GET).outcome,
-			 WVM_VCPU_ANSWERED);
-	ck_assert_int_eq(r->exit.kind, WVM_VCPU_EXIT_KICKED);
-	ck_assert_uint_ne(r->exit.flags & WVM_VCPU_EXIT_STATE, 0);
+	ck_assert_int_eq(
+		remote_run(r, r->cpu.at->node, WVM_VCPU_RUN_RESUME | WVM_VCPU_RUN_GET).outcome,
+		WVM_VCPU_ANSWERED);
+	ck_assert_int_eq(r->cpu.exit.kind, WVM_VCPU_EXIT_KICKED);
+	ck_assert_uint_ne(r->cpu.exit.flags & WVM_VCPU_EXIT_STATE, 0);
 }
 
 /* ---- two processors of one guest ------------------------------------------------------- */
@@ -164,7 +164,7 @@ static void *run_to_end(void *arg)
 
 	do
 		ck_assert_int_eq(remote_run(r, node, 0).outcome, WVM_VCPU_ANSWERED);
-	while (r->exit.kind == WVM_VCPU_EXIT_KICKED);
+	while (r->cpu.exit.kind == WVM_VCPU_EXIT_KICKED);
 	return NULL;
 }
 
@@ -228,7 +228,7 @@ static void *kick_often(void *arg)
 {
 	while (!atomic_load(&walked)) {
 		usleep(1000);
-		wvm_vcpu_kick(cpus[0].l);
+		wvm_vcpu_kick(cpus[0].cpu.l);
 	}
 	return NULL;
 }
@@ -241,11 +241,11 @@ static void check_arrival(struct remote *r, unsigned node)
 	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
 	uint8_t *before = malloc(l->bytes);
 
-	memcpy(before, r->state, l->bytes);
+	memcpy(before, r->cpu.state, l->bytes);
 	ck_assert_int_eq(remote_run(r, node, WVM_VCPU_RUN_GET).outcome, WVM_VCPU_ANSWERED);
-	ck_assert_int_eq(r->exit.kind, WVM_VCPU_EXIT_KICKED);
+	ck_assert_int_eq(r->cpu.exit.kind, WVM_VCPU_EXIT_KICKED);
 	for (unsigned i = 0; i < sizeof(same) / sizeof(same[0]); i++)
-		ck_assert_msg(!memcmp(before + l->at[same[i]], r->state + l->at[same[i]],
+		ck_assert_msg(!memcmp(before + l->at[same[i]], r->cpu.state + l->at[same[i]],
 				      l->len[same[i]]),
 			      "section %u", same[i]);
 	free(before);
@@ -293,7 +293,7 @@ START_TEST(a_running_processor_moves_between_nodes_and_computes_the_same)
 
 		ck_assert_msg(a.outcome == WVM_VCPU_ANSWERED, "%s (%s)", wvm_vcpu_error(),
 			      wvm_run_reason_text(a.reason));
-		if (r->exit.kind != WVM_VCPU_EXIT_KICKED)
+		if (r->cpu.exit.kind != WVM_VCPU_EXIT_KICKED)
 			break;
 		got_on += regs(r)->r8 != last;
 		last = regs(r)->r8;
@@ -335,8 +335,9 @@ START_TEST(memory_that_cannot_be_had_ends_the_run_with_an_error)
 	began = cluster_now_ms();
 	ck_assert_int_eq(remote_run(r, 0, 0).outcome, WVM_VCPU_ANSWERED);
 	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
-	ck_assert_int_eq(r->exit.kind, WVM_VCPU_EXIT_ERROR);
-	snprintf(text, sizeof(text), "%.*s", (int)r->exit.data_len, (const char *)r->exit.data);
+	ck_assert_int_eq(r->cpu.exit.kind, WVM_VCPU_EXIT_ERROR);
+	snprintf(text, sizeof(text), "%.*s", (int)r->cpu.exit.data_len,
+		 (const char *)r->cpu.exit.data);
 	printf("proof: memory of a silent home, after %llu ms: %s\n",
 	       (unsigned long long)(cluster_now_ms() - began), text);
 	ck_assert_uint_gt(strlen(text), 10);
@@ -355,7 +356,7 @@ START_TEST(a_run_whose_slave_is_killed_is_lost_and_not_run_again)
 	atomic_store(&walked, false);
 	ck_assert_int_eq(pthread_create(&thread, NULL, kick_often, NULL), 0);
 	ck_assert_int_eq(remote_run(r, 1, 0).outcome, WVM_VCPU_ANSWERED);
-	ck_assert_int_eq(r->exit.kind, WVM_VCPU_EXIT_KICKED);
+	ck_assert_int_eq(r->cpu.exit.kind, WVM_VCPU_EXIT_KICKED);
 	atomic_store(&walked, true);
 	pthread_join(thread, NULL);
 	slave_end(slaves[1], SIGKILL);
@@ -364,7 +365,7 @@ START_TEST(a_run_whose_slave_is_killed_is_lost_and_not_run_again)
 	ck_assert_int_eq(a.outcome, WVM_VCPU_LOST);
 	/* The next life takes the whole state. */
 	remote_learn(r, 1);
-	r->base = 0;
+	bare_cpu_forget(&r->cpu);
 	mem[REMOTE_FLAG] = 1;
 	ck_assert_int_eq(remote_run(r, 1, 0).outcome, WVM_VCPU_ANSWERED);
 	check_end(r);

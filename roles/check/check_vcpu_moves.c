@@ -16,17 +16,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "roles/check/bare.h"
 #include "roles/check/cluster.h"
-#include "roles/slave/kvm.h"
-#include "shared/core/run.h"
-#include "shared/wavevm_vcpu.h"
 
-#define NODES  3u /* the owner's is 0 */
-#define MEM    (UINT64_C(8) << 20)
-#define TABLES 0x10000u
-#define STACK  0x102800u /* on the page that fs and gs are on */
-#define DATA   0x100000u
-#define PORT   0x3f8u
+#define NODES 3u /* the owner's is 0 */
+#define MEM   (UINT64_C(8) << 20)
+#define STACK 0x102800u /* on the page that fs and gs are on */
+#define DATA  0x100000u
+#define PORT  0x3f8u
 
 #define TURNS UINT64_C(20000) /* of each processor that shares counters */
 #define MOVES 10000u
@@ -158,69 +155,28 @@ static void teardown(void)
 
 /* ---- the machine ----------------------------------------------------------------------- */
 
-static void segment(struct kvm_segment *s, uint8_t type, bool code)
-{
-	*s = (struct kvm_segment){.limit = 0xffffffff,
-				  .selector = (uint16_t)((code ? 8 : 16) | 3),
-				  .type = type,
-				  .present = 1,
-				  .dpl = 3,
-				  .db = !code,
-				  .s = 1,
-				  .l = code,
-				  .g = 1};
-}
-
-/*
- * The first GiB in 2 MiB pages, open to ring 3, and the code. Marked as accessed and written
- * already, so that the processor does not write to its tables.
- */
-static void fill_memory(uint8_t *mem, uint32_t at, const char *code, size_t len)
-{
-	uint64_t *top = (uint64_t *)(void *)(mem + TABLES);
-
-	top[0] = (TABLES + 0x1000) | 0x27;
-	top[512] = (TABLES + 0x2000) | 0x27;
-	for (uint64_t i = 0; i < 512; i++)
-		top[1024 + i] = i << 21 | 0xe7;
-	memcpy(mem + at, code, len);
-}
-
-/* A processor at rip, with nothing but what the machine needs; KVM says what the rest is. */
-static void first_state(struct wvm_kvm_vcpu *v, uint64_t rip)
+/* A processor, with nothing but what the machine needs; KVM says what the rest is. */
+static void first_state(struct wvm_kvm_vcpu *v)
 {
 	uint8_t *state = wvm_kvm_state(v);
 	struct kvm_sregs *s = wvm_kvm_section(state, WVM_KVM_SREGS);
-	struct kvm_xcrs *x = wvm_kvm_section(state, WVM_KVM_XCRS);
+	struct kvm_regs *r = wvm_kvm_section(state, WVM_KVM_REGS);
 
 	ck_assert_msg(!wvm_kvm_get(v, WVM_KVM_ALL), "%s", wvm_kvm_error());
-	s->cr3 = TABLES;
-	s->cr4 = 0x620 | 0x40000; /* PAE, OSFXSR, OSXMMEXCPT, OSXSAVE */
-	s->cr0 = 0x80050033;      /* paging, protection, FPU */
-	s->efer = 0x500;
-	segment(&s->cs, 11, true);
-	segment(&s->ds, 3, false);
-	s->es = s->fs = s->gs = s->ss = s->ds;
+	bare_state(state, 3);
 	s->fs.base = DATA + 0x2000;
 	s->gs.base = DATA + 0x2100;
-	x->nr_xcrs = 1;
-	x->xcrs[0] = (struct kvm_xcr){.xcr = 0, .value = 7};
-	*(struct kvm_regs *)wvm_kvm_section(state, WVM_KVM_REGS) = (struct kvm_regs){
-		.rip = rip, .rflags = 0x3002, .rsp = STACK, .rsi = DATA, .rax = 12345};
+	r->rsp = STACK;
+	r->rsi = DATA;
+	r->rax = 12345;
 }
 
 /* ---- the owner ------------------------------------------------------------------------- */
 
 struct cpu {
-	struct wvm_vcpu_link *link;
-	uint64_t life[NODES];  /* of the slaves */
-	bool told[NODES];      /* the setup */
-	unsigned at;           /* where it runs */
-	uint64_t base;         /* 0: the slave there has nothing of ours */
-	bool carries;          /* the run that was sent has state with it */
-	uint8_t *state, *sent; /* the newest; what both sides have */
-	uint8_t out[WVM_RUN_MAX];
-	struct wvm_vcpu_exit exit;
+	struct bare_cpu bare;
+	struct bare_slave slave[NODES];
+	unsigned at; /* where it runs */
 	uint64_t bytes;
 	uint64_t turn; /* atomic; odd: a run is under way */
 };
@@ -232,15 +188,15 @@ static void open_cpu(struct cpu *c, struct wvm *w, unsigned index, const void *s
 	struct wvm_vcpu_hello h;
 
 	memset(c, 0, sizeof(*c));
-	c->state = malloc(wvm_kvm_layout()->bytes);
-	c->sent = calloc(1, wvm_kvm_layout()->bytes);
-	memcpy(c->state, state, wvm_kvm_layout()->bytes);
-	ck_assert_msg(!wvm_vcpu_open(&c->link, w, CLUSTER_VM, index), "%s", wvm_vcpu_error());
+	ck_assert_int_eq(bare_cpu_init(&c->bare, machine), 0);
+	memcpy(c->bare.state, state, wvm_kvm_layout()->bytes);
+	ck_assert_msg(!wvm_vcpu_open(&c->bare.l, w, CLUSTER_VM, index), "%s", wvm_vcpu_error());
 	for (unsigned i = 0; i < NODES; i++) {
 		int r;
 
-		for (unsigned k = 0; (r = wvm_vcpu_hello(c->link, i, &c->life[i], &h)) && k < 5;
-		     k++)
+		c->slave[i].node = i;
+		for (unsigned k = 0;
+		     (r = wvm_vcpu_hello(c->bare.l, i, &c->slave[i].life, &h)) && k < 5; k++)
 			;
 		ck_assert_msg(!r, "%s", wvm_vcpu_error());
 		ck_assert(h.engines & 1u << WVM_VCPU_ENGINE_KVM);
@@ -249,94 +205,51 @@ static void open_cpu(struct cpu *c, struct wvm *w, unsigned index, const void *s
 
 static void close_cpu(struct cpu *c)
 {
-	wvm_vcpu_close(c->link);
-	free(c->state);
-	free(c->sent);
-}
-
-static void move(struct cpu *c, unsigned node)
-{
-	c->base = c->at == node ? c->base : 0;
-	c->at = node;
+	wvm_vcpu_close(c->bare.l);
+	bare_cpu_fini(&c->bare);
 }
 
 static struct kvm_regs *regs(struct cpu *c)
 {
-	return wvm_kvm_section(c->state, WVM_KVM_REGS);
-}
-
-static size_t encode(struct cpu *c, uint8_t flags)
-{
-	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
-	struct wvm_vcpu_run r = {.engine = WVM_VCPU_ENGINE_KVM,
-				 .flags = flags | (c->base ? 0 : WVM_VCPU_RUN_WHOLE),
-				 .setup_version = 1,
-				 .base = c->base,
-				 .ticks = c->exit.ticks,
-				 .layout = wvm_kvm_layout_hash(),
-				 .setup = (const uint8_t *)machine,
-				 .setup_len = c->told[c->at] ? 0 : sizeof(machine) - 1};
-	uint8_t *at = c->out + wvm_vcpu_run_state_at(r.setup_len);
-
-	if (!(flags & WVM_VCPU_RUN_RESUME))
-		r.state_len = (uint32_t)wvm_vcpu_delta(l, c->base ? c->sent : NULL, c->state,
-						       WVM_KVM_ALL, at, WVM_RUN_MAX / 2);
-	c->carries = r.state_len || r.flags & WVM_VCPU_RUN_WHOLE;
-	return wvm_vcpu_run_encode(c->out, sizeof(c->out), &r);
+	return wvm_kvm_section(c->bare.state, WVM_KVM_REGS);
 }
 
 static struct wvm_vcpu_answer send(struct cpu *c, uint8_t flags)
 {
 	struct wvm_vcpu_answer a;
-	size_t len = encode(c, flags);
+	int ret;
 
-	ck_assert_uint_gt(len, 0);
 	__atomic_fetch_add(&c->turn, 1, __ATOMIC_SEQ_CST);
-	ck_assert_msg(!wvm_vcpu_run(c->link, c->at, c->life[c->at], c->out, len, &a), "%s",
-		      wvm_vcpu_error());
+	ret = bare_cpu_run(&c->bare, &c->slave[c->at], flags, &a);
 	__atomic_fetch_add(&c->turn, 1, __ATOMIC_SEQ_CST);
-	c->bytes += len + a.len;
+	ck_assert_msg(!ret, "%s (%s)", strerror(-ret), wvm_vcpu_error());
+	c->bytes += c->bare.sent_bytes + a.len;
 	return a;
 }
 
 /* One run, wherever it is now. Its state is the newest afterwards, unless it is MIDWAY. */
 static uint8_t step(struct cpu *c, uint8_t flags)
 {
-	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
 	struct wvm_vcpu_answer a = send(c, flags);
-	struct wvm_vcpu_exit *e = &c->exit;
-	uint32_t changed;
+	const struct wvm_vcpu_exit *e = &c->bare.exit;
 
 	ck_assert_msg(a.outcome == WVM_VCPU_ANSWERED, "outcome %u: %s: %s", a.outcome,
 		      wvm_run_reason_text(a.reason), wvm_vcpu_error());
-	ck_assert_int_eq(wvm_vcpu_exit_decode(a.data, a.len, e), 0);
 	ck_assert_msg(e->kind != WVM_VCPU_EXIT_ERROR, "%.*s", (int)e->data_len,
 		      (const char *)e->data);
-	c->told[c->at] = true;
-	if (c->carries) { /* what both have by now */
-		memcpy(c->sent, c->state, l->bytes);
-		c->base = a.seq;
-	}
-	if (e->flags & WVM_VCPU_EXIT_STATE) {
-		ck_assert_uint_eq(e->base, c->base);
-		ck_assert_int_eq(wvm_vcpu_apply(l, c->sent, e->state, e->state_len, &changed), 0);
-		memcpy(c->state, c->sent, l->bytes);
-		c->base = a.seq;
-	} else {
-		ck_assert(e->flags & WVM_VCPU_EXIT_MIDWAY);
-	}
+	ck_assert(e->flags & (WVM_VCPU_EXIT_STATE | WVM_VCPU_EXIT_MIDWAY));
 	return e->kind;
 }
 
 /* The guest has written to its port: it is completed, and its state is here. */
 static void finish(struct cpu *c)
 {
-	ck_assert_msg(c->exit.kind == WVM_VCPU_EXIT_PIO, "%s at %#lx",
-		      wvm_vcpu_exit_name(c->exit.kind), c->exit.ip);
-	ck_assert(c->exit.flags & WVM_VCPU_EXIT_WRITE && c->exit.at == PORT && c->exit.size == 1 &&
-		  c->exit.count == 1);
+	ck_assert_msg(c->bare.exit.kind == WVM_VCPU_EXIT_PIO, "%s at %#lx",
+		      wvm_vcpu_exit_name(c->bare.exit.kind), c->bare.exit.ip);
+	ck_assert(c->bare.exit.flags & WVM_VCPU_EXIT_WRITE && c->bare.exit.at == PORT &&
+		  c->bare.exit.size == 1 && c->bare.exit.count == 1);
 	ck_assert_uint_eq(step(c, WVM_VCPU_RUN_RESUME | WVM_VCPU_RUN_GET), WVM_VCPU_EXIT_KICKED);
-	ck_assert(c->exit.flags & WVM_VCPU_EXIT_STATE);
+	ck_assert(c->bare.exit.flags & WVM_VCPU_EXIT_STATE);
 }
 
 /* Kicks a run that has been under way for some time: one that has not begun would do nothing. */
@@ -356,7 +269,7 @@ static void *kick(void *arg)
 
 		usleep(turn % 2 ? k->after_us : 20);
 		if (turn % 2 && turn == __atomic_load_n(&k->cpu->turn, __ATOMIC_SEQ_CST))
-			wvm_vcpu_kick(k->cpu->link);
+			wvm_vcpu_kick(k->cpu->bare.l);
 	}
 	return NULL;
 }
@@ -381,7 +294,7 @@ struct local {
 	uint8_t *mem;
 };
 
-static void open_local(struct local *l, uint64_t rip)
+static void open_local(struct local *l)
 {
 	l->mem = mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(l->mem, MAP_FAILED);
@@ -390,7 +303,7 @@ static void open_local(struct local *l, uint64_t rip)
 	ck_assert_int_eq(wvm_kvm_map(l->kvm, 0, l->mem, MEM, false), 0);
 	l->v = wvm_kvm_vcpu_open(l->kvm, 0, NULL);
 	ck_assert_msg(l->v != NULL, "%s", wvm_kvm_error());
-	first_state(l->v, rip);
+	first_state(l->v);
 }
 
 static void close_local(struct local *l)
@@ -421,11 +334,11 @@ static void compare(struct cpu *c, struct local *l)
 {
 	static const enum wvm_kvm_section alike[] = {WVM_KVM_REGS, WVM_KVM_SREGS, WVM_KVM_XCRS,
 						     WVM_KVM_DEBUG};
-	const uint8_t *is = wvm_kvm_section(c->state, WVM_KVM_XSAVE),
+	const uint8_t *is = wvm_kvm_section(c->bare.state, WVM_KVM_XSAVE),
 		      *want = wvm_kvm_section(wvm_kvm_state(l->v), WVM_KVM_XSAVE);
 
 	for (unsigned i = 0; i < sizeof(alike) / sizeof(alike[0]); i++)
-		ck_assert_msg(!memcmp(wvm_kvm_section(c->state, alike[i]),
+		ck_assert_msg(!memcmp(wvm_kvm_section(c->bare.state, alike[i]),
 				      wvm_kvm_section(wvm_kvm_state(l->v), alike[i]),
 				      wvm_kvm_layout()->len[alike[i]]),
 			      "section %u is another one", alike[i]);
@@ -456,14 +369,14 @@ START_TEST(a_processor_that_moves_computes_what_one_that_stays_does)
 	struct wvm *w;
 	uint8_t *mem = map_guest(&w);
 
-	fill_memory(mem, 0x1000, guest_walk, (size_t)(guest_walk_end - guest_walk));
-	open_local(&l, 0x1000);
+	bare_fill(mem, guest_walk, guest_walk_end);
+	open_local(&l);
 	open_cpu(&c, w, 0, wvm_kvm_state(l.v));
 	regs(&c)->rcx = left;
 	began = cluster_now_ms();
 	start_kicking(&k, &c, 400);
 	for (; moves < MOVES; moves++) {
-		move(&c, 1 + moves % (NODES - 1));
+		c.at = 1 + moves % (NODES - 1);
 		ck_assert_uint_eq(step(&c, 0), WVM_VCPU_EXIT_KICKED);
 		got_on += regs(&c)->rcx != left;
 		left = regs(&c)->rcx;
@@ -479,7 +392,7 @@ START_TEST(a_processor_that_moves_computes_what_one_that_stays_does)
 	       moves, got_on, cluster_now_ms() - began, c.bytes / moves, steps);
 	ck_assert_uint_gt(got_on, MOVES / 10);
 
-	fill_memory(l.mem, 0x1000, guest_walk, (size_t)(guest_walk_end - guest_walk));
+	bare_fill(l.mem, guest_walk, guest_walk_end);
 	((struct kvm_regs *)wvm_kvm_section(wvm_kvm_state(l.v), WVM_KVM_REGS))->rcx = steps;
 	run_local(&l);
 	compare(&c, &l);
@@ -515,11 +428,11 @@ START_TEST(two_processors_on_two_nodes_share_counters_and_a_lock)
 	uint8_t *mem = map_guest(&w);
 	uint64_t total[3];
 
-	fill_memory(mem, 0x1000, guest_share, (size_t)(guest_share_end - guest_share));
-	open_local(&l, 0x1000);
+	bare_fill(mem, guest_share, guest_share_end);
+	open_local(&l);
 	for (unsigned i = 0; i < 2; i++) {
 		open_cpu(&s[i].cpu, w, i, wvm_kvm_state(l.v));
-		move(&s[i].cpu, i + 1);
+		s[i].cpu.at = i + 1;
 		regs(&s[i].cpu)->rcx = TURNS;
 		regs(&s[i].cpu)->rdi = DATA + 0x1000;
 		start_kicking(&k[i], &s[i].cpu, 1000 + 500 * i);
@@ -559,8 +472,8 @@ START_TEST(time_never_goes_back)
 	uint8_t *mem = map_guest(&w);
 	uint64_t stamp = 0, grown = 0, ahead;
 
-	fill_memory(mem, 0x1000, guest_clock, (size_t)(guest_clock_end - guest_clock));
-	open_local(&l, 0x1000);
+	bare_fill(mem, guest_clock, guest_clock_end);
+	open_local(&l);
 	open_cpu(&c, w, 0, wvm_kvm_state(l.v));
 	/* Some KVMs, which run without the processor's help, let guests read the host's. */
 	ahead = wvm_kvm_ticks(l.v) + (UINT64_C(1) << 50);
@@ -568,13 +481,13 @@ START_TEST(time_never_goes_back)
 	ahead = wvm_kvm_ticks(l.v) >= ahead ? AHEAD : 0;
 	start_kicking(&k, &c, 100);
 	for (unsigned i = 0; i < CLOCK_MOVES; i++) {
-		uint64_t least = c.exit.ticks += i % 10 == 5 ? ahead : 0;
+		uint64_t least = c.bare.exit.ticks += i % 10 == 5 ? ahead : 0;
 
-		move(&c, 1 + (i / 3) % (NODES - 1));
+		c.at = 1 + (i / 3) % (NODES - 1);
 		ck_assert_uint_eq(step(&c, 0), WVM_VCPU_EXIT_KICKED);
 		ck_assert_uint_eq(regs(&c)->r12, 0);
-		ck_assert_uint_ge(c.exit.ticks, least);
-		ck_assert_uint_ge(c.exit.ticks, regs(&c)->rbx);
+		ck_assert_uint_ge(c.bare.exit.ticks, least);
+		ck_assert_uint_ge(c.bare.exit.ticks, regs(&c)->rbx);
 		if (regs(&c)->rbx > stamp) {
 			ck_assert_uint_ge(regs(&c)->rbx, least);
 			grown++;
@@ -606,17 +519,17 @@ START_TEST(what_does_not_fit_to_where_a_processor_is_is_refused)
 	struct wvm *w;
 	uint8_t *mem = map_guest(&w);
 
-	fill_memory(mem, 0x1000, guest_walk, (size_t)(guest_walk_end - guest_walk));
-	open_local(&l, 0x1000);
+	bare_fill(mem, guest_walk, guest_walk_end);
+	open_local(&l);
 	open_cpu(&c, w, 1, wvm_kvm_state(l.v));
 	regs(&c)->rcx = 1;
-	move(&c, 1);
-	c.told[1] = true;
+	c.at = 1;
+	c.slave[1].told = true;
 	refused(&c, 0, WVM_RUN_SETUP);
-	c.told[1] = false;
-	c.base = 99;
+	c.slave[1].told = false;
+	c.bare.base = 99;
 	refused(&c, 0, WVM_RUN_BASE);
-	c.base = 0;
+	c.bare.base = 0;
 	/* With its state, and nothing done. */
 	ck_assert_uint_eq(step(&c, WVM_VCPU_RUN_GET), WVM_VCPU_EXIT_KICKED);
 	ck_assert_uint_eq(regs(&c)->rcx, 1);

@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shared/core/run.h"
-
 #define SETUP "vcpus 2\nmap 0 4000000 0\n"
 
 /* ---- slaves ---------------------------------------------------------------------------- */
@@ -57,146 +55,54 @@ int slave_end(pid_t pid, int signal)
 
 /* ---- the guest ------------------------------------------------------------------------- */
 
-static void segment(struct kvm_segment *s, uint8_t type, bool code)
-{
-	*s = (struct kvm_segment){.limit = 0xffffffff,
-				  .selector = (uint16_t)((code ? 8 : 16) | 3),
-				  .type = type,
-				  .present = 1,
-				  .dpl = 3,
-				  .db = !code,
-				  .s = 1,
-				  .l = code,
-				  .g = 1};
-}
-
-/* The first GiB in 2 MiB pages, open to ring 3. */
-void remote_prepare(uint8_t *mem, const char *code, const char *end)
-{
-	uint64_t *top = (uint64_t *)(void *)(mem + REMOTE_TABLES);
-
-	top[0] = (REMOTE_TABLES + 0x1000) | 7;
-	top[512] = (REMOTE_TABLES + 0x2000) | 7;
-	for (uint64_t i = 0; i < 512; i++)
-		top[1024 + i] = i << 21 | 0x87;
-	memcpy(mem + REMOTE_CODE, code, (size_t)(end - code));
-}
-
 void *remote_section(struct remote *r, enum wvm_kvm_section section)
 {
-	return wvm_kvm_section(r->state, section);
-}
-
-/* What a new processor is in KVM, which the test asks for one of its own. */
-static void initial_state(uint8_t *state, unsigned vcpu)
-{
-	struct wvm_kvm *kvm = wvm_kvm_open();
-	struct wvm_kvm_vcpu *v;
-
-	ck_assert_msg(kvm != NULL, "%s", wvm_kvm_error());
-	v = wvm_kvm_vcpu_open(kvm, vcpu, NULL);
-	ck_assert_msg(v != NULL && !wvm_kvm_get(v, WVM_KVM_ALL), "%s", wvm_kvm_error());
-	memcpy(state, wvm_kvm_state(v), wvm_kvm_layout()->bytes);
-	wvm_kvm_vcpu_close(v);
-	wvm_kvm_close(kvm);
+	return wvm_kvm_section(r->cpu.state, section);
 }
 
 void remote_open(struct remote *r, struct wvm *w, unsigned vcpu)
 {
 	struct kvm_sregs *s;
-	struct kvm_xcrs *x;
+	struct kvm_regs *regs;
 
 	memset(r, 0, sizeof(*r));
-	r->state = calloc(1, wvm_kvm_layout()->bytes);
-	ck_assert_ptr_nonnull(r->state);
-	initial_state(r->state, vcpu);
+	ck_assert_int_eq(bare_cpu_init(&r->cpu, SETUP), 0);
+	ck_assert_msg(!bare_new_state(r->cpu.state, vcpu, 3), "%s", wvm_kvm_error());
 	s = remote_section(r, WVM_KVM_SREGS);
-	s->cr3 = REMOTE_TABLES;
-	s->cr4 = 0x40620;    /* PAE, OSFXSR, OSXMMEXCPT, OSXSAVE */
-	s->cr0 = 0x80050033; /* paging, protection, FPU */
-	s->efer = 0x500;
-	segment(&s->cs, 11, true);
-	segment(&s->ds, 3, false);
-	s->es = s->fs = s->gs = s->ss = s->ds;
 	s->fs.base = REMOTE_FS;
-	x = remote_section(r, WVM_KVM_XCRS);
-	x->nr_xcrs = 1;
-	x->xcrs[0] = (struct kvm_xcr){.xcr = 0, .value = 7};
-	/* One that begins is runnable, wherever in the reset of a real machine it would be. */
-	((struct kvm_mp_state *)remote_section(r, WVM_KVM_MP))->mp_state = KVM_MP_STATE_RUNNABLE;
-	*(struct kvm_regs *)remote_section(r, WVM_KVM_REGS) =
-		(struct kvm_regs){.rip = REMOTE_CODE,
-				  .rflags = REMOTE_RFLAGS,
-				  .rsp = REMOTE_STACK,
-				  .rsi = REMOTE_DATA};
-	ck_assert_msg(!wvm_vcpu_open(&r->l, w, CLUSTER_VM, vcpu), "%s", wvm_vcpu_error());
+	regs = remote_section(r, WVM_KVM_REGS);
+	regs->rsp = REMOTE_STACK;
+	regs->rsi = REMOTE_DATA;
+	ck_assert_msg(!wvm_vcpu_open(&r->cpu.l, w, CLUSTER_VM, vcpu), "%s", wvm_vcpu_error());
 }
 
 void remote_close(struct remote *r)
 {
-	wvm_vcpu_close(r->l);
-	free(r->state);
+	wvm_vcpu_close(r->cpu.l);
+	bare_cpu_fini(&r->cpu);
 }
 
 /* ---- runs ------------------------------------------------------------------------------ */
 
 void remote_learn(struct remote *r, unsigned node)
 {
+	struct bare_slave *slave = &r->slave[node];
 	struct wvm_vcpu_hello h;
 	int ret = -1;
 
+	*slave = (struct bare_slave){.node = node};
 	for (unsigned i = 0; i < 10 && ret; i++)
-		ret = wvm_vcpu_hello(r->l, node, &r->life[node], &h);
+		ret = wvm_vcpu_hello(r->cpu.l, node, &slave->life, &h);
 	ck_assert_msg(!ret, "%s", wvm_vcpu_error());
 	ck_assert_uint_ne(h.engines & 1u << WVM_VCPU_ENGINE_KVM, 0);
-	r->told[node] = false;
-}
-
-static void take_state(struct remote *r, uint64_t seq)
-{
-	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
-	uint32_t changed;
-
-	r->bytes += r->exit.state_len;
-	if (!(r->exit.flags & WVM_VCPU_EXIT_STATE))
-		return;
-	ck_assert_uint_eq(r->exit.base, r->base);
-	ck_assert_int_eq(wvm_vcpu_apply(l, r->state, r->exit.state, r->exit.state_len, &changed),
-			 0);
-	r->base = seq;
 }
 
 struct wvm_vcpu_answer remote_run(struct remote *r, unsigned node, uint8_t flags)
 {
-	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
-	bool whole = !r->base || node != r->node;
-	struct wvm_vcpu_run run = {.engine = WVM_VCPU_ENGINE_KVM,
-				   .flags = (uint8_t)(flags | (whole ? WVM_VCPU_RUN_WHOLE : 0)),
-				   .setup_version = 1,
-				   .base = whole ? 0 : r->base,
-				   .ticks = r->exit.ticks,
-				   .layout = wvm_kvm_layout_hash(),
-				   .setup = (const uint8_t *)SETUP,
-				   .setup_len = r->told[node] ? 0 : sizeof(SETUP) - 1};
-	static __thread uint8_t delta[WVM_RUN_MAX];
 	struct wvm_vcpu_answer a;
-	size_t len;
+	int ret = bare_cpu_run(&r->cpu, &r->slave[node], flags, &a);
 
-	if (whole) {
-		run.state_len = (uint32_t)wvm_vcpu_delta(l, NULL, r->state, WVM_KVM_ALL, delta,
-							 sizeof(delta));
-		run.state = delta;
-	}
-	len = wvm_vcpu_run_encode(r->run, sizeof(r->run), &run);
-	ck_assert_msg(!wvm_vcpu_run(r->l, node, r->life[node], r->run, len, &a), "%s",
-		      wvm_vcpu_error());
-	if (a.outcome != WVM_VCPU_ANSWERED)
-		return a;
-	r->told[node] = true;
-	r->node = node;
-	if (whole)
-		r->base = a.seq;
-	ck_assert_int_eq(wvm_vcpu_exit_decode(a.data, a.len, &r->exit), 0);
-	take_state(r, a.seq);
+	ck_assert_msg(!ret, "%s (%s)", strerror(-ret), wvm_vcpu_error());
+	r->bytes += a.outcome == WVM_VCPU_ANSWERED ? r->cpu.exit.state_len : 0;
 	return a;
 }

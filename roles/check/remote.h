@@ -5,52 +5,38 @@
 #ifndef WVM_CHECK_REMOTE_H
 #define WVM_CHECK_REMOTE_H
 
+#include "roles/check/bare.h"
 #include "roles/check/cluster.h"
-#include "roles/slave/kvm.h"
-#include "shared/core/run.h"
-#include "shared/wavevm_vcpu.h"
 
-#define REMOTE_MEM    (UINT64_C(64) << 20) /* of the guest: the whole VM */
-#define REMOTE_TABLES 0x10000u
-#define REMOTE_CODE   0x1000u
-#define REMOTE_STACK  0x8000u
-#define REMOTE_DATA   0x100000u
-#define REMOTE_FS     0x120000u
-#define REMOTE_FLAG   0x140000u /* a byte: the guest ends when it is not 0 */
-#define REMOTE_PORT   0x3f8u
-#define REMOTE_RFLAGS 0x3202u /* ports are open to ring 3, interrupts enabled */
+#define REMOTE_MEM   (UINT64_C(64) << 20) /* of the guest: the whole VM */
+#define REMOTE_STACK 0x8000u
+#define REMOTE_DATA  0x100000u
+#define REMOTE_FS    0x120000u
+#define REMOTE_FLAG  0x140000u /* a byte: the guest ends when it is not 0 */
+#define REMOTE_PORT  0x3f8u
 
 /* The daemon on a node, started; it ends with the test. more: one more option or NULL. */
 pid_t slave_start(const struct cluster *c, unsigned node, const char *more);
 /* SIGTERM, or another signal; how it ended as waitpid() says it. */
 int slave_end(pid_t pid, int signal);
 
-/* A processor, and the state that it had with its last answer. */
+/* A processor, and the slaves of the first two nodes. */
 struct remote {
-	struct wvm_vcpu_link *l;
-	uint8_t *state; /* wvm_kvm_layout()->bytes */
-	uint64_t base;  /* that the slave has it by; 0: it has not */
-	unsigned node;  /* where it ran last */
-	uint64_t life[2];
-	bool told[2]; /* of the machine */
-	struct wvm_vcpu_exit exit;
-	uint64_t bytes; /* that its answers had */
-	uint8_t run[WVM_RUN_MAX];
+	struct bare_cpu cpu;
+	struct bare_slave slave[2];
+	uint64_t bytes; /* of state, that its answers had */
 };
 
-/* All that a processor of a guest needs, at REMOTE_CODE; registers are the caller's to set. */
+/* All that a processor of a guest needs, at BARE_CODE; registers are the caller's to set. */
 void remote_open(struct remote *r, struct wvm *w, unsigned vcpu);
 void remote_close(struct remote *r);
 /* Waits until the node's slave answers, and knows its life. */
 void remote_learn(struct remote *r, unsigned node);
 void *remote_section(struct remote *r, enum wvm_kvm_section section);
 
-/* Page tables and code into the guest's memory. */
-void remote_prepare(uint8_t *mem, const char *code, const char *end);
-
 /*
  * One run on a node, with the state where it is not that of the last answer there. Returns the
- * outcome; an answer is in r->exit, and its state in r->state. flags: GET, RESUME.
+ * outcome; an answer is in r->cpu.exit, and its state in r->cpu.state. flags: GET, RESUME.
  */
 struct wvm_vcpu_answer remote_run(struct remote *r, unsigned node, uint8_t flags);
 
