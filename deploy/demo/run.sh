@@ -6,7 +6,7 @@
 # Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
 # and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
 # KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
-# VCPUS=remote: four vCPUs (CPUS), of which only the first runs on node 1, the others on nodes 2 and 3 in turn;
+# VCPUS=remote: vCPUs on several nodes; PLACE (1+1+2) says how many run on nodes 1, 2 and 3;
 # CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
@@ -14,8 +14,14 @@ BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 WVM_BIN=$BUILD/bin
 vcpus=${VCPUS:-local} tests=
+place=${PLACE:-1+1+2}
 if [ "$vcpus" = remote ]; then
-	CPUS=${CPUS:-4} tests=" wvm.cpus=${CPU_TESTS:-0}"
+	[[ $place =~ ^[1-9][0-9]?(\+[0-9]{1,2}){1,2}$ ]] || {
+		echo "demo: PLACE=$place is no list of how many vCPUs nodes 1, 2 and 3 run, such as 2+2" >&2
+		exit 2
+	}
+	CPUS=$((place)) tests=" wvm.cpus=work"
+	[ "${CPU_TESTS:-0}" = 0 ] || tests=" wvm.cpus=1"
 fi
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
 kills=${KILLS:-0}
@@ -83,28 +89,40 @@ start_masters() {
 
 # Slaves, and which node each vCPU but the first goes to.
 start_slaves() {
-	local i nodes=
+	local i k nodes= on
 	[ "$vcpus" = remote ] || return 0
-	[ "$cpus" -ge 2 ] || die "VCPUS=remote needs CPUS=2 or more"
-	for i in 2 3; do
+	IFS=+ read -r -a on <<<"$place"
+	for ((i = 2; i <= ${#on[@]}; i++)); do
 		net_start "$i" "slave.$i" "$WVM_BIN/wavevm_node_slave" 9005 2 "$mem" "$i" 9001 --no-kvm \
 			--ring-path "$NET_DIR/ring.$i" --qemu "$BUILD/qemu/qemu-system-x86_64"
 		net_wait_for ': ready' "$NET_DIR/slave.$i.log" 30 ||
 			die "no slave on node $i: $(tail -n1 "$NET_DIR/slave.$i.log")"
+		for ((k = 0; k < on[i - 1]; k++)); do
+			nodes+=:$i
+		done
 	done
-	for ((i = 1; i < cpus; i++)); do
-		nodes+=:$((2 + (i - 1) % 2))
-	done
-	accel+=,backend=tcg,split=1,remote=${nodes#:},report=on
+	accel+=,backend=tcg,split=${on[0]},remote=${nodes#:},report=on
 }
 
-# What QEMU says at its end: a line for each remote vCPU, with why its runs ended.
+# A line for each vCPU: its node, what it got done in the guest, and why its runs ended (QEMU's report).
 print_vcpus() {
+	local i work node runs on split
 	[ "$vcpus" = remote ] || return 0
+	IFS=+ read -r -a on <<<"$place"
+	split=${on[0]}
 	say
-	sed -n 's/^wavevm: \(vCPU .* on node .*runs.*\)/\1/p' "$NET_DIR/qemu.log"
-	[ "$(grep -c '^wavevm: vCPU .* on node .*runs' "$NET_DIR/qemu.log")" = $((cpus - 1)) ] ||
-		die "not all vCPUs have run"
+	for ((i = 0; i < cpus; i++)); do
+		work=$(sed -n "s/^cpu $i  *\([0-9]* units of work, .*\)/\1/p" "$NET_DIR/console")
+		[ -n "$work" ] || die "vCPU $i has done no work"
+		if [ "$i" -lt "$split" ]; then
+			say "vCPU $i on node 1, with the devices: $work"
+			continue
+		fi
+		read -r node runs < <(sed -n \
+			"s/^wavevm: vCPU $i on node \([0-9]*\): \([1-9][0-9]* runs.*\)/\1 \2/p" "$NET_DIR/qemu.log")
+		[ -n "${runs:-}" ] || die "vCPU $i has not run on another node"
+		say "vCPU $i on node $node: $work; $runs"
+	done
 }
 
 start_visitors() {

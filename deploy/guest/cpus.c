@@ -67,7 +67,7 @@ static unsigned slices_of(const struct counts *counts)
 	return n;
 }
 
-static void test_together(void)
+void test_together(void)
 {
 	unsigned together = 0;
 
@@ -242,7 +242,6 @@ int exec_status(void)
 
 void test_cpus(void)
 {
-	test_together();
 	test_clock();
 	test_code();
 	test_exec();

@@ -22,6 +22,7 @@ struct guest {
 	bool disk;
 	bool net;
 	bool swap;
+	bool count_work; /* of each processor */
 	bool test_cpus;
 	bool bound; /* memory to `node` */
 	unsigned node;
@@ -71,7 +72,8 @@ void show_nodes(void);
 void bind_memory(unsigned node);
 
 /* cpus.c: what processors on different hosts could get wrong. */
-void test_cpus(void);
+void test_together(void);
+void test_cpus(void); /* the others */
 int exec_status(void); /* what its programs end with */
 
 /* bench.c */

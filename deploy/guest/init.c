@@ -8,7 +8,8 @@
  *   wvm.disk=1     test the disk (/dev/vda or /dev/sda), made by init --make-disk
  *   wvm.swap=1     swap to the disk (/dev/vda)
  *   wvm.node=N     take the memory to test from NUMA node N
- *   wvm.cpus=1     test what processors on different hosts could get wrong (cpus.c)
+ *   wvm.cpus=work  count what each processor gets done while all of them work (cpus.c)
+ *   wvm.cpus=1     so, and test what processors on different hosts could get wrong
  *   wvm.net=1      test two joined network interfaces (eth0, eth1)
  * The last line before power-off is "verified N MiB, E errors".
  */
@@ -64,9 +65,10 @@ static void parse_parameter(const char *word)
 		guest.disk = value[0] == '1';
 	else if (sscanf(word, "wvm.net=%31s", value) == 1)
 		guest.net = value[0] == '1';
-	else if (sscanf(word, "wvm.cpus=%31s", value) == 1)
+	else if (sscanf(word, "wvm.cpus=%31s", value) == 1) {
 		guest.test_cpus = value[0] == '1';
-	else if (sscanf(word, "wvm.swap=%31s", value) == 1)
+		guest.count_work = guest.test_cpus || !strcmp(value, "work");
+	} else if (sscanf(word, "wvm.swap=%31s", value) == 1)
 		guest.swap = value[0] == '1';
 	else if (sscanf(word, "wvm.node=%31s", value) == 1) {
 		guest.bound = true;
@@ -163,6 +165,8 @@ static void run_tests(void)
 		test_net();
 	if (guest.bound)
 		bind_memory(guest.node);
+	if (guest.count_work)
+		test_together();
 	if (guest.test_cpus)
 		test_cpus();
 	mib = test_memory();
