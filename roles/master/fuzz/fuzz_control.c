@@ -60,6 +60,28 @@ unsigned wvm_clients_vcpu_count(const struct wvm_clients *c)
 	return 2;
 }
 
+/* Owners that say anything. */
+static const struct wvm_vcpu_report said[2] = {
+	{.is = WVM_VCPU_IS_RUNNING, .first = 1, .vcpus = 3, .runs = 9},
+	{UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, .outcome = UINT64_MAX,
+	 .reason = UINT64_MAX, .exits = {UINT64_MAX, UINT64_MAX, UINT64_MAX}}};
+
+void wvm_clients_vcpu_each(const struct wvm_clients *c, wvm_clients_vcpu_fn *fn, void *ctx)
+{
+	fn(ctx, 7, 1, &said[0]);
+	fn(ctx, 7, 2, &said[1]);
+}
+
+bool wvm_clients_vcpu_order(struct wvm_clients *c, uint16_t vm_id, unsigned vcpu, uint64_t wanted,
+			    struct wvm_vcpu_report *out)
+{
+	if (vm_id != 7 || vcpu < 1 || vcpu > 2)
+		return false;
+	*out = said[vcpu - 1];
+	out->answered = vcpu == 2 ? wanted : 0;
+	return true;
+}
+
 uint64_t wvm_reclaim_budget(const struct wvm_node *n)
 {
 	return PAGES;
