@@ -44,6 +44,11 @@ start_slave() {
 	await_lines "$work/slave.$1" 'ready' 30 || fail "slave $1 starts" "it does not" "$work/slave.$1"
 }
 
+end_slave() {
+	[ -z "${slaves[$1]}" ] || end_process "${slaves[$1]}"
+	slaves[$1]=''
+}
+
 start_cluster() {
 	local id
 	for id in 0 1 2; do
@@ -296,10 +301,10 @@ test_refused() {
 	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
 }
 
-# With the slave of node 2 gone.
 test_absent_slave() {
 	local name="a vCPU whose slave is not there begins on another node" status had=$failed
 	wanted "$name" || return 0
+	end_slave 2
 	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
 	go_on || fail "$name" "the guest does not come up" "$work/err"
 	grep -q 'vCPU 2 on node 2: .*does not answer.*; it goes to node 1' "$work/err" ||
@@ -316,7 +321,7 @@ test_lost_slave() {
 	wanted "$name" || return 0
 	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
 	go_on || fail "$name" "the guest does not come up" "$work/err"
-	end_process "${slaves[2]}"
+	end_slave 2
 	await_lines "$work/err" 'vCPU 2 on node 2: .*lost.*the VM is stopped' 30 ||
 		fail "$name" "it is not said" "$work/err"
 	echo 'info status' >&8

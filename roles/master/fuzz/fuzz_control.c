@@ -247,7 +247,13 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 	static const uint8_t trace[] = {3,  0,   0,    0, 0, 0, 0, 100, 3, 0, 0, 0, 0, 0, 0,
 					0,  4,   0,    0, 0, 0, 0, 0,   0, 4, 0, 0, 0, 0, 0,
 					15, 160, 0x14, 0, 0, 0, 0, 0,   1, 0, 0, 0, 0, 0, 0};
+	/* Where they run; orders: that waits, of a liar, of a local one, to no node of ours. */
+	static const uint8_t vcpus[] = {5, 0, 0,    0, 0,    0, 0,    0, 0x16, 0, 0, 0, 0, 1, 0,
+					0, 9, 0,    0, 0,    5, 0x16, 0, 0,    0, 0, 2, 0, 0, 9,
+					0, 0, 0,    5, 0x16, 0, 0,    0, 0,    0, 0, 0, 9, 0, 0,
+					0, 5, 0x16, 0, 0,    0, 0,    1, 0,    0, 9, 0, 0, 0, 9};
 
 	put("each", each, sizeof(each));
 	put("trace", trace, sizeof(trace));
+	put("vcpus", vcpus, sizeof(vcpus));
 }
