@@ -4,6 +4,9 @@
 
 #include "shared/client_vcpu_priv.h"
 
+_Static_assert(WVM_VCPU_EXIT_KINDS <= WVM_VCPU_REPORT_EXITS, "every kind has a word");
+_Static_assert(sizeof(struct wvm_vcpu_report) <= WVM_VCPU_ORDER_OFFSET, "they share no line");
+
 static struct wvm_vcpu_report *report_in(struct wvm_vcpu_link *l)
 {
 	return (struct wvm_vcpu_report *)(void *)(l->mem + 2 * WVM_VCPU_RING_BYTES);

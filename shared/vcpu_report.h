@@ -55,9 +55,6 @@ struct wvm_vcpu_order {
 };
 #define WVM_VCPU_ORDER_OFFSET 2048u
 
-_Static_assert(WVM_VCPU_EXIT_KINDS <= WVM_VCPU_REPORT_EXITS, "every kind has a word");
-_Static_assert(sizeof(struct wvm_vcpu_report) <= WVM_VCPU_ORDER_OFFSET, "they share no line");
-
 /* Any words, also ones that are being written; `answered` is read before what it stands for. */
 static inline void wvm_vcpu_report_read(struct wvm_vcpu_report *to,
 					const struct wvm_vcpu_report *shared)

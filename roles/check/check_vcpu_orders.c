@@ -4,6 +4,7 @@
  * owner of the processor, also within a long run, and the operator hears what became of it.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -324,6 +325,38 @@ START_TEST(an_owner_may_say_anything)
 }
 END_TEST
 
+/* The next one has a page of its own: it is told at once, and its orders are taken. */
+START_TEST(a_next_master_is_told_and_obeyed)
+{
+	static struct cluster_result r;
+	static struct mover m;
+	uint64_t until = cluster_now_ms() + 20000;
+	struct wvm *w;
+
+	cluster_start(&cluster, &(struct cluster_opts){.nodes = NODES});
+	w = owner_attach(&cluster, OWNER);
+	start_slaves(UINT64_C(60000000000));
+	begin(&m, w, 1);
+	ctl(&r, "1", "1", "2");
+	ck_assert_msg(r.status == 0, "%s", r.err);
+	cluster_node_end(&cluster, OWNER, SIGKILL);
+	cluster_node_start(&cluster, OWNER, NULL);
+	cluster_node_await(&cluster, OWNER);
+	do
+		cluster_ctl(&cluster, OWNER, &r, (const char *const[]){"vcpu", NULL});
+	while (!strstr(r.out, "running") && cluster_now_ms() < until);
+	ck_assert_msg(strstr(r.out, "1     1     2      running") != NULL, "%s", r.out);
+	ctl(&r, "1", "1", "1");
+	ck_assert_msg(r.status == 0, "%s", r.err);
+	ck_assert_ptr_nonnull(strstr(r.out, "runs on node 1, moved"));
+	end(&m);
+	ck_assert_uint_eq(m.where.moves, 2);
+	wvm_detach(w);
+	stop_slaves();
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static void on_loopback(void)
 {
 	cluster_start(&cluster, &(struct cluster_opts){.nodes = NODES});
@@ -345,6 +378,8 @@ static Suite *orders_suite(void)
 	tcase_add_test(t, an_order_wakes_an_owner_that_runs_nothing);
 	tcase_add_test(t, why_a_processor_does_not_move_is_one_line);
 	tcase_add_test(t, an_owner_may_say_anything);
+	t = cluster_tcase(s, "with a master that dies", 120);
+	tcase_add_test(t, a_next_master_is_told_and_obeyed);
 	return s;
 }
 
