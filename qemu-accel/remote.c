@@ -178,7 +178,7 @@ static bool take_answer(struct wvm_qemu_remote *r, const struct wvm_vcpu_run *ru
 		if (run->state_len)
 			r->base = a->seq;
 		wvm_qemu_ticks_reach(&ticks_ahead, cpu_get_ticks(), e.ticks);
-		r->exits[e.kind]++;
+		r->where.exits[e.kind]++;
 		if (wvm_qemu_remote_exit(r, &e, a->seq))
 			return true;
 	}
@@ -191,7 +191,7 @@ static bool may_try_again(struct wvm_qemu_remote *r, unsigned reason, unsigned t
 {
 	bool knew = r->base, had_setup = r->setup;
 
-	r->refused++;
+	r->where.refused++;
 	r->setup = 0;
 	if (!r->midway)
 		r->base = 0;
@@ -216,24 +216,59 @@ static int send_run(struct wvm_qemu_remote *r, size_t len, struct wvm_vcpu_answe
 	return ret;
 }
 
+/* Until there is an answer, or there will be none. */
+static enum wvm_vcpu_outcome deliver(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run,
+				     struct wvm_vcpu_answer *a)
+{
+	unsigned tries = 0;
+
+	do {
+		run->flags &= ~WVM_VCPU_RUN_WHOLE;
+		if (send_run(r, put_run(r, run), a))
+			a->outcome = WVM_VCPU_LOST;
+	} while (a->outcome == WVM_VCPU_REFUSED && may_try_again(r, a->reason, tries++));
+	return a->outcome;
+}
+
+enum wvm_vcpu_outcome wvm_qemu_remote_get(struct wvm_qemu_remote *r, unsigned *reason)
+{
+	struct wvm_vcpu_run run = {
+		.engine = WVM_VCPU_ENGINE_TCG, .flags = WVM_VCPU_RUN_GET, .layout = r->kind};
+	struct wvm_vcpu_answer a;
+	struct wvm_vcpu_exit e;
+
+	*reason = WVM_RUN_ENGINE;
+	if (deliver(r, &run, &a) == WVM_VCPU_REFUSED)
+		*reason = a.reason;
+	if (a.outcome != WVM_VCPU_ANSWERED)
+		return a.outcome;
+	/* What was to run it has died: there, this is no loss. */
+	if (!wvm_vcpu_exit_decode(a.data, a.len, &e) && e.kind == WVM_VCPU_EXIT_ERROR)
+		return WVM_VCPU_REFUSED;
+	return take_answer(r, &run, &a) ? WVM_VCPU_ANSWERED : WVM_VCPU_LOST;
+}
+
 /* False: the vCPU cannot go on. */
 static bool one_run(struct wvm_qemu_remote *r)
 {
+	g_autofree char *why = NULL;
 	struct wvm_vcpu_answer a;
 	struct wvm_vcpu_run run;
-	unsigned tries = 0;
+	unsigned next = 0;
 
 	plan_run(r, &run);
-	for (;;) {
-		if (send_run(r, put_run(r, &run), &a) || a.outcome == WVM_VCPU_LOST)
-			break;
-		if (a.outcome == WVM_VCPU_ANSWERED)
-			return take_answer(r, &run, &a);
-		if (!may_try_again(r, a.reason, tries++))
-			break;
-		run.flags &= ~WVM_VCPU_RUN_WHOLE;
-	}
-	wvm_qemu_remote_lost(r, wvm_vcpu_error());
+	do {
+		if (deliver(r, &run, &a) == WVM_VCPU_ANSWERED) {
+			bool goes_on = take_answer(r, &run, &a);
+
+			wvm_qemu_remote_say(r);
+			return goes_on;
+		}
+		g_free(why);
+		why = g_strdup(wvm_vcpu_error());
+	} while (a.outcome == WVM_VCPU_REFUSED && !r->midway &&
+		 wvm_qemu_remote_elsewhere(r, &next));
+	wvm_qemu_remote_lost(r, why);
 	return false;
 }
 
@@ -249,6 +284,8 @@ static void run_guest(struct wvm_qemu_remote *r)
 	take_events(r);
 	if (r->cs->halted)
 		return;
+	if (r->where.is != WVM_VCPU_IS_RUNNING)
+		wvm_qemu_remote_say(r);
 	qatomic_mb_set(&r->running, true);
 	if (!qatomic_read(&r->kicked) || r->cs->interrupt_request) {
 		/* Within an instruction it cannot be left, whatever is wanted. */
@@ -294,6 +331,7 @@ static void *remote_thread(void *arg)
 		qatomic_mb_set(&cs->exit_request, 0);
 		qemu_wait_io_event(cs);
 	} while (!cs->unplug || cpu_can_run(cs));
+	wvm_qemu_remote_unwatch(r);
 	wvm_vcpu_close(r->link);
 	cpu_thread_signal_destroyed(cs);
 	qemu_mutex_unlock_iothread();
@@ -303,22 +341,6 @@ static void *remote_thread(void *arg)
 
 /* ---- beginning
  * ------------------------------------------------------------------------------------- */
-
-static bool meet_slave(struct wvm_qemu_remote *r)
-{
-	struct wvm_vcpu_hello hello;
-
-	if (wvm_vcpu_hello(r->link, r->node, &r->life, &hello)) {
-		error_report("wavevm: vCPU %d on node %u: %s", r->cs->cpu_index, r->node,
-			     wvm_vcpu_error());
-		return false;
-	}
-	if (hello.engines & 1u << WVM_VCPU_ENGINE_TCG)
-		return true;
-	error_report("wavevm: vCPU %d on node %u: the slave there has no TCG; start it with QEMU",
-		     r->cs->cpu_index, r->node);
-	return false;
-}
 
 static void open_remote(CPUState *cs)
 {
@@ -333,9 +355,10 @@ static void open_remote(CPUState *cs)
 		error_report("wavevm: vCPU %d: %s", cs->cpu_index, wvm_vcpu_error());
 		exit(EXIT_FAILURE);
 	}
-	if (!meet_slave(r))
+	if (!wvm_qemu_remote_meet(r))
 		exit(EXIT_FAILURE);
 	remotes[cs->cpu_index] = r;
+	wvm_qemu_remote_watch(r);
 }
 
 static void create_thread(CPUState *cs)
@@ -376,7 +399,7 @@ static void post_reset(CPUState *cs)
 		return;
 	r->midway = false;
 	r->base = r->setup = 0;
-	r->lost = !meet_slave(r);
+	r->lost = !wvm_qemu_remote_meet(r);
 	cs->stopped = false;
 }
 
@@ -390,11 +413,13 @@ static void print_counters(void)
 			continue;
 		wvm_vcpu_counters(r->link, &c);
 		fprintf(stderr,
-			"wavevm: vCPU %u on node %u: %" PRIu64 " runs, %" PRIu64 " retries,", i,
-			r->node, c.runs, c.retries);
+			"wavevm: vCPU %u on node %u: %" PRIu64 " runs, %" PRIu64
+			" retries, %" PRIu64 " moves,",
+			i, r->node, c.runs, c.retries, r->where.moves);
 		for (unsigned k = 1; k < WVM_VCPU_EXIT_KINDS; k++) {
-			if (r->exits[k])
-				fprintf(stderr, " %s %" PRIu64, wvm_vcpu_exit_name(k), r->exits[k]);
+			if (r->where.exits[k])
+				fprintf(stderr, " %s %" PRIu64, wvm_vcpu_exit_name(k),
+					r->where.exits[k]);
 		}
 		fprintf(stderr, "\n");
 	}

@@ -23,7 +23,7 @@ struct wvm_qemu_remote {
 	bool running;    /* atomic: a run is out, or about to go */
 	bool kicked;     /* atomic: somebody wants the thread's attention */
 	uint8_t access[8], access_len;
-	uint64_t exits[WVM_VCPU_EXIT_KINDS], refused;
+	struct wvm_vcpu_where where; /* what operators are told */
 	uint8_t out[WVM_RUN_MAX];
 };
 
@@ -39,5 +39,28 @@ bool wvm_qemu_remote_exit(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit 
 
 /* Says why, and stops the VM. */
 void wvm_qemu_remote_lost(struct wvm_qemu_remote *r, const char *what);
+
+/*
+ * remote.c: has the slave of r->node take the vCPU's state over and give it back; nothing of the
+ * guest is executed, so whatever comes of it the vCPU may go on elsewhere. Not midway. By its
+ * thread; BQL held, but not meanwhile. *reason: of REFUSED.
+ */
+enum wvm_vcpu_outcome wvm_qemu_remote_get(struct wvm_qemu_remote *r, unsigned *reason);
+
+/*
+ * remote_move.c. BQL, but where said.
+ */
+/* The slave of r->node, or where there is none, that of another node of remote=; false: none. */
+bool wvm_qemu_remote_meet(struct wvm_qemu_remote *r);
+/*
+ * The vCPU, which has just been refused where it is, goes to a node of remote= that takes it, from
+ * the *next-th of them on. By its thread. False: there is none.
+ */
+bool wvm_qemu_remote_elsewhere(struct wvm_qemu_remote *r, unsigned *next);
+/* Orders come from now on, to be taken by the vCPU's thread between two runs; and no more. */
+void wvm_qemu_remote_watch(struct wvm_qemu_remote *r);
+void wvm_qemu_remote_unwatch(struct wvm_qemu_remote *r);
+/* Says what has changed. By the vCPU's thread, or before there is one. */
+void wvm_qemu_remote_say(struct wvm_qemu_remote *r);
 
 #endif

@@ -16,6 +16,7 @@ void wvm_qemu_remote_lost(struct wvm_qemu_remote *r, const char *what)
 	if (r->lost)
 		return;
 	r->lost = true;
+	wvm_qemu_remote_say(r);
 	error_report("wavevm: vCPU %d on node %u: %s; the VM is stopped: see to the slave there "
 		     "(wavevm_node_slave), and start the VM anew",
 		     r->cs->cpu_index, r->node, what);

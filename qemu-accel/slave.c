@@ -578,6 +578,9 @@ static void slave_init(MachineState *ms)
 	ticks_ahead = -cpu_get_host_ticks();
 	slaves = g_new0(struct slave_cpu, cpu_count);
 	map_background();
+	/* Before kicks come: a run may be out already, for which we are started. */
+	for (i = 0; i < cpu_count; i++)
+		create_cpu(ms, &topology, i);
 	if (wvm_engine_open(&engine, on_kick, NULL, err, sizeof(err))) {
 		error_report("wavevm: %s", err);
 		exit(EXIT_FAILURE);
@@ -587,8 +590,6 @@ static void slave_init(MachineState *ms)
 			     wvm_engine_vcpus(engine));
 		exit(EXIT_FAILURE);
 	}
-	for (i = 0; i < cpu_count; i++)
-		create_cpu(ms, &topology, i);
 	qemu_register_shutdown_notifier(&shutdown);
 }
 

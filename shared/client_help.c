@@ -172,6 +172,16 @@ static void take_error(struct wvm *w, const uint8_t *body)
 	report(w, (void *)(uintptr_t)e.addr, text);
 }
 
+static void take_order(struct wvm *w, const void *body)
+{
+	struct wvm_ring_order o;
+
+	memcpy(&o, body, sizeof(o));
+	pthread_mutex_lock(&w->lock);
+	wvm_vcpus_ordered(w, &o);
+	pthread_mutex_unlock(&w->lock);
+}
+
 /* False when the master's ring is damaged: it is as good as gone. */
 static bool take_messages(struct wvm *w)
 {
@@ -189,6 +199,8 @@ static bool take_messages(struct wvm *w)
 			take_reply(w, body, (size_t)len);
 		else if (type == WVM_RING_ERROR && len >= (int)sizeof(struct wvm_ring_error))
 			take_error(w, body);
+		else if (type == WVM_RING_ORDER && len >= (int)sizeof(struct wvm_ring_order))
+			take_order(w, body);
 	}
 	/* More may be there: look again at once. */
 	(void)eventfd_write(w->to_client_fd, 1);

@@ -159,6 +159,11 @@ void wvm_code_close(struct wvm *w);
 /* Every link's thread looks whether there is a master; w->lock held. */
 void wvm_vcpus_wake(struct wvm *w);
 
+/* --- client_vcpu_report.c --- */
+
+/* The master says that it has an order for a processor; w->lock held. */
+void wvm_vcpus_ordered(struct wvm *w, const struct wvm_ring_order *o);
+
 /* --- client_map.c --- */
 
 /* Ends all ranges: first no access any more, later the unmapping itself. */

@@ -35,6 +35,7 @@
 #include <linux/userfaultfd.h>
 
 #include "shared/spsc.h"
+#include "shared/vcpu_report.h"
 #include "shared/wavevm.h"
 
 #define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
@@ -153,9 +154,9 @@ enum wvm_ring_msg {
 	WVM_RING_BACK = 8,
 	/*
 	 * The channel of a processor that may run on other nodes: as the client's own, but with
-	 * rings of WVM_VCPU_CAPACITY. mode: the processor; gpa, len, addr: numbers of the
-	 * descriptors of its memfd, of the eventfd towards the master and of the other one.
-	 * Reply data: struct wvm_ring_vcpu.
+	 * rings of WVM_VCPU_CAPACITY, and the page of vcpu_report.h behind them. mode: the
+	 * processor; gpa, len, addr: numbers of the descriptors of its memfd, of the eventfd
+	 * towards the master and of the other one. Reply data: struct wvm_ring_vcpu.
 	 */
 	WVM_RING_VCPU_OPEN = 9,
 	WVM_RING_VCPU_CLOSE = 10, /* mode: the processor */
@@ -167,6 +168,7 @@ enum wvm_ring_msg {
 	/* master to client */
 	WVM_RING_REPLY = 64, /* struct wvm_ring_reply, then data */
 	WVM_RING_ERROR = 65, /* struct wvm_ring_error */
+	WVM_RING_ORDER = 66, /* struct wvm_ring_order */
 };
 
 /* 40 bytes. */
@@ -200,7 +202,15 @@ struct wvm_ring_vcpu {
  */
 #define WVM_VCPU_CAPACITY      262144u
 #define WVM_VCPU_RING_BYTES    (WVM_VCPU_CAPACITY + 4096u)
-#define WVM_VCPU_CHANNEL_BYTES (2 * WVM_VCPU_RING_BYTES)
+#define WVM_VCPU_CHANNEL_BYTES (2 * WVM_VCPU_RING_BYTES + WVM_VCPU_REPORT_BYTES)
+
+/* 8 bytes: there is an order for a processor, in its channel (vcpu_report.h). */
+struct wvm_ring_order {
+	uint16_t vm_id;
+	uint16_t vcpu;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct wvm_ring_order) == 8, "order");
 
 enum wvm_ring_error_how {
 	WVM_ERROR_HOW_POISONED = 0, /* the access gets SIGBUS */

@@ -237,6 +237,7 @@ static int run_locked(struct wvm_vcpu_link *l, unsigned node, uint64_t life, con
 		.seq = l->run.seq, .ran_from_ns = from, .took_ns = wvm_vcpu_now_ns() - from};
 	tell(l, event, node, a);
 	l->counters.runs++;
+	wvm_vcpu_publish(l);
 	if (event == WVM_RUN_ANSWERED)
 		wvm_vcpu_acknowledge_later(l);
 	return 0;

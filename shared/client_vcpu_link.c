@@ -139,6 +139,9 @@ int wvm_vcpu_meet(struct wvm_vcpu_link *l, int timeout_ms)
 	}
 	l->lives = lives;
 	l->open = true;
+	/* This one has given no order yet. */
+	l->report.answered = l->report.outcome = 0;
+	wvm_vcpu_publish(l);
 	return 0;
 }
 
@@ -315,6 +318,8 @@ static void free_link(struct wvm_vcpu_link *l)
 		close(l->bell_fd);
 	if (l->to_master_fd >= 0)
 		close(l->to_master_fd);
+	if (l->order_fd >= 0)
+		close(l->order_fd);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
@@ -332,6 +337,7 @@ static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vc
 	pthread_mutex_init(&l->lock, NULL);
 	l->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	l->to_master_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	l->order_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!w->vcpus) {
 		w->vcpu_life = new_life();
 		memset(w->vcpu_seq, 0, sizeof(w->vcpu_seq));
@@ -339,7 +345,7 @@ static struct wvm_vcpu_link *new_link(struct wvm *w, uint16_t vm_id, unsigned vc
 	wvm_run_owner_init(&l->run, vm_id, (uint16_t)vcpu, 0, w->vcpu_life, 0, l->answer);
 	l->run.seq = w->vcpu_seq[vcpu];
 	l->nonce = (uint64_t)vcpu << 32 ^ new_life();
-	if (l->bell_fd >= 0 && l->to_master_fd >= 0)
+	if (l->bell_fd >= 0 && l->to_master_fd >= 0 && l->order_fd >= 0)
 		return l;
 	free_link(l);
 	return NULL;

@@ -18,6 +18,7 @@ struct wvm_vcpu_link {
 	unsigned vcpu;
 	int bell_fd;      /* eventfd: the master's, of kicks, and of the helper thread */
 	int to_master_fd; /* eventfd */
+	int order_fd;     /* eventfd: the helper thread's, when an order has come */
 	bool kicked;      /* atomic; the present run, else the next */
 	uint64_t kicks;   /* atomic */
 
@@ -37,6 +38,8 @@ struct wvm_vcpu_link {
 	} nodes[WVM_VCPU_NODES];
 	unsigned next_node;
 	struct wvm_vcpu_counters counters;
+	struct wvm_vcpu_report report; /* what every master is told */
+	uint64_t order;                /* being carried out */
 	uint8_t answer[WVM_RUN_MAX];
 	uint8_t record[sizeof(struct wvm_msg) + WVM_DATAGRAM_MAX]; /* being taken */
 };
@@ -60,6 +63,8 @@ void wvm_vcpu_sleep(struct wvm_vcpu_link *l, uint64_t until_ns);
 bool wvm_vcpu_put(struct wvm_vcpu_link *l, const struct wvm_msg *m, const uint8_t *payload);
 /* All that the run's machine has to say. */
 void wvm_vcpu_flush(struct wvm_vcpu_link *l);
+/* client_vcpu_report.c: the report as it is now, with the link's own counters. */
+void wvm_vcpu_publish(struct wvm_vcpu_link *l);
 /* The acknowledger shall see to this link. */
 void wvm_vcpu_acknowledge_later(struct wvm_vcpu_link *l);
 

@@ -27,6 +27,10 @@ enum wvm_control_op {
 	WVM_CONTROL_TRACE = 67,  /* operand: ms from now on that faults are traced; 0: no more */
 	WVM_CONTROL_STAMPS = 68, /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the
 				  * trace of that shard has from stamp number `first` on */
+	WVM_CONTROL_VCPUS = 69,  /* processors of programs here that may run on other nodes */
+	WVM_CONTROL_MOVE = 70,   /* operand: vcpu << WVM_CONTROL_VCPU_SHIFT | token << 32 | node.
+				  * That one shall run there. Ask again to hear whether it does; the
+				  * token (not 0) says that it is the same order */
 };
 
 enum wvm_control_status {
@@ -36,9 +40,15 @@ enum wvm_control_status {
 	WVM_CONTROL_BAD_VM = 3,
 	WVM_CONTROL_BAD_GPA = 4,
 	WVM_CONTROL_BAD_SHARD = 5,
+	WVM_CONTROL_BAD_VCPU = 6,   /* nobody here has that processor */
+	WVM_CONTROL_LOCAL_VCPU = 7, /* its owner runs it itself */
+	WVM_CONTROL_BAD_NODE = 8,
 };
 
 #define WVM_CONTROL_SHARD_SHIFT 48u
+#define WVM_CONTROL_VCPU_SHIFT  56u
+#define WVM_CONTROL_TOKEN_SHIFT 32u
+#define WVM_CONTROL_NODE_MASK   UINT64_C(0xffffffff)
 #define WVM_CONTROL_STAMPS_MAX  4096u /* in one answer */
 
 #endif

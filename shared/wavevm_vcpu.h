@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "shared/vcpu.h"
+#include "shared/vcpu_report.h"
 #include "shared/wavevm.h"
 
 #ifdef __cplusplus
@@ -72,6 +73,31 @@ struct wvm_vcpu_counters {
 	uint64_t runs, bytes_sent, bytes_received, retries, kicks;
 };
 void wvm_vcpu_counters(const struct wvm_vcpu_link *l, struct wvm_vcpu_counters *out);
+
+/*
+ * What the master's operator is told of the processor (wvm_ctl vcpu), besides the counters above,
+ * which go with it after every run.
+ */
+struct wvm_vcpu_where {
+	enum wvm_vcpu_is is;
+	unsigned node;
+	unsigned first, vcpus; /* of the VM: those from first on may run elsewhere */
+	uint64_t moves, refused;
+	uint64_t exits[WVM_VCPU_EXIT_KINDS];
+};
+void wvm_vcpu_report(struct wvm_vcpu_link *l, const struct wvm_vcpu_where *where);
+
+/*
+ * Whether the operator wants the processor on another node (wvm_ctl vcpu move). A run that is
+ * out is kicked when such an order comes, and the descriptor gets readable for who runs none: an
+ * eventfd, which wvm_vcpu_wanted() reads, and whoever polls it may. An order stands until
+ * wvm_vcpu_obeyed() has said what became of it, in how long a time. reason: of
+ * WVM_VCPU_MOVED_REFUSED, enum wvm_run_reason.
+ */
+int wvm_vcpu_order_fd(const struct wvm_vcpu_link *l);
+bool wvm_vcpu_wanted(struct wvm_vcpu_link *l, unsigned *node);
+void wvm_vcpu_obeyed(struct wvm_vcpu_link *l, enum wvm_vcpu_moved outcome, unsigned reason,
+		     uint64_t took_ns);
 
 #ifdef __cplusplus
 }

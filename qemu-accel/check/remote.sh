@@ -2,7 +2,7 @@
 # Tests of vCPUs that run on other nodes: a bare guest (smp.c), and what an operator does to it.
 #   qemu-accel/check/remote.sh [PATTERN]     only tests whose name matches the extended regular expression
 # Three nodes on the loopback, slaves on nodes 1 and 2. Prints a line per test and "N passed, N failed".
-# Environment: WVM_QEMU, WVM_MASTER, WVM_SLAVE: the programs (default: in build/); BUILD; CC.
+# Environment: WVM_QEMU, WVM_MASTER, WVM_SLAVE, WVM_CTL: the programs (default: in build/); BUILD; CC.
 # shellcheck disable=SC2086 # QEMU options are kept as words
 set -uo pipefail
 export LC_ALL=C
@@ -14,6 +14,7 @@ case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 QEMU=${WVM_QEMU:-$BUILD/qemu/qemu-system-x86_64}
 MASTER=${WVM_MASTER:-$BUILD/bin/wavevm_node_master}
 SLAVE=${WVM_SLAVE:-$BUILD/bin/wavevm_node_slave}
+CTL=${WVM_CTL:-$BUILD/bin/wvm_ctl}
 only=${1:-.}
 work=$(mktemp -d)
 shm=/dev/shm/wvm-remote-check-$$
@@ -41,6 +42,11 @@ start_slave() {
 		--qemu "$QEMU" >"$work/slave.$1" 2>&1 &
 	slaves[$1]=$!
 	await_lines "$work/slave.$1" 'ready' 30 || fail "slave $1 starts" "it does not" "$work/slave.$1"
+}
+
+end_slave() {
+	[ -z "${slaves[$1]}" ] || end_process "${slaves[$1]}"
+	slaves[$1]=''
 }
 
 start_cluster() {
@@ -193,12 +199,129 @@ test_reset() {
 	[ "$status" = 0 ] && [ ! -s "$work/err" ] && pass "$name" || fail "$name" "status $status" "$work/err"
 }
 
+ctl() { "$CTL" --port $((port + 10)) "$@"; }
+
+# figure VCPU COLUMN: of wvm_ctl vcpu; empty without that vCPU.
+figure() {
+	ctl vcpu 2>/dev/null | awk -v vcpu="$1" -v column="$2" '
+		NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+		NR > 1 && $2 == vcpu { print $at[column] }'
+}
+
+# A vCPU goes to and fro between two nodes while the guest computes on it, to its right end.
+test_moves() {
+	local name="a vCPU moves between nodes as it computes" status to=2 moves=0 before after on=(0 0 0)
+	wanted "$name" || return 0
+	start_guest smp 2 wavevm,backend=tcg,split=1,remote=1 -no-reboot
+	await_lines "$work/console" '^begin' 60 || fail "$name" "the guest does not come up" "$work/err"
+	while kill -0 "$qemu_pid" 2>/dev/null; do
+		if ctl vcpu move 1 $to >"$work/move" 2>&1; then
+			moves=$((moves + 1))
+			before=$(figure 1 runs)
+			sleep 0.05
+			after=$(figure 1 runs)
+			[ "$(figure 1 node)" = $to ] && [ "${after:-0}" -gt "${before:-0}" ] && on[to]=$((on[to] + 1))
+			to=$((3 - to))
+		else
+			grep -Eq 'no vCPU 1|has not answered' "$work/move" || cat "$work/move" >>"$work/moves"
+		fi
+	done
+	await_guest 240 unless_lost
+	if [ "$status" != 0 ] || ! grep -q '^end' "$work/console" || [ -s "$work/err" ] || [ -s "$work/moves" ]; then
+		cat "$work/console" "$work/err" "$work/moves" >"$work/both" 2>/dev/null
+		fail "$name" "status $status after $moves moves" "$work/both"
+	elif [ "$(grep -c '^ok ' "$work/console")" != 13 ] || grep -q FAILED "$work/console"; then
+		fail "$name" "not everything went right after $moves moves" "$work/console"
+	elif [ "${on[1]}" -lt 3 ] || [ "${on[2]}" -lt 3 ]; then
+		fail "$name" "of $moves moves, it ran on node 1 after ${on[1]}, on node 2 after ${on[2]}"
+	else
+		pass "$name ($moves moves)"
+	fi
+}
+
+refuses_move() {
+	if ctl vcpu move "$1" "$2" >"$work/move" 2>&1 || ! grep -q "$3" "$work/move"; then
+		fail "$name" "move $1 $2 is not refused by '$3'" "$work/move"
+		return 1
+	fi
+}
+
+moves() {
+	ctl vcpu move "$1" "$2" >"$work/move" 2>&1 && [ "$(figure "$1" node)" = "$2" ] && return 0
+	fail "$name" "move $1 $2" "$work/move"
+	return 1
+}
+
+# Also of vCPUs that never come back by themselves, and while the VM is stopped; and what cannot be.
+test_orders() {
+	local name="an operator's orders" status n had=$failed
+	wanted "$name" || return 0
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	for n in 2 1 2 1 2; do
+		moves 1 $n && go_on || break
+	done
+	refuses_move 0 1 'runs in its QEMU itself'
+	refuses_move 5 1 'no vCPU 5'
+	refuses_move 1 0 'no slave answers there'
+	refuses_move 1 9 'no node 9'
+	go_on || fail "$name" "it does not go on where it was" "$work/err"
+	echo stop >&8
+	await_lines "$work/out" 'stop' 10
+	moves 1 1
+	echo cont >&8
+	go_on || fail "$name" "it does not go on when moved while stopped" "$work/err"
+	[ "$(figure 1 moves)" = 6 ] && [ "$(figure 2 moves)" = 0 ] || fail "$name" "$(ctl vcpu)"
+	echo quit >&8
+	await_guest 20
+	[ "$failed" = "$had" ] || return 0
+	[ "$status" = 0 ] && [ ! -s "$work/err" ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
+test_refused() {
+	local name="a vCPU that is refused goes to another node" status had=$failed
+	wanted "$name" || return 0
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	echo stop >&8
+	await_lines "$work/out" 'stop' 10
+	sleep 1
+	# What runs it there ends while it runs nothing, so nothing is lost.
+	kill -KILL "$(sed -n 's/.*its engine is process \([0-9]*\).*/\1/p' "$work/slave.2" | tail -n 1)"
+	await_lines "$work/slave.2" 'was killed by signal 9' 20 || fail "$name" "the engine does not end"
+	echo cont >&8
+	go_on || fail "$name" "it does not go on" "$work/err"
+	[ "$(wc -l <"$work/err")" = 1 ] &&
+		grep -q 'vCPU 2 was refused by the slave of node 2, and goes on on node 1' "$work/err" ||
+		fail "$name" "it is not said" "$work/err"
+	[ "$(figure 2 node)" = 1 ] || fail "$name" "it is not on node 1" "$work/err"
+	echo quit >&8
+	await_guest 20
+	[ "$failed" = "$had" ] || return 0
+	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
+test_absent_slave() {
+	local name="a vCPU whose slave is not there begins on another node" status had=$failed
+	wanted "$name" || return 0
+	end_slave 2
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	grep -q 'vCPU 2 on node 2: .*does not answer.*; it goes to node 1' "$work/err" ||
+		fail "$name" "it is not said" "$work/err"
+	[ "$(figure 2 node)" = 1 ] || fail "$name" "it is not on node 1" "$work/err"
+	echo quit >&8
+	await_guest 20
+	[ "$failed" = "$had" ] || return 0
+	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
 test_lost_slave() {
 	local name="a slave that dies stops the VM" status
 	wanted "$name" || return 0
 	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
 	go_on || fail "$name" "the guest does not come up" "$work/err"
-	end_process "${slaves[2]}"
+	end_slave 2
 	await_lines "$work/err" 'vCPU 2 on node 2: .*lost.*the VM is stopped' 30 ||
 		fail "$name" "it is not said" "$work/err"
 	echo 'info status' >&8
@@ -208,7 +331,7 @@ test_lost_slave() {
 	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
 }
 
-for program in "$QEMU" "$MASTER" "$SLAVE"; do
+for program in "$QEMU" "$MASTER" "$SLAVE" "$CTL"; do
 	[ -x "$program" ] || {
 		echo "no $program: run make and make qemu" >&2
 		exit 2
@@ -226,6 +349,10 @@ all "the bare guest, two on two nodes" wavevm,backend=tcg,split=1,remote=1:2 3
 all "the bare guest, two on one node" wavevm,backend=tcg,split=1,remote=1 3
 test_monitor
 test_reset
+test_moves
+test_orders
+test_refused
 test_lost_slave
+test_absent_slave
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -99,6 +99,24 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 		snprintf(err, err_len, "this node has no shard %llu",
 			 (unsigned long long)(ask->operand >> WVM_CONTROL_SHARD_SHIFT));
 		return -ENXIO;
+	case WVM_CONTROL_BAD_VCPU:
+		snprintf(
+			err, err_len,
+			"VM %u has no vCPU %llu on this node that could run elsewhere: wvm_ctl vcpu "
+			"lists them, on the node where the VM's QEMU (split=) runs",
+			ask->vm_id, (unsigned long long)(ask->operand >> WVM_CONTROL_VCPU_SHIFT));
+		return -ENXIO;
+	case WVM_CONTROL_LOCAL_VCPU:
+		snprintf(
+			err, err_len,
+			"vCPU %llu of VM %u runs in its QEMU itself: only those that split= leaves to "
+			"other nodes can be moved",
+			(unsigned long long)(ask->operand >> WVM_CONTROL_VCPU_SHIFT), ask->vm_id);
+		return -EPERM;
+	case WVM_CONTROL_BAD_NODE:
+		snprintf(err, err_len, "the topology has no node %u (wvm_ctl status lists them)",
+			 (uint32_t)(ask->operand & WVM_CONTROL_NODE_MASK));
+		return -ENXIO;
 	default:
 		snprintf(err, err_len, "this master does not know the command; is it older?");
 		return -ENOTSUP;

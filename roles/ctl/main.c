@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "roles/ctl/ask.h"
+#include "roles/ctl/move.h"
 #include "roles/ctl/print.h"
+#include "shared/conf.h"
+#include "shared/vcpu.h"
 
 #define DEFAULT_PORT 9001u
 
@@ -22,17 +25,21 @@ static const struct command {
 	{"status", WVM_CONTROL_STATUS, wvm_print_status, false},
 	{"stats", WVM_CONTROL_STATS, wvm_print_stats, false},
 	{"where", WVM_CONTROL_WHERE, wvm_print_where, true},
+	{"vcpu", WVM_CONTROL_VCPUS, wvm_print_vcpus, false},
 };
 
 struct options {
 	struct wvm_ask ask;
 	const struct command *command;
 	bool json;
+	bool move; /* vcpu move */
+	unsigned vcpu;
+	uint32_t node;
 };
 
 static const struct argp_option option_list[] = {
 	{"port", 'p', "PORT", 0, "control port of the master on this host (9001)", 0},
-	{"vm", 'v', "ID", 0, "VM that GPA belongs to (0)", 0},
+	{"vm", 'v', "ID", 0, "VM that GPA or the vCPU belongs to (0)", 0},
 	{"json", 'j', NULL, 0, "print the answer as JSON", 0},
 	{0},
 };
@@ -61,6 +68,20 @@ static void choose(struct argp_state *state, struct options *o, const char *name
 		o->ask.op = o->command->op;
 }
 
+/* vcpu move I NODE: those after the first. */
+static void take_move(struct argp_state *state, struct options *o, const char *arg)
+{
+	switch (state->arg_num) {
+	case 1:
+		if (strcmp(arg, "move"))
+			argp_error(state, "vcpu has no '%s', only move", arg);
+		o->move = true;
+		break;
+	case 2: o->vcpu = (unsigned)number(state, "vCPU", arg, WVM_VCPU_MAX - 1); break;
+	default: o->node = (uint32_t)number(state, "NODE", arg, WVM_NODE_MAX - 1); break;
+	}
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -72,6 +93,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		if (!o->command)
 			choose(state, o, arg);
+		else if (o->ask.op == WVM_CONTROL_VCPUS && state->arg_num < 4)
+			take_move(state, o, arg);
 		else if (o->command->operand && state->arg_num == 1)
 			o->ask.operand = number(state, "GPA", arg, UINT64_MAX);
 		else
@@ -79,35 +102,41 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case ARGP_KEY_END:
 		if (!o->command)
-			argp_error(state, "a command is missing: status, stats or where");
+			argp_error(state, "a command is missing: status, stats, where or vcpu");
 		else if (o->command->operand && state->arg_num < 2)
 			argp_error(state, "where needs a GPA, as 0x100000");
+		else if (o->move && state->arg_num < 4)
+			argp_error(state, "move needs a vCPU and a node, as in vcpu move 1 2");
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
 	return 0;
 }
 
-int main(int argc, char **argv)
+static int move(struct options *o)
 {
-	static const struct argp argp = {
-		.options = option_list,
-		.parser = parse,
-		.args_doc = "status\nstats\nwhere GPA",
-		.doc = "Asks the WaveVM master on this host.\v"
-		       "status  who the node is, its VMs, members and pages\n"
-		       "stats   all counters that are not 0, and the fault histograms\n"
-		       "where   the home of a page and why it is the home (a PLACE line of the "
-		       "topology, or the hash), and what this node knows of the page",
-	};
-	struct options o = {.ask.port = DEFAULT_PORT};
+	char err[256], said[128];
+	json_t *answer;
+	int ret = wvm_move(&o->ask, o->vcpu, o->node, said, sizeof(said), &answer, err,
+			   sizeof(err));
+
+	if (ret)
+		fprintf(stderr, "wvm_ctl: %s\n", err);
+	else if (o->json && !json_dumpf(answer, stdout, JSON_INDENT(1)))
+		putchar('\n');
+	else
+		puts(said);
+	json_decref(answer);
+	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int ask(struct options *o)
+{
 	char err[256], *text = NULL;
 	json_error_t why;
 	json_t *answer;
 
-	argp_err_exit_status = 1;
-	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	if (wvm_ask(&o.ask, &text, err, sizeof(err))) {
+	if (wvm_ask(&o->ask, &text, err, sizeof(err))) {
 		fprintf(stderr, "wvm_ctl: %s\n", err);
 		return EXIT_FAILURE;
 	}
@@ -117,11 +146,32 @@ int main(int argc, char **argv)
 		free(text);
 		return EXIT_FAILURE;
 	}
-	if (o.json)
+	if (o->json)
 		puts(text);
 	else
-		o.command->print(answer);
+		o->command->print(answer);
 	json_decref(answer);
 	free(text);
 	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = option_list,
+		.parser = parse,
+		.args_doc = "status\nstats\nwhere GPA\nvcpu [move I NODE]",
+		.doc = "Asks the WaveVM master on this host.\v"
+		       "status  who the node is, its VMs, members and pages\n"
+		       "stats   all counters that are not 0, and the fault histograms\n"
+		       "where   the home of a page and why it is the home (a PLACE line of the "
+		       "topology, or the hash), and what this node knows of the page\n"
+		       "vcpu    where the vCPUs of this node's QEMU are that run elsewhere, and what "
+		       "they did; move: vCPU I goes on on NODE, which is waited for",
+	};
+	struct options o = {.ask.port = DEFAULT_PORT};
+
+	argp_err_exit_status = 1;
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	return o.move ? move(&o) : ask(&o);
 }

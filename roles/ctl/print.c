@@ -145,6 +145,44 @@ void wvm_print_stats(const json_t *o)
 	print_histogram(o, "latency_write", "write faults, from fault to grant");
 }
 
+static void print_exits(const json_t *exits)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)exits, key, value)
+		printf(" %s %lld", key, (long long)json_integer_value(value));
+	printf("\n");
+}
+
+void wvm_print_vcpus(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "vcpus"), *item;
+	size_t i;
+
+	if (!json_array_size(list)) {
+		printf("no program of this node has vCPUs that may run elsewhere\n");
+		return;
+	}
+	printf("%-5s %-5s %-6s %-8s %10s %8s %10s %6s %8s  %s\n", "VM", "vCPU", "node", "state",
+	       "runs", "retries", "bytes/run", "moves", "refused", "exits");
+	json_array_foreach(list, i, item)
+	{
+		unsigned long long runs = number(item, "runs");
+		double bytes = (double)number(item, "bytes_sent") +
+			       (double)number(item, "bytes_received");
+		char node[24] = "?";
+
+		if (json_object_get(item, "node"))
+			snprintf(node, sizeof(node), "%llu", number(item, "node"));
+		printf("%-5llu %-5llu %-6s %-8s %10llu %8llu %10.0f %6llu %8llu ",
+		       number(item, "vm"), number(item, "vcpu"), node, text(item, "state"), runs,
+		       number(item, "retries"), runs ? bytes / (double)runs : 0,
+		       number(item, "moves"), number(item, "refused"));
+		print_exits(json_object_get(item, "exits"));
+	}
+}
+
 void wvm_print_where(const json_t *o)
 {
 	printf("VM %llu gpa 0x%llx  slice %llu  home node %llu (vnode %llu), ", number(o, "vm"),

@@ -20,6 +20,7 @@
 
 #include "roles/master/mem.h"
 #include "shared/core/msg.h"
+#include "shared/vcpu_report.h"
 #include "shared/wavevm.h"
 
 struct wvm_clients;
@@ -148,6 +149,16 @@ enum wvm_drop wvm_clients_vcpu_push(struct wvm_clients *c, const struct wvm_msg 
 				    const uint8_t *payload);
 /* Channels of processors that are open now. On shard 0. */
 unsigned wvm_clients_vcpu_count(const struct wvm_clients *c);
+/* What the owner of each of them says of it: any numbers. On shard 0. */
+typedef void wvm_clients_vcpu_fn(void *ctx, uint16_t vm_id, unsigned vcpu,
+				 const struct wvm_vcpu_report *report);
+void wvm_clients_vcpu_each(const struct wvm_clients *c, wvm_clients_vcpu_fn *fn, void *ctx);
+/*
+ * Gives an order, TOKEN << 32 | node (shared/vcpu_report.h), unless that one is answered already.
+ * *out says. False: nobody here has that processor. On shard 0.
+ */
+bool wvm_clients_vcpu_order(struct wvm_clients *c, uint16_t vm_id, unsigned vcpu, uint64_t wanted,
+			    struct wvm_vcpu_report *out);
 /* This shard has raised pages in the client's code area: it is told. On that shard. */
 void wvm_clients_code_raised(struct wvm_clients *c, unsigned shard, unsigned client);
 /*

@@ -101,7 +101,7 @@ static bool channel_ok(int fd, size_t bytes)
 int wvm_channel_map(int fd, const struct channel_shape *shape, uint8_t **mem,
 		    struct wvm_spsc_rx *rx, struct wvm_spsc_tx *tx)
 {
-	size_t bytes = 2 * shape->ring_bytes;
+	size_t bytes = 2 * shape->ring_bytes + shape->more_bytes;
 	uint8_t *at;
 
 	if (!channel_ok(fd, bytes))
@@ -153,7 +153,7 @@ static int take_uffds(struct client *cl, int pidfd, const struct wvm_ring_claim 
 
 static int take_all(struct client *cl, const struct wvm_ring_claim *claim, struct taken *t)
 {
-	static const struct channel_shape shape = {WVM_CHANNEL_RING_BYTES, WVM_CHANNEL_CAPACITY};
+	static const struct channel_shape shape = {WVM_CHANNEL_RING_BYTES, WVM_CHANNEL_CAPACITY, 0};
 	int ret;
 
 	if (claim->shard_count != cl->all->shards)

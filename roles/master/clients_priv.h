@@ -229,6 +229,7 @@ bool wvm_fd_is_eventfd(int fd);
 struct channel_shape {
 	size_t ring_bytes;
 	uint32_t capacity;
+	size_t more_bytes; /* behind the rings */
 };
 int wvm_channel_map(int fd, const struct channel_shape *shape, uint8_t **mem,
 		    struct wvm_spsc_rx *rx, struct wvm_spsc_tx *tx);
@@ -243,6 +244,8 @@ void wvm_client_reply(struct client *cl, uint64_t token, int64_t result, const v
 		      uint32_t len);
 void wvm_client_glue_replied(struct client *cl, uint64_t token, int64_t result);
 void wvm_client_send_error(struct client *cl, const struct wvm_ring_error *e);
+/* What finds no room is lost: who has given it asks what became of it, and it is sent again. */
+void wvm_client_send_order(struct client *cl, const struct wvm_ring_order *o);
 void wvm_client_drop_pins(struct client *cl);
 
 /* clients_vcpu.c: the channels of processors */

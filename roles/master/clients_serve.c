@@ -39,6 +39,13 @@ void wvm_client_send_error(struct client *cl, const struct wvm_ring_error *e)
 				 __ATOMIC_RELAXED);
 }
 
+void wvm_client_send_order(struct client *cl, const struct wvm_ring_order *o)
+{
+	if (cl->state == CLIENT_LIVE && wvm_spsc_room(&cl->tx) > ANSWER_ROOM &&
+	    !wvm_spsc_push(&cl->tx, WVM_RING_ORDER, o, sizeof(*o)))
+		wvm_doorbell_ring(&cl->out);
+}
+
 /* --- requests that the glue answers later --------------------------------- */
 
 static struct owed *owe(struct client *cl, uint64_t theirs, struct pin *pin)

@@ -1,7 +1,7 @@
 /*
  * The channels of processors that run on other nodes: each a memfd with two
- * rings and two doorbells of the program that owns the VM. What is in the
- * records is the relay's to judge (vcpus.c).
+ * rings, a page of reports and orders, and two doorbells of the program that
+ * owns the VM. What is in the records is the relay's to judge (vcpus.c).
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,7 +14,8 @@
 /* Records of one channel per turn of the shard: a state in its segments, and the kick behind it. */
 #define SERVE_BATCH 64u
 
-static const struct channel_shape shape = {WVM_VCPU_RING_BYTES, WVM_VCPU_CAPACITY};
+static const struct channel_shape shape = {WVM_VCPU_RING_BYTES, WVM_VCPU_CAPACITY,
+					   WVM_VCPU_REPORT_BYTES};
 _Static_assert(sizeof(struct wvm_spsc_mem) + WVM_VCPU_CAPACITY <= WVM_VCPU_RING_BYTES, "ring fits");
 _Static_assert(WVM_VCPU_RING_BYTES % WVM_PAGE_SIZE == 0, "the second ring begins on a page");
 
@@ -53,7 +54,7 @@ static void close_channel(struct vcpu_channel *ch)
 	vcpus->again[index / 64] &= ~(1ull << index % 64);
 	vcpus->open--;
 	ch->state = VCPU_CLOSING;
-	munmap(ch->mem, 2 * shape.ring_bytes);
+	munmap(ch->mem, WVM_VCPU_CHANNEL_BYTES);
 	ch->mem = NULL;
 	wvm_doorbell_close(&ch->in);
 	wvm_doorbell_close(&ch->out);
@@ -79,7 +80,7 @@ void wvm_clients_vcpus_free(struct wvm_clients *all)
 		if (ch->out_open)
 			close(ch->out.fd);
 		if (ch->mem)
-			munmap(ch->mem, 2 * shape.ring_bytes);
+			munmap(ch->mem, WVM_VCPU_CHANNEL_BYTES);
 	}
 }
 
@@ -231,7 +232,7 @@ static int open_channel(struct client *cl, const struct wvm_ring_req *r, struct 
 		return 0;
 	}
 	if (ch->mem)
-		munmap(ch->mem, 2 * shape.ring_bytes);
+		munmap(ch->mem, WVM_VCPU_CHANNEL_BYTES);
 	ch->mem = NULL;
 	if (ch->in_open) {
 		ch->state = VCPU_CLOSING;
@@ -317,4 +318,50 @@ enum wvm_drop wvm_clients_vcpu_push(struct wvm_clients *all, const struct wvm_ms
 		return WVM_DROP_ROOM;
 	wvm_doorbell_ring(&ch->out);
 	return WVM_DROP_NONE;
+}
+
+/* --- reports and orders ------------------------------------------------------------ */
+
+static struct wvm_vcpu_order *order_of(const struct vcpu_channel *ch)
+{
+	return (struct wvm_vcpu_order *)(void *)(ch->mem + 2 * WVM_VCPU_RING_BYTES +
+						 WVM_VCPU_ORDER_OFFSET);
+}
+
+static void read_report(const struct vcpu_channel *ch, struct wvm_vcpu_report *out)
+{
+	const uint8_t *at = ch->mem + 2 * WVM_VCPU_RING_BYTES;
+
+	wvm_vcpu_report_read(out, (const struct wvm_vcpu_report *)(const void *)at);
+}
+
+void wvm_clients_vcpu_each(const struct wvm_clients *all, wvm_clients_vcpu_fn *fn, void *ctx)
+{
+	struct wvm_vcpu_report report;
+
+	for (uint32_t i = 0; i < all->header.vm_count; i++)
+		for (unsigned k = 0; k < WVM_VCPU_MAX; k++) {
+			unsigned index = all->vcpus.at[i][k];
+
+			if (!index)
+				continue;
+			read_report(&all->vcpus.list[index - 1], &report);
+			fn(ctx, all->header.vms[i].vm_id, k, &report);
+		}
+}
+
+bool wvm_clients_vcpu_order(struct wvm_clients *all, uint16_t vm_id, unsigned vcpu, uint64_t wanted,
+			    struct wvm_vcpu_report *out)
+{
+	struct vcpu_channel *ch = find(all, vm_id, vcpu);
+	struct wvm_ring_order o = {.vm_id = vm_id, .vcpu = (uint16_t)vcpu};
+
+	if (!ch)
+		return false;
+	read_report(ch, out);
+	if (out->answered == wanted)
+		return true;
+	__atomic_store_n(&order_of(ch)->wanted, wanted, __ATOMIC_RELEASE);
+	wvm_client_send_order(&all->client[ch->client], &o);
+	return true;
 }

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "roles/master/control_priv.h"
 #include "roles/master/node.h"
 
 #define ASKERS_MAX 8u /* at the same time; one more, and the oldest one begins anew */
@@ -37,11 +38,6 @@ struct request {
 	uint32_t snapshot;
 	uint64_t operand;
 };
-
-static void set(json_t *o, const char *key, uint64_t value)
-{
-	json_object_set_new(o, key, json_integer((json_int_t)value));
-}
 
 /* ---- status ---------------------------------------------------------------------------- */
 
@@ -583,11 +579,15 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	case WVM_CONTROL_WHERE: o = where_json(c->node, q, &status); break;
 	case WVM_CONTROL_TRACE: o = trace_json(c->node, q); break;
 	case WVM_CONTROL_STAMPS: o = stamps_json(c, q, &status); break;
+	case WVM_CONTROL_VCPUS: o = wvm_control_vcpus(c->node); break;
+	case WVM_CONTROL_MOVE: o = wvm_control_move(c->node, q->vm_id, q->operand, &status); break;
 	default: return WVM_CONTROL_UNKNOWN;
 	}
 	c->last += c->last == UINT32_MAX ? 2 : 1;
 	free(at->text);
-	at->text = o ? json_dumps(o, q->op >= WVM_CONTROL_TRACE ? JSON_COMPACT : JSON_INDENT(1))
+	at->text = o ? json_dumps(o, q->op == WVM_CONTROL_TRACE || q->op == WVM_CONTROL_STAMPS
+					     ? JSON_COMPACT
+					     : JSON_INDENT(1))
 		     : NULL;
 	at->len = at->text ? strlen(at->text) : 0;
 	at->number = c->last;

@@ -60,6 +60,28 @@ unsigned wvm_clients_vcpu_count(const struct wvm_clients *c)
 	return 2;
 }
 
+/* Owners that say anything. */
+static const struct wvm_vcpu_report said[2] = {
+	{.is = WVM_VCPU_IS_RUNNING, .first = 1, .vcpus = 3, .runs = 9},
+	{UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, .outcome = UINT64_MAX,
+	 .reason = UINT64_MAX, .exits = {UINT64_MAX, UINT64_MAX, UINT64_MAX}}};
+
+void wvm_clients_vcpu_each(const struct wvm_clients *c, wvm_clients_vcpu_fn *fn, void *ctx)
+{
+	fn(ctx, 7, 1, &said[0]);
+	fn(ctx, 7, 2, &said[1]);
+}
+
+bool wvm_clients_vcpu_order(struct wvm_clients *c, uint16_t vm_id, unsigned vcpu, uint64_t wanted,
+			    struct wvm_vcpu_report *out)
+{
+	if (vm_id != 7 || vcpu < 1 || vcpu > 2)
+		return false;
+	*out = said[vcpu - 1];
+	out->answered = vcpu == 2 ? wanted : 0;
+	return true;
+}
+
 uint64_t wvm_reclaim_budget(const struct wvm_node *n)
 {
 	return PAGES;
@@ -225,7 +247,13 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 	static const uint8_t trace[] = {3,  0,   0,    0, 0, 0, 0, 100, 3, 0, 0, 0, 0, 0, 0,
 					0,  4,   0,    0, 0, 0, 0, 0,   0, 4, 0, 0, 0, 0, 0,
 					15, 160, 0x14, 0, 0, 0, 0, 0,   1, 0, 0, 0, 0, 0, 0};
+	/* Where they run; orders: that waits, of a liar, of a local one, to no node of ours. */
+	static const uint8_t vcpus[] = {5, 0, 0,    0, 0,    0, 0,    0, 0x16, 0, 0, 0, 0, 1, 0,
+					0, 9, 0,    0, 0,    5, 0x16, 0, 0,    0, 0, 2, 0, 0, 9,
+					0, 0, 0,    5, 0x16, 0, 0,    0, 0,    0, 0, 0, 9, 0, 0,
+					0, 5, 0x16, 0, 0,    0, 0,    1, 0,    0, 9, 0, 0, 0, 9};
 
 	put("each", each, sizeof(each));
 	put("trace", trace, sizeof(trace));
+	put("vcpus", vcpus, sizeof(vcpus));
 }

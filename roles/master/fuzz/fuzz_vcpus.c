@@ -1,11 +1,11 @@
 /*
  * The relay of runs between hostile owners, a hostile slave and hostile members: what owners
  * write into their channels, also between two reads of the master, the descriptors that they
- * name, and messages of any fields that the codec lets through. The channels (clients_vcpu.c,
- * spsc.c, over real memfds and eventfds) and the relay (vcpus.c) run on it; the loop is loop.h,
- * the socket a model that checks what leaves: whole messages that the codec takes, in this node's
- * name, each only where its kind may go. No memory is touched that is not the master's, no
- * descriptor is lost, and once the owners are gone nothing of them is left.
+ * name, and messages of any fields that the codec lets through. The channels (clients_vcpu.c with
+ * reports and orders, spsc.c, over real memfds and eventfds) and the relay (vcpus.c) run on it; the
+ * loop is loop.h, the socket a model that checks what leaves: whole messages that the codec takes,
+ * in this node's name, each only where its kind may go. No memory is touched that is not the
+ * master's, no descriptor is lost, and once the owners are gone nothing of them is left.
  */
 #include <dirent.h>
 #include <sys/eventfd.h>
@@ -335,12 +335,33 @@ static bool turn(void)
 	return any;
 }
 
+/* Any words; only that it is a processor of this node. */
+static void on_report(void *ctx, uint16_t vm_id, unsigned vcpu, const struct wvm_vcpu_report *r)
+{
+	unsigned *count = ctx;
+
+	FUZZ_CHECK(vm_id == VM && vcpu < WVM_VCPU_MAX, "processor %u of VM %u", vcpu, vm_id);
+	++*count;
+}
+
+static void operate(struct fuzz_in *in)
+{
+	uint8_t which = fuzz_u8(in);
+	struct wvm_vcpu_report r;
+	unsigned count = 0;
+
+	wvm_clients_vcpu_each(all, on_report, &count);
+	FUZZ_CHECK(count == all->vcpus.open, "%u reports of %u", count, all->vcpus.open);
+	(void)wvm_clients_vcpu_order(all, which & 8 ? VM + 1 : VM, which & 7,
+				     which & 16 ? UINT64_MAX : which, &r);
+}
+
 static void step(struct fuzz_in *in)
 {
 	uint8_t op = fuzz_u8(in);
 	struct bell *b;
 
-	switch (op % 12) {
+	switch (op % 13) {
 	case 0: open_one(in); return;
 	case 1:
 	case 2: record(in); return;
@@ -368,7 +389,8 @@ static void step(struct fuzz_in *in)
 				&all->client[op % OWNERS],
 				&(struct wvm_ring_req){.vm_id = VM, .mode = op / 16});
 		return;
-	default: turn(); return;
+	case 11: turn(); return;
+	default: operate(in); return;
 	}
 }
 
@@ -406,6 +428,7 @@ static const struct wvm_clients_ops ops = {
 static void make_node(void)
 {
 	static struct wvm_shard *shards[SHARDS] = {&loop.shard[0], &loop.shard[1]};
+	static uint8_t own[OWNERS][WVM_CHANNEL_RING_BYTES] __attribute__((aligned(4096)));
 
 	for (unsigned i = 0; i < MEMBERS; i++)
 		addresses[i] = (struct sockaddr_in){.sin_family = AF_INET,
@@ -436,6 +459,9 @@ static void make_node(void)
 		all->client[i].all = all;
 		all->client[i].index = i;
 		all->client[i].state = CLIENT_LIVE;
+		(memset)(own[i], 0, sizeof(own[i]));
+		FUZZ_CHECK(!wvm_spsc_open_tx(&all->client[i].tx, own[i], WVM_CHANNEL_CAPACITY),
+			   "the channel");
 	}
 }
 
@@ -497,6 +523,12 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 				       0, 0, 1, 12, 0, 0, 1, 13, 0, 0, 1, 14, 0, 0, 2, 0,
 				       0, 0, 3, 12, 0, 0, 6, 1,  0, 1, 0, 0,  0, 0, 11};
 
+	/* Processor 0 is open: reports, also of a liar; orders for it and for one that is not. */
+	static const uint8_t orders[] = {0,  0, 0,   12,  0,   5,   4,   0,   1,   16,
+					 8,  1, 255, 255, 255, 255, 255, 255, 255, 255,
+					 12, 0, 12,  16,  12,  9,   12,  1};
+
+	put("orders", orders, sizeof(orders));
 	put("honest", honest, sizeof(honest));
 	put("torn", torn, sizeof(torn));
 	put("lies", lies, sizeof(lies));
