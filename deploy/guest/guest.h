@@ -73,7 +73,7 @@ void bind_memory(unsigned node);
 
 /* cpus.c: what processors on different hosts could get wrong. */
 void test_together(void);
-void test_cpus(void); /* the others */
+void test_cpus(void);  /* the others */
 int exec_status(void); /* what its programs end with */
 
 /* bench.c */
