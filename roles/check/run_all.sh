@@ -9,7 +9,7 @@ cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 log_dir=$BUILD/check/log
 mkdir -p "$log_dir"
-passed=0 failed=0 limit=${TEST_TIMEOUT:-600}
+passed=0 failed=0 skipped=0 limit=${TEST_TIMEOUT:-600}
 proofs=() failures=()
 # libcheck's own limit of 4 s is for machines that do nothing else; ours only ends what hangs.
 export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120}
@@ -46,6 +46,10 @@ run() {
 	# A program that says nothing, or dies after its tests, has failed.
 	if [ "$status" != 0 ] && [ "$count_bad" = 0 ]; then
 		count_bad=1
+	elif [ $((count_ok + count_bad)) = 0 ] && grep -aq '^SKIPPED: ' "$log"; then
+		printf 'skip  %-44s %s\n' "$name" "$(sed -n 's/^SKIPPED: //p' "$log" | head -n 1)"
+		skipped=$((skipped + 1))
+		return
 	elif [ $((count_ok + count_bad)) = 0 ]; then
 		count_bad=1
 	fi
@@ -73,6 +77,7 @@ if [ "${#proofs[@]}" != 0 ]; then
 	done
 	printf '\n'
 fi
+[ "$skipped" = 0 ] || printf '%d programs were skipped, see above\n' "$skipped"
 # Once more at the end, where they are found also when the rest is cut off.
 if [ "$failed" != 0 ]; then
 	printf 'failed:\n'
