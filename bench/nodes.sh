@@ -3,7 +3,7 @@
 #
 #   nodes_enter "$@"                    # first: the script starts again in the namespace
 #   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number (or list) per node, as "0 1 1"
-#   nodes_slave NODE CPUS               # its slave, which answers soon after
+#   nodes_slave NODE CPUS [OPTION...]   # its slave, which answers soon after
 #   $NODES_DIR/ring.0 ...               # the ring files
 #   nodes_down
 #
@@ -114,18 +114,18 @@ nodes_up() {
 	done
 }
 
-# nodes_slave NODE CPUS: the slave of a node whose master is up, with all of its threads on these CPUs:
+# nodes_slave NODE CPUS [OPTION...]: the slave of a node whose master is up, with all of its threads on these CPUs:
 # its own would leave the processors' ones to them where it may, and a layout on one core would be none.
 nodes_slave() {
 	taskset -c "$2" "$NODES_BIN/wavevm_node_slave" $((9005 + 10 * $1)) 1 "$nodes_ram_mb" "$1" $((9001 + 10 * $1)) \
-		--ring-path "$NODES_DIR/ring.$1" --cpus "$2" >"$NODES_DIR/log.slave.$1" 2>&1 </dev/null &
+		--ring-path "$NODES_DIR/ring.$1" --cpus "$2" "${@:3}" >"$NODES_DIR/log.slave.$1" 2>&1 </dev/null &
 	SLAVE_PIDS[$1]=$!
 }
 
 # nodes_counter NODE NAME: one of its counters, 0 if it has none of that name.
 nodes_counter() {
 	local value
-	value=$(WVM_RING_PATH=$NODES_DIR/ring.$1 "$NODES_BIN/wvm_ctl" stats --json |
+	value=$("$NODES_BIN/wvm_ctl" --port $((9001 + 10 * $1)) stats --json |
 		sed 's/[,{]/\n/g' | sed -n "s/^ *\"$2\": *\([0-9]*\).*/\1/p" | head -n 1)
 	printf '%s' "${value:-0}"
 }

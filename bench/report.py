@@ -36,6 +36,7 @@ LIMITS = {
     "vcpu-mmio": (LOWER, {None: 1.0}),
     "guest-local": (HIGHER, {None: 1 / 1.05}),
     "guest-boot": (LOWER, {None: 1.1}),
+    "guest-compute": (LOWER, {None: 0.6}),
     "guest-swap": (HIGHER, {None: 1.0}),
 }
 # Units of which less is better; with the others, rates, more is.

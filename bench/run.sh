@@ -7,7 +7,7 @@
 # two-cores-spinning two-shards"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
 # longer), RATE_MIB (64), RUNS (2000: of each kind of vcpu in a round), BENCHES (which of "fault
-# explain touch stream local vcpu shards capacity guest-boot guest-local", and guest-swap, which is
+# explain touch stream local vcpu shards capacity guest-boot guest-local guest-vcpus", and guest-swap, which is
 # run only when it is named), GUEST=0 leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
@@ -17,7 +17,7 @@ rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
 touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256} rate_mib=${RATE_MIB:-64}
 runs=${RUNS:-2000}
-usual="fault explain touch stream local vcpu shards capacity guest-boot guest-local"
+usual="fault explain touch stream local vcpu shards capacity guest-boot guest-local guest-vcpus"
 known=" $usual guest-swap "
 benches=" ${BENCHES:-$usual} "
 
@@ -184,10 +184,11 @@ if wanted capacity; then
 	bulk capacity 1T "0 0 0" 0 1TiB "" || exit 1
 fi
 if [[ ${GUEST:-1} != 0 ]]; then
-	for name in guest-boot guest-local guest-swap; do
+	for name in guest-boot guest-local guest-vcpus guest-swap; do
 		wanted "$name" || continue
 		printf '\n== %s\n' "$name"
 		nodes_guest_json=$NODES_DIR/part.$name BOOTS=${BOOTS:-$rounds} PAIRS=${PAIRS:-$rounds} \
+			ROUNDS=$rounds \
 			bash "bench/$name.sh" || exit 1
 	done
 fi

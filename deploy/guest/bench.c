@@ -1,4 +1,7 @@
 /*
+ * wvm.mode=compute: each processor works on numbers of its own, all at once, as much each. Says
+ * "compute N processors: S s" with the time until the last one is done.
+ *
  * wvm.mode=bench: random loads and stores over memory that has been written before. Says "bench
  * warm" when all of it has been, "bench pass N: R M accesses/s", and "bench done", with a second
  * after the first and the last of these for whoever reads counters outside.
@@ -59,4 +62,23 @@ void run_bench(void)
 	}
 	printf("bench done\n");
 	sleep(1);
+}
+
+#define STEPS (1u << 31) /* of each processor */
+
+static void compute(unsigned thread)
+{
+	uint64_t x = mix(guest.seed + thread) | 1;
+
+	for (unsigned i = 0; i < STEPS; i++)
+		x = next(x);
+	__asm__ volatile("" : : "r"(x)); /* or none of it would be computed */
+}
+
+void run_compute(void)
+{
+	const double start = seconds_now();
+
+	on_all_cpus(compute);
+	printf("compute %u processors: %.3f s\n", guest.cpus, seconds_now() - start);
 }

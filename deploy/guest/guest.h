@@ -26,7 +26,7 @@ struct guest {
 	bool test_cpus;
 	bool bound; /* memory to `node` */
 	unsigned node;
-	char mode[16]; /* test, boot, bench, shell */
+	char mode[16]; /* test, boot, bench, compute, shell */
 };
 
 extern struct guest guest;
@@ -78,5 +78,6 @@ int exec_status(void); /* what its programs end with */
 
 /* bench.c */
 void run_bench(void);
+void run_compute(void);
 
 #endif

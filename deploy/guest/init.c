@@ -1,9 +1,8 @@
 /*
  * The first process of the demo's guest. Parameters on the kernel's command line:
- *   wvm.mode=test|boot|bench|shell  test the machine and power off; power off at once; measure
- *                  memory (bench.c) and power off; a shell
- *   wvm.mib=N      MiB of memory to test (default: 7/8 of what is free)
- *   wvm.seconds=N  how long the stress test runs (default: 3; 0: not at all)
+ *   wvm.mode=test|boot|bench|compute|shell  test the machine and power off; power off at once;
+ * measure memory (bench.c) and power off; a shell wvm.mib=N      MiB of memory to test (default:
+ * 7/8 of what is free) wvm.seconds=N  how long the stress test runs (default: 3; 0: not at all)
  *   wvm.seed=N     seed of all patterns (default: 1)
  *   wvm.disk=1     test the disk (/dev/vda or /dev/sda), made by init --make-disk
  *   wvm.swap=1     swap to the disk (/dev/vda)
@@ -189,6 +188,8 @@ static void run_guest(void)
 		run_shell();
 	else if (!strcmp(guest.mode, "bench"))
 		run_bench();
+	else if (!strcmp(guest.mode, "compute"))
+		run_compute();
 	else if (strcmp(guest.mode, "boot"))
 		report("mode %s is unknown", guest.mode);
 	fflush(stdout);
