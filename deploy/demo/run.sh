@@ -7,7 +7,8 @@
 # and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
 # KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
 # VCPUS=remote: vCPUs on several nodes; PLACE (1+1+2) says how many run on nodes 1, 2 and 3;
-# CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes.
+# CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes;
+# LITMUS=1: and it runs the litmus tests, with a thread on each vCPU.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
@@ -22,6 +23,7 @@ if [ "$vcpus" = remote ]; then
 	}
 	CPUS=$((place)) tests=" wvm.cpus=work"
 	[ "${CPU_TESTS:-0}" = 0 ] || tests=" wvm.cpus=1"
+	[ "${LITMUS:-0}" = 0 ] || tests+=" wvm.litmus=1"
 fi
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
 kills=${KILLS:-0}
@@ -141,7 +143,7 @@ start_visitors() {
 show_console() {
 	tr -d '\r' | sed -u 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' |
 		tee "$NET_DIR/console" |
-		grep --line-buffered -E '^(guest|cpu|together|clock|code|exec|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
+		grep --line-buffered -E '^(guest|cpu|together|litmus|clock|code|exec|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
 		sed -u 's/^/  guest| /'
 }
 

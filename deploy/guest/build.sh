@@ -79,14 +79,15 @@ extract_vmlinux() {
 
 compile_init() {
 	local file newer=0
-	for file in "$here"/*.[ch] "$here/build.sh"; do
+	local litmus=$here/../../roles/check/litmus
+	for file in "$here"/*.[ch] "$here/build.sh" "$litmus/litmus.h" "$litmus"/{tests,tso,clock}.c; do
 		[ "$out/init" -nt "$file" ] || newer=1
 	done
 	[ $newer = 1 ] || return 0
 	say "compiling init"
 	[ "$V" = 0 ] || set -x
-	"$CC" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -s -pthread -o "$out/init" \
-		"$here"/*.c
+	"$CC" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -s -pthread -I"$here/../.." -o "$out/init" \
+		"$here"/*.c "$litmus"/{tests,tso,clock}.c
 	{ set +x; } 2>/dev/null
 }
 

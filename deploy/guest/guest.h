@@ -24,6 +24,7 @@ struct guest {
 	bool swap;
 	bool count_work; /* of each processor */
 	bool test_cpus;
+	bool test_litmus;
 	bool bound; /* memory to `node` */
 	unsigned node;
 	char mode[16]; /* test, boot, bench, compute, shell */
@@ -70,6 +71,9 @@ void use_swap(void);
 /* numa.c: prints what each node has; takes all memory from one, from now on. */
 void show_nodes(void);
 void bind_memory(unsigned node);
+
+/* litmus.c: the memory model, by the litmus tests. */
+void test_litmus(void);
 
 /* cpus.c: what processors on different hosts could get wrong. */
 void test_together(void);
