@@ -15,12 +15,18 @@
 
 #include "roles/check/remote.h"
 
-#define ROUNDS UINT64_C(10000000) /* of each processor, through one lock */
-#define MOVES  10000u
-#define WORDS  512u /* of the walk: a page */
+#define ROUNDS      UINT64_C(10000000) /* of each processor, through one lock */
+#define MOVES       10000u
+/*
+ * Of each processor, through a lock that goes round: the default is for each day, LOCK_ROUNDS=50000
+ * in the environment for 10^5 changes of ownership and 10^7 increments.
+ */
+#define FAIR_ROUNDS UINT64_C(500)
+#define FAIR_STEPS  UINT64_C(100) /* increments while it has the lock */
+#define WORDS       512u          /* of the walk: a page */
 
-extern const char guest_lock[], guest_lock_end[], guest_walk[], guest_walk_end[], guest_touch[],
-	guest_touch_end[];
+extern const char guest_lock[], guest_lock_end[], guest_fair[], guest_fair_end[], guest_walk[],
+	guest_walk_end[], guest_touch[], guest_touch_end[];
 __asm__(".pushsection .rodata\n"
 	/* rcx times: a lock at (rsi), sums behind it, and a counter on another page. r12: who. */
 	"guest_lock:\n"
@@ -44,6 +50,41 @@ __asm__(".pushsection .rodata\n"
 	"   mov $0x3f8, %dx\n"
 	"   out %al, %dx\n"
 	"guest_lock_end:\n"
+	/*
+	 * The same, rbx increments at a time, with a lock that is had in the order of asking, and
+	 * is given up, but for the last time, when the other one has asked for it.
+	 */
+	"guest_fair:\n"
+	"1: mov $1, %eax\n"
+	"   lock xadd %eax, (%rsi)\n"
+	"2: cmp %eax, 4(%rsi)\n"
+	"   je 3f\n"
+	"   pause\n"
+	"   jmp 2b\n"
+	"3: mov %rbx, %rdx\n"
+	"4: incq 8(%rsi)\n"
+	"   mov 8(%rsi), %rax\n"
+	"   add %rax, 16(%rsi)\n"
+	"   dec %rdx\n"
+	"   jnz 4b\n"
+	"   cmp %r12, 24(%rsi)\n"
+	"   je 5f\n"
+	"   mov %r12, 24(%rsi)\n"
+	"   incq 32(%rsi)\n"
+	"5: cmp $1, %rcx\n"
+	"   je 6f\n"
+	"   pause\n"
+	"   mov (%rsi), %eax\n"
+	"   sub 4(%rsi), %eax\n"
+	"   cmp $2, %eax\n"
+	"   jb 5b\n"
+	"6: incl 4(%rsi)\n"
+	"   lock add %rbx, 8192(%rsi)\n"
+	"   dec %rcx\n"
+	"   jnz 1b\n"
+	"   mov $0x3f8, %dx\n"
+	"   out %al, %dx\n"
+	"guest_fair_end:\n"
 	/* Steps of a random walk until the flag is set; r8 counts, rax generates. */
 	"guest_walk:\n"
 	"1: imul $0x41c64e6d, %rax, %rax\n"
@@ -168,34 +209,68 @@ static void *run_to_end(void *arg)
 	return NULL;
 }
 
-START_TEST(processors_on_two_nodes_share_a_lock_and_counters)
+/* Both to their end, each so many rounds; how long it took. What they leave is at REMOTE_DATA. */
+static uint64_t run_both(const char *code, const char *end, uint64_t rounds)
 {
 	pthread_t thread;
-	uint64_t *data, began;
+	uint64_t began;
 
-	start(guest_lock, guest_lock_end);
+	start(code, end);
 	for (unsigned i = 0; i < 2; i++) {
-		regs(&cpus[i])->rcx = ROUNDS;
+		regs(&cpus[i])->rcx = rounds;
+		regs(&cpus[i])->rbx = FAIR_STEPS;
 		regs(&cpus[i])->r12 = i + 1;
 	}
 	began = cluster_now_ms();
 	ck_assert_int_eq(pthread_create(&thread, NULL, run_to_end, &cpus[1]), 0);
 	run_to_end(&cpus[0]);
 	pthread_join(thread, NULL);
-	data = (uint64_t *)(void *)(mem + REMOTE_DATA);
-	printf("proof: two processors on two nodes: %llu rounds through one lock in %llu ms, the lock "
-	       "went over %llu times\n",
-	       (unsigned long long)(2 * ROUNDS), (unsigned long long)(cluster_now_ms() - began),
-	       (unsigned long long)data[4]);
-	ck_assert_uint_gt(data[4], 5);
-	ck_assert_uint_eq(data[0], 0);
-	ck_assert_uint_eq(data[1], 2 * ROUNDS);
-	ck_assert_uint_eq(data[2], ROUNDS * (2 * ROUNDS + 1));
-	ck_assert_uint_eq(data[1024], 2 * ROUNDS);
+	return cluster_now_ms() - began;
+}
+
+/* Behind the lock: a counter, the sum of all it has been, who had it last, and changes of that. */
+static uint64_t check_data(uint64_t lock, uint64_t count)
+{
+	const uint64_t *data = (const uint64_t *)(const void *)(mem + REMOTE_DATA);
+
+	ck_assert_uint_eq(data[0], lock);
+	ck_assert_uint_eq(data[1], count);
+	ck_assert_uint_eq(data[2], count / 2 * (count + 1));
+	ck_assert_uint_eq(data[1024], count);
 	for (unsigned i = 0; i < 2; i++) {
 		check_end(&cpus[i]);
 		ck_assert_uint_eq(regs(&cpus[i])->rcx, 0);
 	}
+	return data[4];
+}
+
+START_TEST(processors_on_two_nodes_share_a_lock_and_counters)
+{
+	uint64_t ms = run_both(guest_lock, guest_lock_end, ROUNDS);
+	uint64_t changes = check_data(0, 2 * ROUNDS);
+
+	printf("proof: two processors on two nodes: %llu rounds through one lock in %llu ms, the lock "
+	       "went over %llu times\n",
+	       (unsigned long long)(2 * ROUNDS), (unsigned long long)ms,
+	       (unsigned long long)changes);
+	ck_assert_uint_gt(changes, 5);
+	stop();
+}
+END_TEST
+
+START_TEST(a_fair_lock_goes_to_and_fro_between_nodes)
+{
+	const char *asked = getenv("LOCK_ROUNDS");
+	uint64_t rounds = asked ? strtoull(asked, NULL, 0) : FAIR_ROUNDS, ms, changes;
+
+	ck_assert_uint_gt(rounds, 0);
+	ms = run_both(guest_fair, guest_fair_end, rounds);
+	changes = check_data(2 * rounds << 32 | 2 * rounds, 2 * rounds * FAIR_STEPS);
+	printf("proof: a fair lock between two nodes: %llu increments in %llu ms, the lock went over "
+	       "%llu times\n",
+	       (unsigned long long)(2 * rounds * FAIR_STEPS), (unsigned long long)ms,
+	       (unsigned long long)changes);
+	ck_assert_uint_eq(changes, 2 * rounds);
 	stop();
 }
 END_TEST
@@ -382,6 +457,8 @@ static Suite *suite(void)
 	tcase_add_test(t, a_running_processor_moves_between_nodes_and_computes_the_same);
 	tcase_add_test(t, memory_that_cannot_be_had_ends_the_run_with_an_error);
 	tcase_add_test(t, a_run_whose_slave_is_killed_is_lost_and_not_run_again);
+	t = cluster_tcase(s, "a lock that goes round", 3600); /* as long as LOCK_ROUNDS asks for */
+	tcase_add_test(t, a_fair_lock_goes_to_and_fro_between_nodes);
 	return s;
 }
 

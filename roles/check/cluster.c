@@ -548,13 +548,21 @@ void cluster_ctl(const struct cluster *c, unsigned i, struct cluster_result *r,
 	cluster_run(r, all, c->node[i].netns, NULL);
 }
 
+/* wvm_ctl gives up after seconds, which is short for a master on a machine that is busy with tests.
+ */
+#define JSON_TRIES 3u
+
 json_t *cluster_json(const struct cluster *c, unsigned i, const char *command)
 {
 	static struct cluster_result r;
 	json_error_t why;
 	json_t *o;
 
-	cluster_ctl(c, i, &r, (const char *const[]){"--json", command, NULL});
+	for (unsigned tries = 0; tries < JSON_TRIES; tries++) {
+		cluster_ctl(c, i, &r, (const char *const[]){"--json", command, NULL});
+		if (!r.status || !strstr(r.err, strerror(ETIMEDOUT)))
+			break;
+	}
 	ck_assert_msg(r.status == 0, "wvm_ctl %s on node %u: %s", command, i, r.err);
 	o = json_loads(r.out, 0, &why);
 	ck_assert_msg(o != NULL, "wvm_ctl %s: %s: %s", command, why.text, r.out);

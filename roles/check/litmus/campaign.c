@@ -84,26 +84,11 @@ static uint64_t figure(const json_t *o, const char *section, const char *name)
 	return (uint64_t)json_integer_value(value);
 }
 
-/* `wvm_ctl stats`; it gives up after 2 s, which is short on a busy machine. */
-static json_t *read_stats(const struct cluster *c, unsigned i)
-{
-	static struct cluster_result r;
-	json_t *o = NULL;
-
-	for (unsigned tries = 0; tries < 10 && !o; tries++) {
-		cluster_ctl(c, i, &r, (const char *const[]){"--json", "stats", NULL});
-		if (!r.status)
-			o = json_loads(r.out, 0, NULL);
-	}
-	ck_assert_msg(o != NULL, "wvm_ctl stats on node %u: %s", i, r.err);
-	return o;
-}
-
 static void read_figures(struct session *s)
 {
 	s->grants = s->faults = s->pages = 0;
 	for (unsigned i = 0; i < s->cluster.nodes; i++) {
-		json_t *o = read_stats(&s->cluster, i);
+		json_t *o = cluster_json(&s->cluster, i, "stats");
 
 		s->grants += figure(o, "core", "grants_shared") +
 			     figure(o, "core", "grants_modified");
