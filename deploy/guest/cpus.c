@@ -19,7 +19,7 @@
 #include <x86intrin.h>
 
 #define SLICES       16u
-#define SLICE_MS     250u
+#define SLICE_MS     500u
 #define CLOCK_ROUNDS 400u
 #define CODE_ROUNDS  10u
 #define EXECS        4u
@@ -32,7 +32,8 @@ struct counts {
 
 static struct {
 	struct counts *counts;
-	double begin;
+	atomic_uint ready;
+	double begin; /* of the slices, by the last who is ready */
 	_Alignas(64) atomic_uint turn;
 	uint64_t ticks;
 	double seconds;
@@ -43,10 +44,30 @@ static struct {
 
 /* ---- together -------------------------------------------------------------------------------- */
 
+/* Waits for the baton. Processors of one host must let each other run. */
+static void wait_turn(unsigned turn)
+{
+	for (unsigned i = 0; atomic_load(&c.turn) != turn; i++) {
+		if (i > 100)
+			sched_yield();
+	}
+}
+
+/* Until a thread runs on a processor of another host it takes a while, which is not its work. */
+static void await_all(void)
+{
+	if (atomic_fetch_add(&c.ready, 1) + 1 == guest.cpus) {
+		c.begin = seconds_now();
+		atomic_store(&c.turn, 1);
+	}
+	wait_turn(1);
+}
+
 static void count_slices(unsigned thread)
 {
 	struct counts *own = &c.counts[thread];
 
+	await_all();
 	for (;;) {
 		unsigned slice = (unsigned)((seconds_now() - c.begin) * 1000 / SLICE_MS);
 
@@ -77,7 +98,8 @@ void test_together(void)
 		return;
 	}
 	memset(c.counts, 0, guest.cpus * sizeof(*c.counts));
-	c.begin = seconds_now();
+	atomic_store(&c.ready, 0);
+	atomic_store(&c.turn, 0);
 	on_all_cpus(count_slices);
 	for (unsigned slice = 0; slice < SLICES; slice++) {
 		unsigned busy = 0;
@@ -105,15 +127,6 @@ void test_together(void)
 
 /* ---- clock -------------------------------------------------------------------------------------
  */
-
-/* Waits for the baton. Processors of one host must let each other run. */
-static void wait_turn(unsigned turn)
-{
-	for (unsigned i = 0; atomic_load(&c.turn) != turn; i++) {
-		if (i > 100)
-			sched_yield();
-	}
-}
 
 static void pass_clock(unsigned thread)
 {
