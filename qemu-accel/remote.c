@@ -3,7 +3,8 @@
  * QEMU it has a shadow, a vCPU like others to devices, interrupt controllers and monitors; only
  * its thread does not execute the guest but sends runs and carries out what their answers ask for.
  *
- * Between two runs, but for those within an instruction, the shadow has the whole state, and so all
+ * Between two runs, but for those within an instruction, the shadow has the whole state, its local
+ * APIC's as well, and so all
  * that QEMU does to a vCPU is done to it as ever: reset, INIT, SIPI, a debugger's look. What
  * that has changed goes with the next run. Who wants a vCPU at rest (stop, run_on_cpu(), an
  * interrupt) kicks the thread, which ends the run. An access to a device is carried out by the
@@ -15,6 +16,7 @@
 #include "exec/exec-all.h"
 #include "hw/boards.h"
 #include "hw/i386/apic.h"
+#include "hw/intc/i8259.h"
 #include "qemu/error-report.h"
 #include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
@@ -32,20 +34,19 @@
 #define BUSY_TRIES 100
 #define BUSY_US    50000
 
+/*
+ * A run does not take longer: counters of hosts drift apart by some 0.01 %, so in this time by a
+ * fraction of what a page takes from one node to another.
+ */
+#define RUN_NS (20 * (int64_t)SCALE_MS)
+
 static struct wvm_qemu_remote *remotes[WVM_VCPU_MAX]; /* NULL: runs here */
+static QEMUTimer *beat;                               /* ends runs that take too long */
 static AccelOpsClass plain_ops;                       /* the parent's ops */
-static int64_t ticks_ahead; /* atomic: slaves were so much ahead of our own counter */
 
 static struct wvm_qemu_remote *of(CPUState *cs)
 {
 	return cs->cpu_index < WVM_VCPU_MAX ? remotes[cs->cpu_index] : NULL;
-}
-
-/* ---- the time stamp counter ----------------------------------------------------------------- */
-
-static int64_t owner_ticks(void)
-{
-	return cpu_get_ticks() + qatomic_read(&ticks_ahead);
 }
 
 /* ---- what happens to the shadow between two runs ----------------------------------------------
@@ -83,6 +84,12 @@ static void take_events(struct wvm_qemu_remote *r)
 		r->cs->halted = 0;
 }
 
+/* The old controller's interrupt is the vCPU's to take; what is raised in its APIC goes there. */
+static bool pic_waits(struct wvm_qemu_remote *r)
+{
+	return apic_accept_pic_intr(X86_CPU(r->cs)->apic_state) > 0 && pic_get_output(isa_pic);
+}
+
 /* An interrupt that the vCPU takes now, or a wish to hear when it can. */
 static void offer_interrupt(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 {
@@ -90,17 +97,9 @@ static void offer_interrupt(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 		cpu_reset_interrupt(r->cs, CPU_INTERRUPT_NMI);
 		run->flags |= WVM_VCPU_RUN_INJECT;
 		run->vector = NMI_VECTOR;
-	} else if (pending(r, CPU_INTERRUPT_HARD) &&
-		   x86_cpu_pending_interrupt(r->cs, CPU_INTERRUPT_HARD)) {
-		int vector;
-
-		cpu_reset_interrupt(r->cs, CPU_INTERRUPT_HARD);
-		/* This asks for HARD again when there is another one. */
-		vector = cpu_get_pic_interrupt(&X86_CPU(r->cs)->env);
-		if (vector >= 0) {
-			run->flags |= WVM_VCPU_RUN_INJECT;
-			run->vector = vector;
-		}
+	} else if (pic_waits(r) && x86_cpu_pending_interrupt(r->cs, CPU_INTERRUPT_HARD)) {
+		run->flags |= WVM_VCPU_RUN_INJECT;
+		run->vector = pic_read_irq(isa_pic);
 	}
 }
 
@@ -112,7 +111,8 @@ static bool wanted_back(struct wvm_qemu_remote *r)
 {
 	return r->cs->stop || !cpu_work_list_empty(r->cs) ||
 	       pending(r, CPU_INTERRUPT_POLL | CPU_INTERRUPT_HALT | CPU_INTERRUPT_INIT |
-				  CPU_INTERRUPT_SIPI);
+				  CPU_INTERRUPT_SIPI) ||
+	       (r->given && wvm_qemu_apic_raised(r->cs));
 }
 
 static void plan_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
@@ -128,8 +128,16 @@ static void plan_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	} else {
 		offer_interrupt(r, run);
 	}
-	if (pending(r, CPU_INTERRUPT_HARD | CPU_INTERRUPT_NMI))
+	if (pending(r, CPU_INTERRUPT_NMI) || pic_waits(r))
 		run->flags |= WVM_VCPU_RUN_WINDOW;
+}
+
+/* The APIC is here again: as it came with an answer, or as it was sent with what was refused. */
+static void have_apic(struct wvm_qemu_remote *r)
+{
+	if (r->given)
+		wvm_qemu_apic_take(r->cs, wvm_qemu_state_apic(r->state));
+	r->given = false;
 }
 
 static void put_state(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
@@ -139,8 +147,12 @@ static void put_state(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	size_t room = sizeof(r->out) - wvm_vcpu_run_state_at(run->setup_len) - 64, len;
 	uint64_t *before = r->state;
 
+	have_apic(r);
 	wvm_qemu_state_save(r->cs, r->spare);
-	len = wvm_vcpu_delta(layout, r->base ? before : NULL, r->spare, 1, at, room);
+	wvm_qemu_apic_give(r->cs, wvm_qemu_state_apic(r->spare));
+	r->given = true;
+	len = wvm_vcpu_delta(layout, r->base ? before : NULL, r->spare, WVM_QEMU_STATE_ALL, at,
+			     room);
 	g_assert(len <= room);
 	r->state = r->spare;
 	r->spare = before;
@@ -148,6 +160,12 @@ static void put_state(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	run->state_len = len;
 	if (!r->base)
 		run->flags |= WVM_VCPU_RUN_WHOLE;
+}
+
+/* How far the guest's counter gets while a message is under way: it may take longer. */
+static int64_t one_way(const struct wvm_qemu_remote *r)
+{
+	return r->trip_ns == INT64_MAX ? 0 : wvm_qemu_ticks_in(r->trip_ns / 2);
 }
 
 /* What was planned, in r->out, with what the slave must have for it. Its length. */
@@ -162,7 +180,8 @@ static size_t put_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	}
 	if (!r->midway)
 		put_state(r, run);
-	run->ticks = owner_ticks();
+	qatomic_set(&r->sent_ns, get_clock());
+	run->ticks = wvm_qemu_ticks() + one_way(r);
 	len = wvm_vcpu_run_encode(r->out, sizeof(r->out), run);
 	g_assert(len);
 	return len;
@@ -172,15 +191,22 @@ static bool take_answer(struct wvm_qemu_remote *r, const struct wvm_vcpu_run *ru
 			const struct wvm_vcpu_answer *a)
 {
 	struct wvm_vcpu_exit e;
+	int64_t trip;
 
 	if (!wvm_vcpu_exit_decode(a->data, a->len, &e)) {
 		r->setup = run->setup_version;
 		if (run->state_len)
 			r->base = a->seq;
-		wvm_qemu_ticks_reach(&ticks_ahead, cpu_get_ticks(), e.ticks);
+		trip = get_clock() - r->sent_ns - (int64_t)e.ran_ns;
+		if (trip > 0)
+			r->trip_ns = MIN(r->trip_ns, trip);
+		wvm_qemu_ticks_reach(e.ticks + one_way(r));
 		r->where.exits[e.kind]++;
-		if (wvm_qemu_remote_exit(r, &e, a->seq))
+		if (wvm_qemu_remote_exit(r, &e, a->seq)) {
+			if (!r->midway)
+				have_apic(r);
 			return true;
+		}
 	}
 	wvm_qemu_remote_lost(r, "its slave's answer makes no sense");
 	return false;
@@ -227,6 +253,9 @@ static enum wvm_vcpu_outcome deliver(struct wvm_qemu_remote *r, struct wvm_vcpu_
 		if (send_run(r, put_run(r, run), a))
 			a->outcome = WVM_VCPU_LOST;
 	} while (a->outcome == WVM_VCPU_REFUSED && may_try_again(r, a->reason, tries++));
+	/* Whether it was taken up or not, the state that was sent is as good as one comes. */
+	if (a->outcome != WVM_VCPU_ANSWERED)
+		have_apic(r);
 	return a->outcome;
 }
 
@@ -243,8 +272,10 @@ enum wvm_vcpu_outcome wvm_qemu_remote_get(struct wvm_qemu_remote *r, unsigned *r
 	if (a.outcome != WVM_VCPU_ANSWERED)
 		return a.outcome;
 	/* What was to run it has died: there, this is no loss. */
-	if (!wvm_vcpu_exit_decode(a.data, a.len, &e) && e.kind == WVM_VCPU_EXIT_ERROR)
+	if (!wvm_vcpu_exit_decode(a.data, a.len, &e) && e.kind == WVM_VCPU_EXIT_ERROR) {
+		have_apic(r);
 		return WVM_VCPU_REFUSED;
+	}
 	return take_answer(r, &run, &a) ? WVM_VCPU_ANSWERED : WVM_VCPU_LOST;
 }
 
@@ -287,6 +318,8 @@ static void run_guest(struct wvm_qemu_remote *r)
 	if (r->where.is != WVM_VCPU_IS_RUNNING)
 		wvm_qemu_remote_say(r);
 	qatomic_mb_set(&r->running, true);
+	if (!timer_pending(beat))
+		timer_mod_ns(beat, get_clock() + RUN_NS / 2);
 	if (!qatomic_read(&r->kicked) || r->cs->interrupt_request) {
 		/* Within an instruction it cannot be left, whatever is wanted. */
 		while (one_run(r) && r->midway)
@@ -306,6 +339,24 @@ static void kick_thread(CPUState *cs)
 	qatomic_mb_set(&r->kicked, true);
 	if (qatomic_read(&r->running))
 		wvm_vcpu_kick(r->link);
+}
+
+static void on_beat(void *opaque)
+{
+	int64_t now = get_clock();
+	bool any = false;
+
+	for (unsigned i = 0; i < WVM_VCPU_MAX; i++) {
+		struct wvm_qemu_remote *r = remotes[i];
+
+		if (!r || !qatomic_read(&r->running))
+			continue;
+		any = true;
+		if (now - qatomic_read(&r->sent_ns) >= RUN_NS)
+			wvm_vcpu_kick(r->link);
+	}
+	if (any)
+		timer_mod_ns(beat, now + RUN_NS / 2);
 }
 
 static void *remote_thread(void *arg)
@@ -348,9 +399,10 @@ static void open_remote(CPUState *cs)
 	unsigned nth = cs->cpu_index - wvm_qemu_placement.split;
 
 	r->cs = cs;
+	r->trip_ns = INT64_MAX;
 	r->node = wvm_qemu_placement.nodes[MIN(nth, wvm_qemu_placement.count - 1)];
-	r->state = g_malloc0(WVM_QEMU_STATE_BYTES);
-	r->spare = g_malloc0(WVM_QEMU_STATE_BYTES);
+	r->state = g_malloc0(wvm_qemu_layout()->bytes);
+	r->spare = g_malloc0(wvm_qemu_layout()->bytes);
 	if (wvm_vcpu_open(&r->link, wvm_qemu_cluster(), wvm_qemu_vm_id(), cs->cpu_index)) {
 		error_report("wavevm: vCPU %d: %s", cs->cpu_index, wvm_vcpu_error());
 		exit(EXIT_FAILURE);
@@ -369,6 +421,7 @@ static void create_thread(CPUState *cs)
 		plain_ops.create_vcpu_thread(cs);
 		return;
 	}
+	wvm_qemu_ticks_begin();
 	wvm_qemu_setup_begin();
 	open_remote(cs);
 	cs->tcg_cflags = (cs->cluster_index << CF_CLUSTER_SHIFT) | CF_PARALLEL;
@@ -397,7 +450,7 @@ static void post_reset(CPUState *cs)
 
 	if (!r || !r->lost)
 		return;
-	r->midway = false;
+	r->midway = r->given = false;
 	r->base = r->setup = 0;
 	r->lost = !wvm_qemu_remote_meet(r);
 	cs->stopped = false;
@@ -453,11 +506,12 @@ void wvm_qemu_remote_accel_ops(AccelOpsClass *ops)
 		return;
 	check_machine();
 	plain_ops = *ops;
+	beat = timer_new_ns(QEMU_CLOCK_REALTIME, on_beat, NULL);
 	ops->create_vcpu_thread = create_thread;
 	ops->kick_vcpu_thread = kick_thread;
 	ops->synchronize_state = synchronize;
 	ops->synchronize_post_reset = post_reset;
-	ops->get_elapsed_ticks = owner_ticks;
+	ops->get_elapsed_ticks = wvm_qemu_ticks;
 	if (wvm_qemu_placement.report)
 		atexit(print_counters);
 }

@@ -19,10 +19,14 @@ struct wvm_qemu_remote {
 	uint64_t *spare; /* another such block */
 	uint32_t setup;  /* the version that the slave has; 0: none that is known */
 	bool midway;     /* in an instruction there, which waits for `access` */
+	bool given;      /* the shadow's local APIC is there */
 	bool lost;       /* it may have gone on, or not: only a reset helps */
 	bool running;    /* atomic: a run is out, or about to go */
 	bool kicked;     /* atomic: somebody wants the thread's attention */
 	uint8_t access[8], access_len;
+	int64_t sent_ns; /* when the last run was, by the clock; atomic */
+	int64_t trip_ns; /* the shortest round trip yet, without what was executed; INT64_MAX: none
+			  */
 	struct wvm_vcpu_where where; /* what operators are told */
 	uint8_t out[WVM_RUN_MAX];
 };

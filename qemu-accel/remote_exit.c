@@ -5,11 +5,16 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "hw/i386/apic.h"
+#include "hw/i386/apic_internal.h"
+#include "hw/i386/ioapic.h"
 #include "qemu/error-report.h"
 #include "sysemu/cpus.h"
 #include "sysemu/runstate.h"
 
 #include "remote.h"
+
+#define APIC_ICR_LOW  0x300
+#define APIC_ICR_HIGH 0x310
 
 void wvm_qemu_remote_lost(struct wvm_qemu_remote *r, const char *what)
 {
@@ -41,19 +46,31 @@ static bool access_space(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit *
 	return true;
 }
 
+/* A register of the shadow's APIC, as if the vCPU had written to it here. */
+static void write_apic(struct wvm_qemu_remote *r, hwaddr at, uint32_t value)
+{
+	APICCommonState *s = APIC_COMMON(X86_CPU(r->cs)->apic_state);
+
+	memory_region_dispatch_write(&s->io_memory, at, value, MO_32 | MO_LE,
+				     MEMTXATTRS_UNSPECIFIED);
+}
+
+/* Its state is with the vCPU; this is what others see of it. */
 static bool access_apic(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit *e)
 {
-	DeviceState *apic = X86_CPU(r->cs)->apic_state;
-	bool write = e->flags & WVM_VCPU_EXIT_WRITE;
-
 	r->access_len = 0;
-	if (e->at == WVM_QEMU_APIC_TPR && write && e->data_len == 1) {
-		cpu_set_apic_tpr(apic, e->data[0]);
-	} else if (e->at == WVM_QEMU_APIC_TPR && !write) {
-		r->access[0] = cpu_get_apic_tpr(apic);
-		r->access_len = 1;
-	} else if (e->at == WVM_QEMU_APIC_BASE && write && e->data_len == 8) {
-		cpu_set_apic_base(apic, ldq_le_p(e->data));
+	if (!(e->flags & WVM_VCPU_EXIT_WRITE))
+		return false;
+	if (e->at == WVM_QEMU_APIC_BASE && e->data_len == 8) {
+		cpu_set_apic_base(X86_CPU(r->cs)->apic_state, ldq_le_p(e->data));
+	} else if (e->at == WVM_QEMU_APIC_EOI && e->data_len == 1) {
+		ioapic_eoi_broadcast(e->data[0]);
+	} else if (e->at == WVM_QEMU_APIC_SEND && e->data_len == 8) {
+		write_apic(r, APIC_ICR_HIGH, ldl_le_p(e->data + 4));
+		write_apic(r, APIC_ICR_LOW, ldl_le_p(e->data));
+	} else if (e->at > WVM_QEMU_APIC_WRITE && e->at < WVM_QEMU_APIC_WRITE + APIC_SPACE_SIZE &&
+		   e->data_len == 4) {
+		write_apic(r, e->at - WVM_QEMU_APIC_WRITE, ldl_le_p(e->data));
 	} else {
 		return false;
 	}

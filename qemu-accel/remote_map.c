@@ -102,6 +102,7 @@ void wvm_qemu_setup_begin(void)
 		exit(EXIT_FAILURE);
 	}
 	next.vcpus = current_machine->smp.max_cpus;
+	next.ticks_hz = wvm_qemu_ticks_hz();
 	pstrcpy(next.cpu, sizeof(next.cpu), cpu);
 	/*
 	 * A slave keeps the highest version that it has seen, be it of this VM's owner before us:

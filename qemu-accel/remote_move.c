@@ -47,6 +47,7 @@ static void be_at(struct wvm_qemu_remote *r, unsigned node, uint64_t life)
 	r->node = node;
 	r->life = life;
 	r->base = r->setup = 0;
+	r->trip_ns = INT64_MAX;
 }
 
 static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsigned *reason)

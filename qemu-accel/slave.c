@@ -10,9 +10,12 @@
  * The memory map is what the owner says it is: a background of everything that is
  * forwarded, and aliases of the VM's memory over it.
  *
- * Interrupts: there is no controller here that raises any. INJECT and WINDOW set
- * CPU_INTERRUPT_HARD, which makes QEMU look as soon as one can be taken; the override of
- * cpu_exec_interrupt then takes the run's vector, or ends the run.
+ * Interrupts: a vCPU's local APIC comes and goes with it (apic.c). Its timer and what the guest
+ * does to it are QEMU's own here; an interrupt that it sends, and whatever else others have to know
+ * of, is forwarded. What the owner raises for it comes with the next run, for which this one is
+ *ended. INJECT and WINDOW are for what is none of an APIC's: NMI, and the old controller's
+ *interrupts. They set INTERRUPT_WISH, which makes QEMU look as soon as one can be taken; the
+ *override of cpu_exec_interrupt then takes the run's vector, or ends the run.
  */
 #include "qemu/osdep.h"
 
@@ -20,6 +23,7 @@
 #include "exec/address-spaces.h"
 #include "exec/exec-all.h"
 #include "hw/boards.h"
+#include "hw/i386/apic-msidef.h"
 #include "hw/i386/apic.h"
 #include "hw/i386/apic_internal.h"
 #include "hw/i386/topology.h"
@@ -44,6 +48,8 @@
 
 #define NMI_VECTOR 2 /* as an external interrupt's it is reserved: the owner means an NMI */
 
+#define INTERRUPT_WISH CPU_INTERRUPT_TGT_EXT_0 /* of no use to x86 else */
+
 /* One vCPU's; its thread's, but kick. */
 struct slave_cpu {
 	CPUState *cs;
@@ -65,7 +71,6 @@ static struct wvm_engine *engine;
 static MemoryRegion everything, ports, apics, ram;
 static MemoryRegion *aliases;
 static uint32_t alias_count, setup_version; /* BQL */
-static int64_t ticks_ahead;                 /* of the host's counter; atomic */
 
 bool wvm_qemu_is_slave(void)
 {
@@ -77,13 +82,6 @@ bool wvm_qemu_is_slave(void)
 static struct slave_cpu *of(CPUState *cs)
 {
 	return &slaves[cs->cpu_index];
-}
-
-/* ---- the time stamp counter ----------------------------------------------------------------- */
-
-static int64_t slave_ticks(void)
-{
-	return cpu_get_host_ticks() + qatomic_read(&ticks_ahead);
 }
 
 /* ---- the machine as the owner has it ----------------------------------------------------------
@@ -131,6 +129,8 @@ static unsigned take_setup(const struct wvm_vcpu_run *r)
 			reason = WVM_RUN_MALFORMED;
 		else
 			setup_version = r->setup_version;
+		if (reason == WVM_RUN_NO_REASON && setup.ticks_hz)
+			wvm_qemu_ticks_follow(setup.ticks_hz);
 	} else if (r->setup_version > setup_version) {
 		reason = WVM_RUN_SETUP;
 	}
@@ -153,7 +153,7 @@ static void send_answer(struct slave_cpu *c, struct wvm_vcpu_exit *e)
 {
 	size_t len;
 
-	e->ticks = slave_ticks();
+	e->ticks = wvm_qemu_ticks();
 	e->ran_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - c->began_ns;
 	len = wvm_vcpu_exit_encode(c->out, sizeof(c->out), e);
 	g_assert(len);
@@ -180,8 +180,9 @@ static void answer(struct slave_cpu *c, enum wvm_vcpu_exit_kind kind, const char
 	qemu_mutex_lock_iothread();
 	e.flags |= now_flags(c);
 	wvm_qemu_state_save(c->cs, c->now);
+	wvm_qemu_apic_give(c->cs, wvm_qemu_state_apic(c->now));
 	qemu_mutex_unlock_iothread();
-	len = wvm_vcpu_delta(layout, c->state, c->now, 1, at, room);
+	len = wvm_vcpu_delta(layout, c->state, c->now, WVM_QEMU_STATE_ALL, at, room);
 	g_assert(len <= room);
 	e.state_len = len;
 	c->state = c->now;
@@ -210,39 +211,43 @@ static void next_run(struct slave_cpu *c, struct wvm_vcpu_run *r)
 
 static unsigned take_state(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 {
+	bool loaded = true;
 	uint32_t changed;
-	bool loaded;
 
 	if (r->flags & WVM_VCPU_RUN_WHOLE)
 		memset(c->state, 0, wvm_qemu_layout()->bytes);
 	else if (!c->base || r->base != c->base)
 		return WVM_RUN_BASE;
-	if (!r->state_len && !(r->flags & WVM_VCPU_RUN_WHOLE))
-		return WVM_RUN_NO_REASON;
 	if (wvm_vcpu_apply(wvm_qemu_layout(), c->state, r->state, r->state_len, &changed)) {
 		c->base = 0;
 		return WVM_RUN_MALFORMED;
 	}
 	qemu_mutex_lock_iothread();
-	loaded = wvm_qemu_state_load(c->cs, c->state);
+	if (changed & 1u << WVM_QEMU_STATE_CPU || r->flags & WVM_VCPU_RUN_WHOLE)
+		loaded = wvm_qemu_state_load(c->cs, c->state);
+	if (loaded)
+		wvm_qemu_apic_take(c->cs, wvm_qemu_state_apic(c->state));
 	qemu_mutex_unlock_iothread();
-	c->base = loaded ? c->seq : 0;
+	if (!loaded)
+		c->base = 0;
+	else if (r->state_len || r->flags & WVM_VCPU_RUN_WHOLE)
+		c->base = c->seq;
 	return loaded ? WVM_RUN_NO_REASON : WVM_RUN_MALFORMED;
 }
 
 /* What the run wants of us besides executing. */
 static void take_wishes(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 {
-	wvm_qemu_ticks_reach(&ticks_ahead, cpu_get_host_ticks(), r->ticks);
+	wvm_qemu_ticks_reach(r->ticks);
 	c->inject = r->flags & WVM_VCPU_RUN_INJECT;
 	c->vector = r->vector;
 	c->window = r->flags & WVM_VCPU_RUN_WINDOW;
 	c->get = r->flags & WVM_VCPU_RUN_GET;
 	c->opened = false;
 	if (c->inject || c->window)
-		qatomic_or(&c->cs->interrupt_request, CPU_INTERRUPT_HARD);
+		qatomic_or(&c->cs->interrupt_request, INTERRUPT_WISH);
 	else
-		qatomic_and(&c->cs->interrupt_request, ~CPU_INTERRUPT_HARD);
+		qatomic_and(&c->cs->interrupt_request, ~INTERRUPT_WISH);
 	if (c->get || c->inject || c->window)
 		cpu_exit(c->cs);
 }
@@ -269,7 +274,7 @@ static uint64_t forward(enum wvm_vcpu_exit_kind kind, uint64_t at, unsigned size
 			uint64_t value)
 {
 	struct wvm_vcpu_exit e = {.kind = kind, .at = at, .count = 1, .size = size};
-	bool locked = qemu_mutex_iothread_locked(); /* for memory, not for all of the APIC's */
+	bool locked = qemu_mutex_iothread_locked(); /* for accesses, not for the APIC's MSR */
 	struct wvm_vcpu_run r;
 	uint8_t data[8];
 
@@ -327,21 +332,115 @@ static const MemoryRegionOps port_ops = {
 	.impl = {.min_access_size = 1, .max_access_size = 4, .unaligned = true},
 };
 
-/* CR8 and the base's MSR reach the controller by these, not by its memory. */
-static void apic_set_tpr(APICCommonState *s, uint8_t value)
+/* ---- the local APIC -------------------------------------------------------------------------
+ */
+
+#define APIC_PAGE     0x1000u
+#define APIC_REGISTER 0xff0u /* the bits of an address that choose one */
+#define ICR_SELF      1u     /* the shorthand for the sender itself */
+
+enum {
+	ID = 0x20,
+	EOI = 0xb0,
+	LDR = 0xd0,
+	DFR = 0xe0,
+	SVR = 0xf0,
+	ICR = 0x300,
+	LINT0 = 0x350,
+	LINT1 = 0x360
+};
+
+static APICCommonState *own_apic(void)
 {
-	forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_TPR, 1, true, value);
+	return APIC_COMMON(X86_CPU(current_cpu)->apic_state);
 }
 
-static uint8_t apic_get_tpr(APICCommonState *s)
+static void tell(uint64_t at, unsigned size, uint64_t value)
 {
-	return forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_TPR, 1, false, 0);
+	forward(WVM_VCPU_EXIT_APIC, at, size, true, value);
 }
+
+static void apic_local(APICCommonState *s, hwaddr at, uint64_t value, unsigned size)
+{
+	memory_region_dispatch_write(&s->io_memory, at, value, size_memop(size) | MO_LE,
+				     MEMTXATTRS_UNSPECIFIED);
+}
+
+/* The vector that the EOI is about, if I/O APICs wait for it; else -1. */
+static int ends_level(const APICCommonState *s)
+{
+	for (int i = 7; i >= 0; i--) {
+		int bit;
+
+		if (!s->isr[i])
+			continue;
+		bit = 31 - clz32(s->isr[i]);
+		return !(s->spurious_vec & APIC_SV_DIRECTED_IO) && s->tmr[i] >> bit & 1
+			       ? i * 32 + bit
+			       : -1;
+	}
+	return -1;
+}
+
+/* All but fixed interrupts to itself are the owner's to send. */
+static void send_interrupt(APICCommonState *s, uint64_t value, unsigned size)
+{
+	if ((value >> APIC_ICR_DEST_SHORT_SHIFT & 3) == ICR_SELF &&
+	    (value >> APIC_ICR_DELIV_MOD_SHIFT & 7) == APIC_DM_FIXED) {
+		apic_local(s, ICR, value, size);
+		return;
+	}
+	s->icr[0] = value;
+	tell(WVM_QEMU_APIC_SEND, 8, (uint64_t)s->icr[1] << 32 | s->icr[0]);
+}
+
+static uint64_t apic_read(void *opaque, hwaddr at, unsigned size)
+{
+	uint64_t value = 0;
+
+	memory_region_dispatch_read(&own_apic()->io_memory, at, &value, size_memop(size) | MO_LE,
+				    MEMTXATTRS_UNSPECIFIED);
+	return value;
+}
+
+static void apic_write(void *opaque, hwaddr at, uint64_t value, unsigned size)
+{
+	APICCommonState *s = own_apic();
+	hwaddr reg = at & APIC_REGISTER;
+	int level;
+
+	if (at >= APIC_PAGE || !reg) { /* a message like a device's */
+		forward(WVM_VCPU_EXIT_MMIO, APIC_DEFAULT_ADDRESS + at, size, true, value);
+		return;
+	}
+	if (size < 4) /* QEMU's does nothing, either */
+		return;
+	if (reg == ICR) {
+		send_interrupt(s, value, size);
+		return;
+	}
+	level = reg == EOI ? ends_level(s) : -1;
+	apic_local(s, at, value, size);
+	if (level >= 0)
+		tell(WVM_QEMU_APIC_EOI, 1, level);
+	if (reg == ID || reg == LDR || reg == DFR || reg == SVR || reg == LINT0 || reg == LINT1)
+		tell(WVM_QEMU_APIC_WRITE + reg, 4, value);
+}
+
+static const MemoryRegionOps apic_ops = {
+	.read = apic_read,
+	.write = apic_write,
+	.endianness = DEVICE_LITTLE_ENDIAN,
+	.valid = {.min_access_size = 1, .max_access_size = 4},
+	.impl = {.min_access_size = 1, .max_access_size = 4},
+};
+
+static void (*plain_set_base)(APICCommonState *s, uint64_t value);
 
 static void apic_set_base(APICCommonState *s, uint64_t value)
 {
-	forward(WVM_VCPU_EXIT_APIC, WVM_QEMU_APIC_BASE, 8, true, value);
-	s->apicbase = value;
+	plain_set_base(s, value);
+	tell(WVM_QEMU_APIC_BASE, 8, value);
 }
 
 /* ---- execution
@@ -356,21 +455,19 @@ static bool exec_interrupt(CPUState *cs, int request)
 	CPUX86State *env = &X86_CPU(cs)->env;
 	bool nmi = c->inject && c->vector == NMI_VECTOR;
 
-	if (!(request & CPU_INTERRUPT_HARD))
-		return plain_ops->cpu_exec_interrupt(cs, request);
-	if (nmi ? !x86_cpu_pending_interrupt(cs, CPU_INTERRUPT_NMI)
-		: !x86_cpu_pending_interrupt(cs, CPU_INTERRUPT_HARD))
-		return false;
+	if (!(request & INTERRUPT_WISH) ||
+	    !x86_cpu_pending_interrupt(cs, nmi ? CPU_INTERRUPT_NMI : CPU_INTERRUPT_HARD))
+		return plain_ops->cpu_exec_interrupt(cs, request & ~INTERRUPT_WISH);
 	if (c->inject) {
 		c->inject = false;
 		if (!c->window)
-			cs->interrupt_request &= ~CPU_INTERRUPT_HARD;
+			cs->interrupt_request &= ~INTERRUPT_WISH;
 		if (nmi)
 			env->hflags2 |= HF2_NMI_MASK;
 		do_interrupt_x86_hardirq(env, c->vector, 1);
 		return true;
 	}
-	cs->interrupt_request &= ~CPU_INTERRUPT_HARD;
+	cs->interrupt_request &= ~INTERRUPT_WISH;
 	c->opened = c->window;
 	c->window = false;
 	/* QEMU looks at this next, before it executes anything. */
@@ -510,7 +607,7 @@ void wvm_qemu_slave_accel_ops(AccelOpsClass *ops)
 {
 	ops->kick_vcpu_thread = kick_thread;
 	ops->create_vcpu_thread = create_thread;
-	ops->get_elapsed_ticks = slave_ticks;
+	ops->get_elapsed_ticks = wvm_qemu_ticks;
 }
 
 /* ---- the machine
@@ -522,8 +619,8 @@ static void create_cpu(MachineState *ms, const X86CPUTopoInfo *topology, unsigne
 
 	slaves[index].index = index;
 	slaves[index].cs = CPU(cpu);
-	slaves[index].state = g_malloc0(WVM_QEMU_STATE_BYTES);
-	slaves[index].now = g_malloc0(WVM_QEMU_STATE_BYTES);
+	slaves[index].state = g_malloc0(wvm_qemu_layout()->bytes);
+	slaves[index].now = g_malloc0(wvm_qemu_layout()->bytes);
 	object_property_set_uint(cpu, "apic-id", x86_apicid_from_cpu_idx(topology, index),
 				 &error_fatal);
 	qdev_realize(DEVICE(cpu), NULL, &error_fatal);
@@ -539,9 +636,8 @@ static void map_background(void)
 	memory_region_init_ram_ptr(&ram, NULL, "wavevm-ram", size, memory);
 	memory_region_init_io(&everything, NULL, &memory_ops, NULL, "wavevm-owner", UINT64_MAX);
 	memory_region_init_io(&ports, NULL, &port_ops, NULL, "wavevm-owner-io", 65536);
-	/* QEMU gives each x86 CPU a controller, and maps it: ours are the owner's. */
-	memory_region_init_io(&apics, NULL, &memory_ops, (void *)(uintptr_t)APIC_DEFAULT_ADDRESS,
-			      "wavevm-owner-apic", APIC_SPACE_SIZE);
+	/* QEMU gives each x86 CPU a controller, and maps it: over it, what others must know of. */
+	memory_region_init_io(&apics, NULL, &apic_ops, NULL, "wavevm-apic", APIC_SPACE_SIZE);
 	memory_region_add_subregion_overlap(system, 0, &everything, -1);
 	memory_region_add_subregion_overlap(system, APIC_DEFAULT_ADDRESS, &apics, 0x2000);
 	memory_region_add_subregion(get_system_io(), 0, &ports);
@@ -570,12 +666,11 @@ static void slave_init(MachineState *ms)
 			     "VM wants -machine q35");
 		exit(EXIT_FAILURE);
 	}
-	apic->set_tpr = apic_set_tpr;
-	apic->get_tpr = apic_get_tpr;
+	plain_set_base = apic->set_base;
 	apic->set_base = apic_set_base;
 	cpu_count = ms->smp.cpus;
 	x86_cpu_set_default_version(1); /* as the owner's board does */
-	ticks_ahead = -cpu_get_host_ticks();
+	wvm_qemu_ticks_begin();
 	slaves = g_new0(struct slave_cpu, cpu_count);
 	map_background();
 	/* Before kicks come: a run may be out already, for which we are started. */

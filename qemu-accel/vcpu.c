@@ -15,26 +15,20 @@
 #define PEEK \
 	16 /* zeros behind, so that whoever looks for one more subsection finds no end of file */
 
-void wvm_qemu_ticks_reach(int64_t *ahead, int64_t own, int64_t least)
-{
-	int64_t now = qatomic_read(ahead), wanted = least - own;
-
-	while (wanted > now) {
-		int64_t old = qatomic_cmpxchg(ahead, now, wanted);
-
-		if (old == now)
-			return;
-		now = old;
-	}
-}
-
 const struct wvm_vcpu_layout *wvm_qemu_layout(void)
 {
 	static struct wvm_vcpu_layout layout;
 
-	if (!layout.count)
+	if (!layout.count) {
 		wvm_vcpu_layout_add(&layout, WVM_QEMU_STATE_BYTES);
+		wvm_vcpu_layout_add(&layout, sizeof(struct wvm_qemu_apic));
+	}
 	return &layout;
+}
+
+struct wvm_qemu_apic *wvm_qemu_state_apic(void *block)
+{
+	return (void *)((uint8_t *)block + wvm_qemu_layout()->at[WVM_QEMU_STATE_APIC]);
 }
 
 void wvm_qemu_state_save(CPUState *cs, void *block)
@@ -100,6 +94,7 @@ uint32_t wvm_qemu_state_kind(CPUState *cs)
 	mix(&hash, X86_CPU(cs)->apic_id);
 	mix(&hash, (uint64_t)cs->nr_cores << 32 | (uint32_t)cs->nr_threads);
 	mix(&hash, vmstate_x86_cpu.version_id);
+	mix(&hash, sizeof(struct wvm_qemu_apic));
 	mix(&hash, QEMU_VERSION_MAJOR * 1000 + QEMU_VERSION_MINOR);
 	return hash;
 }

@@ -74,6 +74,7 @@ static void tcg_cpu_type_class_init(ObjectClass *oc, void *data)
 	acc->cpu_class_init = our_cpu_class_init;
 	/* Around ours: it looks at code wherever it comes from. */
 	wvm_qemu_stale_class_init(oc, data);
+	wvm_qemu_ticks_class_init(oc);
 }
 #endif
 

@@ -332,22 +332,36 @@ static int parse_map(const char *text, struct wvm_vcpu_setup *s, char *err, size
 	return 0;
 }
 
+/* A decimal number from min to max, as it is printed. *value may be changed, whatever it is. */
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *value)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	if (!digits || digits > 12 || text[digits] || (digits > 1 && *text == '0'))
+		return false;
+	*value = strtoull(text, NULL, 10);
+	return *value >= min && *value <= max;
+}
+
 static int parse_line(const char *line, struct wvm_vcpu_setup *s, char *err, size_t err_len)
 {
+	uint64_t value;
+
 	if (!strncmp(line, "cpu ", 4) && !s->cpu[0])
 		return parse_cpu(line + 4, s, err, err_len);
 	if (!strncmp(line, "map ", 4))
 		return parse_map(line + 4, s, err, err_len);
 	if (!strncmp(line, "vcpus ", 6) && !s->vcpus) {
-		size_t digits = strspn(line + 6, "0123456789");
-
-		s->vcpus = (uint32_t)strtoul(line + 6, NULL, 10);
-		if (!digits || digits > 4 || line[6 + digits] || !s->vcpus ||
-		    s->vcpus > WVM_VCPU_MAX)
+		if (!number(line + 6, 1, WVM_VCPU_MAX, &value))
 			return wrong(err, err_len, "setup: '%.60s', not 1 to %u", line,
 				     WVM_VCPU_MAX);
+		s->vcpus = (uint32_t)value;
 		return 0;
 	}
+	if (!strncmp(line, "ticks ", 6) && !s->ticks_hz)
+		return number(line + 6, WVM_VCPU_TICKS_MIN, WVM_VCPU_TICKS_MAX, &s->ticks_hz)
+			       ? 0
+			       : wrong(err, err_len, "setup: '%.60s', not 10^6 to 10^11", line);
 	return wrong(err, err_len, "setup: line '%.60s'", line);
 }
 
@@ -387,6 +401,8 @@ size_t wvm_vcpu_setup_print(const struct wvm_vcpu_setup *setup, char *out, size_
 	if (!f)
 		return 0;
 	fprintf(f, "vcpus %" PRIu32 "\n", setup->vcpus);
+	if (setup->ticks_hz)
+		fprintf(f, "ticks %" PRIu64 "\n", setup->ticks_hz);
 	if (setup->cpu[0])
 		fprintf(f, "cpu %s\n", setup->cpu);
 	for (uint32_t i = 0; i < setup->maps; i++)

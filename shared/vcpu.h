@@ -120,6 +120,7 @@ const char *wvm_vcpu_exit_name(unsigned kind);
  * The setup, so that an engine can be started for a VM: text, "key value" lines.
  *
  *	vcpus N             processors of the VM
+ *	ticks HZ            at which the owner's time stamp counter counts, 1000000 to 100000000000
  *	cpu TEXT            QEMU's -cpu, characters A-Z a-z 0-9 _ . , + = - and at most 256 of them
  *	map GPA LEN OFFSET  guest-physical memory that is the VM's RAM file from OFFSET; with "ro"
  *behind it: writes are the owner's (ROM). Hexadecimal, page-aligned, ascending, no overlaps
@@ -129,6 +130,8 @@ const char *wvm_vcpu_exit_name(unsigned kind);
 #define WVM_VCPU_SETUP_MAX 8192u
 #define WVM_VCPU_MAPS_MAX  64u
 #define WVM_VCPU_CPU_MAX   256u
+#define WVM_VCPU_TICKS_MIN UINT64_C(1000000)
+#define WVM_VCPU_TICKS_MAX UINT64_C(100000000000)
 
 struct wvm_vcpu_map {
 	uint64_t gpa, len, offset;
@@ -138,6 +141,7 @@ struct wvm_vcpu_map {
 struct wvm_vcpu_setup {
 	uint32_t vcpus;
 	uint32_t maps;
+	uint64_t ticks_hz;              /* 0: not said */
 	char cpu[WVM_VCPU_CPU_MAX + 1]; /* empty: not said */
 	struct wvm_vcpu_map map[WVM_VCPU_MAPS_MAX];
 };

@@ -15,17 +15,33 @@
 #define APIC_SVR   0x0f0u
 #define APIC_ICR   0x300u
 #define APIC_ICR_H 0x310u
+#define APIC_TIMER 0x320u
+#define APIC_FROM  0x380u /* what the timer counts down from */
+#define APIC_COUNT 0x390u
+#define APIC_DIV   0x3e0u
 #define IOAPIC     0xfec00000u
 
 #define ICR_FIXED 0x4000u
 #define ICR_NMI   0x4400u
 #define ICR_INIT  0x4500u
 #define ICR_SIPI  0x4608u /* at 0x8000 */
+#define ICR_SELF  0x44000u
+
+#define TIMER_PERIODIC 0x20000u
+#define TIMER_OFF      0x10000u
+#define DIV_1          0xbu
+#define LEVEL          0x8000u
 
 #define VECTOR   0x40u
+#define TIMER    0x41u
+#define SERIAL   0x42u
 #define CPUS     8u
 #define IPIS     200u
 #define UPDATES  20000u
+#define TIMERS   100u
+#define TIMER_NS 200000u /* as QEMU counts at DIV_1 */
+#define SERIALS  3u
+#define LOOKS    20000u
 #define PATIENCE 30000u /* milliseconds of the ACPI timer: a host may be busy */
 
 struct gate {
@@ -34,7 +50,7 @@ struct gate {
 
 struct cpu {
 	volatile uint32_t started, job, done, ok;
-	volatile uint32_t ipis, nmis, spurious;
+	volatile uint32_t ipis, nmis, spurious, timers, serials;
 	volatile uint32_t ready; /* what the first one does next may begin */
 	volatile uint32_t beats;
 };
@@ -43,13 +59,16 @@ static struct cpu cpus[CPUS];
 static struct gate idt[256];
 static volatile uint32_t shared_counter, locked_counter, lock;
 static uint32_t count; /* processors */
+static volatile uint64_t last_tsc;
 
-extern void on_ipi(void), on_nmi(void), on_spurious(void);
+extern void on_ipi(void), on_nmi(void), on_spurious(void), on_timer(void), on_serial(void);
 void bsp_main(void);
 void ap_main(uint32_t id);
 void count_ipi(void);
 void count_nmi(void);
 void count_spurious(void);
+void count_timer(void);
+void count_serial(void);
 
 static uint8_t inb(uint16_t port)
 {
@@ -177,6 +196,20 @@ void count_nmi(void)
 void count_spurious(void)
 {
 	cpus[self()].spurious++;
+}
+
+void count_timer(void)
+{
+	cpus[self()].timers++;
+	set_apic(APIC_EOI, 0);
+}
+
+/* The port wants one more until it is told not to. */
+void count_serial(void)
+{
+	if (++cpus[self()].serials == SERIALS)
+		outb(0x3f9, 0);
+	set_apic(APIC_EOI, 0);
 }
 
 static void set_gate(unsigned vector, void (*f)(void))
@@ -351,6 +384,121 @@ static bool do_memory(struct cpu *c)
 	return true;
 }
 
+static bool do_self(struct cpu *c)
+{
+	uint32_t had = c->ipis;
+
+	asm volatile("sti");
+	for (uint32_t i = 1; i <= IPIS; i++) {
+		set_apic(APIC_ICR, ICR_SELF | VECTOR);
+		for (uint32_t n = 0; c->ipis != had + i && n < 1000000; n++)
+			asm volatile("" ::: "memory");
+		if (c->ipis != had + i)
+			return false;
+	}
+	return true;
+}
+
+/* Every other time it is awaited in HLT. */
+static bool do_timer(struct cpu *c)
+{
+	uint32_t had = c->timers, from;
+
+	asm volatile("cli");
+	set_apic(APIC_DIV, DIV_1);
+	set_apic(APIC_TIMER, TIMER);
+	for (uint32_t i = 1; i <= TIMERS; i++) {
+		set_apic(APIC_FROM, TIMER_NS);
+		if (apic(APIC_COUNT) > TIMER_NS)
+			return false;
+		from = ticks();
+		while (c->timers < had + i) {
+			if (i % 2)
+				asm volatile("sti; hlt; cli");
+			else
+				asm volatile("sti; nop; pause; cli");
+		}
+		/* 0.2 ms are 716 of these. One may have come while they were read. */
+		if (i > 1 && ((ticks() - from) & 0xffffffu) < 400 && apic(APIC_COUNT) != 0)
+			return false;
+	}
+	asm volatile("sti");
+	return c->timers == had + TIMERS && apic(APIC_COUNT) == 0;
+}
+
+/* None comes too early, and none when it is off. */
+static bool do_periodic(struct cpu *c)
+{
+	uint32_t had = c->timers, from = ticks(), ended;
+
+	asm volatile("sti");
+	set_apic(APIC_TIMER, TIMER_PERIODIC | TIMER);
+	set_apic(APIC_FROM, TIMER_NS);
+	while (c->timers < had + TIMERS)
+		pause();
+	ended = (ticks() - from) & 0xffffffu;
+	set_apic(APIC_TIMER, TIMER_OFF | TIMER);
+	had = c->timers;
+	sleep_ms(5);
+	return ended >= TIMERS * (TIMER_NS / 1000) * 358 / 100 / 2 && c->timers <= had + 1;
+}
+
+/* A level goes on to interrupt after each EOI, which the I/O APIC hears of; then it is gone. */
+static bool do_level(struct cpu *c)
+{
+	volatile uint32_t *io = (uint32_t *)IOAPIC;
+	uint32_t had = c->serials = 0;
+
+	asm volatile("sti");
+	io[0] = 0x10 + 2 * 4 + 1;
+	io[4] = (uint32_t)(c - cpus) << 24;
+	io[0] = 0x10 + 2 * 4;
+	io[4] = LEVEL | SERIAL;
+	outb(0x3fc, 0x0b); /* it may interrupt */
+	outb(0x3f9, 2);    /* when it could send */
+	while (c->serials < had + SERIALS)
+		pause();
+	sleep_ms(5);
+	io[4] = TIMER_OFF;
+	return c->serials == had + SERIALS;
+}
+
+static uint64_t tsc(void)
+{
+	uint32_t low, high;
+
+	asm volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high)::"memory");
+	return (uint64_t)high << 32 | low;
+}
+
+/* Whoever reads it next finds it to be no earlier. */
+static bool look(void)
+{
+	bool ok = true;
+
+	for (uint32_t i = 0; i < LOOKS && ok; i++) {
+		uint64_t now;
+
+		while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE))
+			pause();
+		now = tsc();
+		ok = now >= last_tsc;
+		last_tsc = now;
+		__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+		for (uint32_t n = 0; n < 20; n++)
+			pause();
+	}
+	return ok;
+}
+
+static bool do_ticks(struct cpu *c)
+{
+	c->ready = 1;
+	while (c->ready != 2)
+		pause();
+	return look();
+}
+
 /* ---- and what the first one does meanwhile
  * ------------------------------------------------------- */
 
@@ -398,6 +546,15 @@ static bool with_updates(struct cpu *c, uint32_t id)
 	return await(&c->done, 1) && shared_counter == 2 * UPDATES && locked_counter == 2 * UPDATES;
 }
 
+static bool with_looks(struct cpu *c, uint32_t id)
+{
+	(void)id;
+	if (!await(&c->ready, 1))
+		return false;
+	c->ready = 2;
+	return look();
+}
+
 static const struct {
 	const char *name;
 	bool (*theirs)(struct cpu *c);
@@ -414,6 +571,11 @@ static const struct {
 	{"nmi", do_nmi, with_nmi},
 	{"send", do_send, 0},
 	{"memory", do_memory, with_updates},
+	{"self", do_self, 0},
+	{"timer", do_timer, 0},
+	{"periodic", do_periodic, 0},
+	{"level", do_level, 0},
+	{"ticks", do_ticks, with_looks},
 };
 #define JOBS      (sizeof(jobs) / sizeof(jobs[0]))
 #define JOB_CRASH (JOBS + 1)
@@ -515,6 +677,8 @@ void bsp_main(void)
 	set_gate(VECTOR, on_ipi);
 	set_gate(2, on_nmi);
 	set_gate(0xff, on_spurious);
+	set_gate(TIMER, on_timer);
+	set_gate(SERIAL, on_serial);
 	load_idt();
 	time_init();
 	asm volatile("sti");

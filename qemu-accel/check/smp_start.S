@@ -73,6 +73,8 @@ trampoline_end:
 	handler on_ipi, count_ipi
 	handler on_nmi, count_nmi
 	handler on_spurious, count_spurious
+	handler on_timer, count_timer
+	handler on_serial, count_serial
 
 	.balign 8
 gdt_at:
