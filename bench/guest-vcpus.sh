@@ -1,11 +1,12 @@
 #!/bin/bash
 # A guest with two vCPUs, on a single core of one node and on a core each of two nodes: how long two
 # threads compute that have nothing to do with each other, and how long the boot takes, with the exits
-# and faults that it costs to be on two. Both masters and slaves have their share of these cores.
+# and faults that it costs to be on two. The cluster is these two nodes, and both masters and slaves have their
+# share of their cores.
 #   bench/guest-vcpus.sh         prints the rounds, exits, and "ratio guest-compute ...", "ratio guest-vcpu-boot ..."
-# Environment: BUILD (default: build), ROUNDS (5), GUEST_MIB (256), nodes_guest_json (a file for the
-# result of computing as JSON; that of the boots gets .boot behind its name). Needs two processors, and qemu-accel/build.sh and deploy/guest/build.sh
-# to have run.
+# Environment: BUILD (default: build), ROUNDS (5), GUEST_MIB (256), nodes_guest_json (a file for the result of
+# computing as JSON; that of the boots gets .boot behind its name). Needs two processors, and qemu-accel/build.sh
+# and deploy/guest/build.sh to have run.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
 # shellcheck source=bench/nodes.sh
@@ -49,14 +50,14 @@ if (($(nproc) < 2)); then
 fi
 one=() two=() boot_one=() boot_two=()
 one_node() {
-	nodes_up "${mib}M" "0 1 1" || return 1
+	nodes_up "${mib}M" "0 1" || return 1
 	both wavevm,mode=user,backend=tcg || return 1
 	one+=("$computed") boot_one+=("$seconds")
 	one_faults="node 0 $(faults 0)"
 	nodes_down
 }
 two_nodes() {
-	nodes_up "${mib}M" "0 1 1" || return 1
+	nodes_up "${mib}M" "0 1" || return 1
 	nodes_slave 1 1 --no-kvm --qemu "$qemu"
 	both wavevm,mode=user,backend=tcg,split=1,remote=1,report=on || return 1
 	two+=("$computed") boot_two+=("$seconds")

@@ -1,8 +1,8 @@
-# Three masters on this machine over loopback, for the benchmarks. Sourced by
+# Masters on this machine over loopback, for the benchmarks. Sourced by
 # bash scripts that have entered a network namespace of their own:
 #
 #   nodes_enter "$@"                    # first: the script starts again in the namespace
-#   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number (or list) per node, as "0 1 1"
+#   nodes_up SIZE CPUS [OPTION...]      # CPUS: one number (or list) per node, as "0 1 1" for three
 #   nodes_slave NODE CPUS [OPTION...]   # its slave, which answers soon after
 #   $NODES_DIR/ring.0 ...               # the ring files
 #   nodes_down
@@ -57,7 +57,7 @@ nodes_end() {
 	local status=$? i
 	trap '' INT TERM HUP
 	if ((status != 0 && ${#NODE_PIDS[@]} > 0)); then
-		for i in 0 1 2; do
+		for i in "${!NODE_PIDS[@]}"; do
 			nodes_say "node $i said last:"
 			tail -n 5 "$NODES_DIR/log.$i" >&2
 		done
@@ -92,15 +92,15 @@ node_wait_ready() {
 	return 1
 }
 
-# nodes_up SIZE CPUS [OPTION...]: VM 0 of that size (as 1G) on three fresh nodes.
+# nodes_up SIZE CPUS [OPTION...]: VM 0 of that size (as 1G) on fresh nodes, one for each word of CPUS.
 nodes_up() {
 	local size=$1 cpus i
 	read -ra cpus <<<"$2"
 	shift 2
-	for i in 0 1 2; do
+	for i in "${!cpus[@]}"; do
 		printf 'NODE %d 127.0.0.1 %d 1 4\n' "$i" $((9000 + 10 * i))
 	done >"$NODES_DIR/topology"
-	for i in 0 1 2; do
+	for i in "${!cpus[@]}"; do
 		mkdir -p "$NODES_DIR/state.$i"
 		"$NODES_BIN/wavevm_node_master" "$nodes_ram_mb" $((9000 + 10 * i)) "$NODES_DIR/topology" "$i" \
 			$((9001 + 10 * i)) $((9005 + 10 * i)) --fresh --vm "0:$size" \
@@ -109,7 +109,7 @@ nodes_up() {
 			>"$NODES_DIR/log.$i" 2>&1 </dev/null &
 		NODE_PIDS[i]=$!
 	done
-	for i in 0 1 2; do
+	for i in "${!cpus[@]}"; do
 		node_wait_ready "$i" || return 1
 	done
 }
