@@ -11,7 +11,7 @@
 #include "sysemu/hostmem.h"
 #endif
 
-/* -accel wavevm,split=N,remote=NODE:NODE...: where vCPUs run. */
+/* -accel wavevm,split=N[,remote=NODE:NODE...]: where vCPUs run. */
 struct wvm_qemu_placement {
 	uint32_t split;  /* the first so many run here */
 	uint32_t *nodes; /* one for each of the others, the last for all that follow */
@@ -19,6 +19,13 @@ struct wvm_qemu_placement {
 	bool report; /* counters on stderr at the end */
 };
 extern struct wvm_qemu_placement wvm_qemu_placement;
+
+/*
+ * remote_deal.c: fills in where `vcpus` of them from split on run, by the topology: one node for
+ * each, by shared/deal.h, of those whose slave answers now and has TCG. This node counts with the
+ * split that it keeps; it gets more only where it has a slave, too. The master is attached.
+ */
+bool wvm_qemu_deal(uint32_t vcpus, Error **errp);
 
 /* The text of -cpu, or what stands for it. */
 const char *wvm_qemu_cpu_text(MachineState *ms);

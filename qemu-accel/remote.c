@@ -493,11 +493,6 @@ static void check_machine(void)
 			     WVM_VCPU_MAX);
 		exit(EXIT_FAILURE);
 	}
-	if (!wvm_qemu_placement.split) {
-		error_report("wavevm: split=0 leaves no vCPU here; the first one runs where the "
-			     "devices are");
-		exit(EXIT_FAILURE);
-	}
 }
 
 void wvm_qemu_remote_accel_ops(AccelOpsClass *ops)

@@ -54,11 +54,11 @@ enum wvm_vcpu_outcome wvm_qemu_remote_get(struct wvm_qemu_remote *r, unsigned *r
 /*
  * remote_move.c. BQL, but where said.
  */
-/* The slave of r->node, or where there is none, that of another node of remote=; false: none. */
+/* The slave of r->node, or where there is none, that of another node of vCPUs; false: none. */
 bool wvm_qemu_remote_meet(struct wvm_qemu_remote *r);
 /*
- * The vCPU, which has just been refused where it is, goes to a node of remote= that takes it, from
- * the *next-th of them on. By its thread. False: there is none.
+ * The vCPU, which has just been refused where it is, goes to a node of the placement that takes
+ * it, from the *next-th of them on. By its thread. False: there is none.
  */
 bool wvm_qemu_remote_elsewhere(struct wvm_qemu_remote *r, unsigned *next);
 /* Orders come from now on, to be taken by the vCPU's thread between two runs; and no more. */

@@ -126,14 +126,25 @@ void wvm_qemu_remote_unwatch(struct wvm_qemu_remote *r)
 
 /* ---- for want of a slave -------------------------------------------------------------------- */
 
+/* The nth node of the vCPUs, which is a node of several as a rule: its first time. */
+static bool is_new(unsigned nth)
+{
+	const uint32_t *nodes = wvm_qemu_placement.nodes;
+
+	for (unsigned i = 0; i < nth; i++)
+		if (nodes[i] == nodes[nth])
+			return false;
+	return true;
+}
+
 bool wvm_qemu_remote_elsewhere(struct wvm_qemu_remote *r, unsigned *next)
 {
 	unsigned left = r->node, reason;
 
 	while (*next < wvm_qemu_placement.count) {
-		unsigned node = wvm_qemu_placement.nodes[(*next)++];
+		unsigned nth = (*next)++, node = wvm_qemu_placement.nodes[nth];
 
-		if (node == left || go_to(r, node, &reason) != WVM_VCPU_MOVED)
+		if (node == left || !is_new(nth) || go_to(r, node, &reason) != WVM_VCPU_MOVED)
 			continue;
 		warn_report("wavevm: vCPU %d was refused by the slave of node %u, and goes on on "
 			    "node %u",
@@ -154,7 +165,7 @@ bool wvm_qemu_remote_meet(struct wvm_qemu_remote *r)
 	for (unsigned i = 0; outcome != WVM_VCPU_MOVED && i < wvm_qemu_placement.count; i++) {
 		unsigned node = wvm_qemu_placement.nodes[i];
 
-		if (node == r->node)
+		if (node == r->node || !is_new(i))
 			continue;
 		outcome = greet(r, node, &r->life);
 		if (outcome != WVM_VCPU_MOVED)

@@ -1,6 +1,6 @@
 /*
  * -accel
- * wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N,remote=NODE:...][,report=on]
+ * wavevm[,mode=user|auto][,backend=tcg|kvm|auto][,vm-id=N][,split=N[,remote=NODE:...]][,report=on]
  *
  * The type behind the option is a front. Its options are checked and the
  * master is attached when QEMU initialises it; then it creates the engine
@@ -126,19 +126,16 @@ static bool parse_nodes(const char *text, Error **errp)
 	return true;
 }
 
+static bool leaves_some(const WaveVMAccel *s, const MachineState *ms)
+{
+	return s->split < ms->smp.max_cpus;
+}
+
 static bool check_placement(WaveVMAccel *s, MachineState *ms, Error **errp)
 {
-	bool some = s->split < ms->smp.max_cpus;
+	bool some = leaves_some(s, ms);
 
 	wvm_qemu_placement.split = s->split;
-	if (some && !s->remote) {
-		error_setg(
-			errp,
-			"wavevm: split=%" PRIu32 " leaves %u vCPUs to other nodes; say which by "
-			"remote=NODE:NODE:... (one for each; the last counts for all that follow)",
-			s->split, ms->smp.max_cpus - s->split);
-		return false;
-	}
 	if (!some && s->remote) {
 		error_setg(errp, "wavevm: remote=%s needs split=N, N less than the %u vCPUs",
 			   s->remote, ms->smp.max_cpus);
@@ -148,7 +145,12 @@ static bool check_placement(WaveVMAccel *s, MachineState *ms, Error **errp)
 		error_setg(errp, "wavevm: split= needs backend=tcg in this version");
 		return false;
 	}
-	return !some || parse_nodes(s->remote, errp);
+	if (!s->split) {
+		error_setg(errp, "wavevm: split=0 leaves no vCPU here; the first one runs where "
+				 "the devices are");
+		return false;
+	}
+	return !s->remote || parse_nodes(s->remote, errp);
 }
 
 static bool check_options(WaveVMAccel *s, MachineState *ms, Error **errp)
@@ -204,6 +206,12 @@ static void remember_cpu_text(void)
 	object_class_foreach(listen_to_features, TYPE_CPU, false, NULL);
 }
 
+/* Where remote= does not say it, the topology does, which the master knows. */
+static bool place_vcpus(WaveVMAccel *s, MachineState *ms, Error **errp)
+{
+	return s->remote || !leaves_some(s, ms) || wvm_qemu_deal(ms->smp.max_cpus - s->split, errp);
+}
+
 static int front_init_machine(MachineState *ms)
 {
 	WaveVMAccel *s = WAVEVM_ACCEL(ms->accelerator);
@@ -212,7 +220,7 @@ static int front_init_machine(MachineState *ms)
 
 	if (check_options(s, ms, &err) && wvm_qemu_guard(&err))
 		engine = create_engine(s, &err);
-	if (!engine || !wvm_qemu_attach(s->vm_id, &err)) {
+	if (!engine || !wvm_qemu_attach(s->vm_id, &err) || !place_vcpus(s, ms, &err)) {
 		error_report_err(err);
 		exit(EXIT_FAILURE);
 	}
@@ -369,7 +377,8 @@ static void front_class_init(ObjectClass *oc, void *data)
 	object_class_property_set_description(oc, "split", "Number of vCPUs that run on this node");
 	object_class_property_add_str(oc, "remote", get_remote, set_remote);
 	object_class_property_set_description(oc, "remote",
-					      "Nodes of the other vCPUs, NODE:NODE:...");
+					      "Nodes of the other vCPUs, NODE:NODE:...; by "
+					      "default they are dealt by the topology");
 	object_class_property_add_bool(oc, "report", get_report, set_report);
 	object_class_property_set_description(oc, "report",
 					      "Print at the end why remote vCPUs' runs ended");

@@ -39,7 +39,8 @@
 #include "shared/wavevm.h"
 
 #define WVM_RING_MAGIC  0x474e49524d565657ull /* "WVVMRING" */
-#define WVM_RING_LAYOUT 3u                    /* changes with any change of this file */
+/* Changes with any change of this file that a side which does not know it would misread. */
+#define WVM_RING_LAYOUT 3u
 
 #define WVM_CLIENTS_MAX     64u
 #define WVM_RING_SHARDS_MAX 64u
@@ -160,7 +161,11 @@ enum wvm_ring_msg {
 	 */
 	WVM_RING_VCPU_OPEN = 9,
 	WVM_RING_VCPU_CLOSE = 10, /* mode: the processor */
-	WVM_RING_NODE = 11,       /* mode: a node id. Reply result: its first vnode, or -ENXIO */
+	/*
+	 * mode: a node id. Reply result: its first vnode, or -ENXIO; data: struct wvm_ring_node,
+	 * which masters of older versions leave out.
+	 */
+	WVM_RING_NODE = 11,
 	/* on a processor's channel, both ways: struct wvm_msg, then its payload */
 	WVM_RING_DATAGRAM = 32,
 	WVM_RING_CODE = 12,      /* code_area.h; addr: the memfd's number in the client */
@@ -195,6 +200,15 @@ struct wvm_ring_vcpu {
 	uint32_t segment; /* payload bytes of a message at most */
 	uint64_t reserved;
 };
+
+/* 16 bytes: a node as the topology has it. */
+struct wvm_ring_node {
+	uint32_t nodes; /* of the cluster */
+	uint32_t next;  /* the id after its own, ascending; the last one's is the lowest */
+	uint32_t cores;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct wvm_ring_node) == 16, "node");
 
 /*
  * A processor's rings: room for a run or an answer in its segments, again as a retry, and

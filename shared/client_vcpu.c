@@ -1,5 +1,6 @@
 /* Running a processor elsewhere: the owner's side of the run protocol over its link. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -8,6 +9,7 @@
 #define HELLO_NS UINT64_C(2000000000)
 /* While a master takes its former life's pages over, the run's clock goes on. */
 #define MEET_MS  1000
+#define NO_VNODE UINT32_MAX
 
 const char *wvm_vcpu_error(void)
 {
@@ -103,9 +105,35 @@ static void say_hello(struct wvm_vcpu_link *l, uint32_t vnode)
 		(void)eventfd_write(l->to_master_fd, 1);
 }
 
-/* True when it is the answer; all else is of former runs. */
-static bool take_hello(struct wvm_vcpu_link *l, uint32_t vnode, uint64_t *life,
-		       struct wvm_vcpu_hello *hello)
+/* Those that are asked, and where: no vnode where there is no such node. */
+struct asked {
+	struct wvm_vcpu_met *met;
+	uint32_t *vnode;
+	unsigned count, silent;
+};
+
+static void say_hellos(struct wvm_vcpu_link *l, const struct asked *a)
+{
+	for (unsigned i = 0; i < a->count; i++)
+		if (!a->met[i].life && a->vnode[i] != NO_VNODE)
+			say_hello(l, a->vnode[i]);
+}
+
+/* True when it is an answer that was awaited. */
+static bool take_hello(struct asked *a, const struct wvm_msg *m, const uint8_t *payload)
+{
+	for (unsigned i = 0; i < a->count; i++)
+		if (m->src == a->vnode[i] && !a->met[i].life &&
+		    !wvm_vcpu_hello_decode(payload, m->payload_len, &a->met[i].hello)) {
+			a->met[i].life = m->grant;
+			a->silent--;
+			return true;
+		}
+	return false;
+}
+
+/* Until all have answered; what is no answer is of former runs. */
+static void take_hellos(struct wvm_vcpu_link *l, struct asked *a)
 {
 	const uint8_t *payload;
 	struct wvm_msg m;
@@ -113,45 +141,57 @@ static bool take_hello(struct wvm_vcpu_link *l, uint32_t vnode, uint64_t *life,
 
 	while ((came = take_one(l, &m, &payload)) == CAME_MESSAGE) {
 		if (m.type == WVM_MSG_VCPU_HELLO && m.flags & WVM_MSG_ANSWER &&
-		    m.request == l->nonce && m.src == vnode && m.grant &&
-		    !wvm_vcpu_hello_decode(payload, m.payload_len, hello)) {
-			*life = m.grant;
-			return true;
+		    m.request == l->nonce && m.grant && take_hello(a, &m, payload)) {
+			if (!a->silent)
+				return;
+			continue;
 		}
 		(void)wvm_run_owner_message(&l->run, &m, payload, wvm_vcpu_now_ns());
 	}
 	if (came == CAME_TROUBLE)
 		l->open = false;
-	return false;
+}
+
+/* Says hello until all have answered, or for as long as none is waited for. */
+static void ask_slaves(struct wvm_vcpu_link *l, struct asked *a, uint64_t end)
+{
+	uint64_t now = wvm_vcpu_now_ns(), wait = WVM_RUN_RETRY_NS, say_at = now;
+
+	l->nonce++;
+	for (; a->silent && now < end; now = wvm_vcpu_now_ns()) {
+		if (now >= say_at) {
+			(void)wvm_vcpu_meet(l, MEET_MS);
+			say_hellos(l, a);
+			say_at = now + wait;
+			wait = 2 * wait < WVM_RUN_RETRY_MAX_NS ? 2 * wait : WVM_RUN_RETRY_MAX_NS;
+		}
+		wvm_vcpu_sleep(l, say_at < end ? say_at : end);
+		take_hellos(l, a);
+		wvm_vcpu_flush(l);
+	}
 }
 
 static int hello_locked(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
 			struct wvm_vcpu_hello *hello)
 {
-	uint64_t now = wvm_vcpu_now_ns(), end = now + HELLO_NS, wait = WVM_RUN_RETRY_NS;
-	uint64_t say_at = now;
+	struct wvm_vcpu_met met = {.node = node};
 	uint32_t vnode;
+	struct asked a = {.met = &met, .vnode = &vnode, .count = 1, .silent = 1};
+	uint64_t end = wvm_vcpu_now_ns() + HELLO_NS;
 	int ret = wvm_vcpu_await(l, end);
 
 	if (!ret)
 		ret = vnode_of(l, node, &vnode);
 	if (ret)
 		return ret;
-	l->nonce++;
-	for (; now < end; now = wvm_vcpu_now_ns()) {
-		if (now >= say_at) {
-			(void)wvm_vcpu_meet(l, MEET_MS);
-			say_hello(l, vnode);
-			say_at = now + wait;
-			wait = 2 * wait < WVM_RUN_RETRY_MAX_NS ? 2 * wait : WVM_RUN_RETRY_MAX_NS;
-		}
-		wvm_vcpu_sleep(l, say_at < end ? say_at : end);
-		if (take_hello(l, vnode, life, hello))
-			return 0;
-		wvm_vcpu_flush(l);
-	}
-	return wvm_client_fail(-ETIMEDOUT,
-			       "the slave of node %u does not answer (is it running there?)", node);
+	ask_slaves(l, &a, end);
+	if (!met.life)
+		return wvm_client_fail(
+			-ETIMEDOUT, "the slave of node %u does not answer (is it running there?)",
+			node);
+	*life = met.life;
+	*hello = met.hello;
+	return 0;
 }
 
 int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
@@ -162,6 +202,45 @@ int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
 	pthread_mutex_lock(&l->lock);
 	ret = hello_locked(l, node, life, hello);
 	pthread_mutex_unlock(&l->lock);
+	return ret;
+}
+
+static int meet_locked(struct wvm_vcpu_link *l, struct asked *a)
+{
+	int ret = wvm_vcpu_await(l, wvm_vcpu_now_ns() + HELLO_NS);
+	int answers = 0;
+
+	if (ret)
+		return ret;
+	for (unsigned i = 0; i < a->count; i++) {
+		a->met[i].life = 0;
+		ret = vnode_of(l, a->met[i].node, &a->vnode[i]);
+		if (ret == -ENXIO)
+			a->vnode[i] = NO_VNODE;
+		else if (ret)
+			return ret;
+		else
+			a->silent++;
+	}
+	/* Asking the master of many nodes has taken its time, which is not the slaves'. */
+	ask_slaves(l, a, wvm_vcpu_now_ns() + HELLO_NS);
+	for (unsigned i = 0; i < a->count; i++)
+		answers += a->met[i].life != 0;
+	return answers;
+}
+
+int wvm_vcpu_meet_slaves(struct wvm_vcpu_link *l, struct wvm_vcpu_met *met, unsigned count)
+{
+	struct asked a = {.met = met, .count = count};
+	int ret;
+
+	a.vnode = calloc(count + 1, sizeof(*a.vnode));
+	if (!a.vnode)
+		return wvm_client_fail(-ENOMEM, "out of memory");
+	pthread_mutex_lock(&l->lock);
+	ret = meet_locked(l, &a);
+	pthread_mutex_unlock(&l->lock);
+	free(a.vnode);
 	return ret;
 }
 

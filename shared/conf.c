@@ -195,22 +195,36 @@ void wvm_topology_free(struct wvm_topology *t)
 	*t = (struct wvm_topology){0};
 }
 
-const struct wvm_conf_node *wvm_topology_by_phys(const struct wvm_topology *t, uint32_t phys_id)
+/* How many nodes have a lower physical id. */
+static uint32_t phys_below(const struct wvm_topology *t, uint32_t phys_id)
 {
 	uint32_t low = 0, high = t->count;
 
 	while (low < high) {
 		uint32_t mid = low + (high - low) / 2;
-		const struct wvm_conf_node *node = &t->nodes[t->phys_order[mid]];
 
-		if (node->phys_id == phys_id)
-			return node;
-		if (node->phys_id < phys_id)
+		if (t->nodes[t->phys_order[mid]].phys_id < phys_id)
 			low = mid + 1;
 		else
 			high = mid;
 	}
-	return NULL;
+	return low;
+}
+
+const struct wvm_conf_node *wvm_topology_by_phys(const struct wvm_topology *t, uint32_t phys_id)
+{
+	uint32_t at = phys_below(t, phys_id);
+	const struct wvm_conf_node *node = at < t->count ? &t->nodes[t->phys_order[at]] : NULL;
+
+	return node && node->phys_id == phys_id ? node : NULL;
+}
+
+const struct wvm_conf_node *wvm_topology_after(const struct wvm_topology *t,
+					       const struct wvm_conf_node *node)
+{
+	uint32_t at = phys_below(t, node->phys_id) + 1;
+
+	return &t->nodes[t->phys_order[at < t->count ? at : 0]];
 }
 
 const struct wvm_conf_node *wvm_topology_by_vnode(const struct wvm_topology *t, uint32_t vnode)

@@ -72,6 +72,10 @@ void wvm_topology_free(struct wvm_topology *t);
 const struct wvm_conf_node *wvm_topology_by_phys(const struct wvm_topology *t, uint32_t phys_id);
 const struct wvm_conf_node *wvm_topology_by_vnode(const struct wvm_topology *t, uint32_t vnode);
 
+/* The one with the next higher physical id; of the last one the one with the lowest. */
+const struct wvm_conf_node *wvm_topology_after(const struct wvm_topology *t,
+					       const struct wvm_conf_node *node);
+
 /* True if messages to this node go through the gateway on this host (127.x.y.z:8000). */
 bool wvm_conf_node_is_sidecar(const struct wvm_conf_node *node);
 

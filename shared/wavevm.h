@@ -149,6 +149,20 @@ int wvm_where(struct wvm *w, uint16_t vm_id, uint64_t gpa);
 /* The id of the node that this client is on. */
 int wvm_node_id(struct wvm *w);
 
+/* A node of the cluster, as the topology has it. */
+struct wvm_node_info {
+	uint32_t id;
+	uint32_t cores; /* 0: it gives memory only */
+};
+
+/*
+ * The nodes of the cluster: in ascending order of ids from this client's own on, which comes
+ * last, after the highest id the lowest. Writes max of them at most, and returns how many there
+ * are, or -ENOTSUP (the master is of an older version, which does not tell), -ECONNREFUSED,
+ * -ETIMEDOUT. A request to the master for each.
+ */
+int wvm_nodes(struct wvm *w, struct wvm_node_info *nodes, unsigned max);
+
 /*
  * Calls fn from the helper thread when a page of this client cannot be had
  * (text: one line for the operator) and when the master is gone (addr NULL).

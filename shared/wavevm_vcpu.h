@@ -40,6 +40,19 @@ void wvm_vcpu_close(struct wvm_vcpu_link *l);
 int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
 		   struct wvm_vcpu_hello *hello);
 
+/* A node whose slave is asked, and what it says. */
+struct wvm_vcpu_met {
+	unsigned node;
+	uint64_t life; /* 0: it was silent for 2 s, or there is no such node */
+	struct wvm_vcpu_hello hello;
+};
+
+/*
+ * Asks the slaves of all these nodes at once, which takes no longer than one that is silent. How
+ * many have answered, or -ECONNREFUSED, -ETIMEDOUT (of the master), -ENOMEM.
+ */
+int wvm_vcpu_meet_slaves(struct wvm_vcpu_link *l, struct wvm_vcpu_met *met, unsigned count);
+
 /* How a run ended. */
 enum wvm_vcpu_outcome {
 	WVM_VCPU_ANSWERED, /* *answer, until the next call */

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tests of vCPUs that run on other nodes: a bare guest (smp.c), and what an operator does to it.
 #   qemu-accel/check/remote.sh [PATTERN]     only tests whose name matches the extended regular expression
-# Three nodes on the loopback, slaves on nodes 1 and 2. Prints a line per test and "N passed, N failed".
+# Three nodes on the loopback with 2, 4 and 2 cores, slaves on nodes 1 and 2. Prints a line per test and "N passed, N failed".
 # Environment: WVM_QEMU, WVM_MASTER, WVM_SLAVE, WVM_CTL: the programs (default: in build/); BUILD; CC.
 # shellcheck disable=SC2086 # QEMU options are kept as words
 set -uo pipefail
@@ -53,9 +53,9 @@ end_slave() {
 }
 
 start_cluster() {
-	local id
+	local id cores=(2 4 2)
 	for id in 0 1 2; do
-		echo "NODE $id 127.0.0.1 $((port + id)) 1 4"
+		echo "NODE $id 127.0.0.1 $((port + id)) ${cores[id]} 4"
 	done >"$work/topology"
 	for id in 0 1 2; do
 		WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 512 $((port + id)) "$work/topology" \
@@ -91,7 +91,7 @@ refuses() {
 
 test_options() {
 	local a='-accel wavevm,backend=tcg'
-	refuses "split without nodes" 'say which by remote=' $a,split=1 -smp 2
+	refuses "split without a slave" 'leaves 1 of the vCPUs .* of the 3 .* none has a slave.*start' $a,split=1 -smp 2
 	refuses "nodes without split" 'remote=1 needs split=N' $a,remote=1 -smp 2
 	refuses "a node that is no number" "'x' is not the id of a node" $a,split=1,remote=1:x -smp 2
 	refuses "no vCPU of its own" 'split=0' $a,split=0,remote=1 -smp 2
@@ -292,10 +292,11 @@ end_on_node_1() {
 	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
 }
 
+# With the nodes given, or dealt: it is the same two.
 test_refused() {
-	local name="a vCPU that is refused goes to another node" status had=$failed
+	local name="a vCPU that is refused goes to another node${1+ of those dealt}" status had=$failed
 	wanted "$name" || return 0
-	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1:2
+	start_guest beat 3 wavevm,backend=tcg,split=1${1-,remote=1:2}
 	go_on || fail "$name" "the guest does not come up" "$work/err"
 	echo stop >&8
 	await_lines "$work/out" 'stop' 10
@@ -337,6 +338,39 @@ test_lost_slave() {
 	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
 }
 
+# dealt NAME VCPUS NODES REGEX: without remote=, and whose every vCPU runs; NODES are those of the
+# second and following ones in turn, REGEX what is said of it (nothing: '').
+dealt() {
+	local name=$1 vcpus=$2 i nodes='' status had=$failed
+	wanted "$name" || return 0
+	start_guest beat "$vcpus" wavevm,backend=tcg,split=1
+	await_lines "$work/console" "^beat $((vcpus - 1))" 60 || fail "$name" "not all vCPUs run" "$work/console"
+	for ((i = 1; i < vcpus; i++)); do
+		nodes+=" $(figure $i node)"
+	done
+	[ "$nodes" = " $3" ] || fail "$name" "they are on nodes$nodes, not $3" "$work/err"
+	[ "$(wc -l <"$work/err")" = "$(wc -w <<<"${4:+one}")" ] && grep -Eq "$4" <(cat "$work/err"; echo) ||
+		fail "$name" "not said as it should be" "$work/err"
+	echo quit >&8
+	await_guest 20
+	[ "$failed" = "$had" ] || return 0
+	[ "$status" = 0 ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
+test_dealt() {
+	dealt "dealt by the nodes' cores" 5 "1 2 1 1" ''
+	wanted "dealt to this node, too, where it has a slave" && {
+		start_slave 0
+		dealt "dealt to this node, too, where it has a slave" 8 "1 2 1 1 2 0 1" ''
+		end_slave 0
+	}
+	wanted "dealt without a node that has no slave" && {
+		end_slave 2
+		dealt "dealt without a node that has no slave" 4 "1 1 1" 'node 2 gets no vCPU: no slave answers there'
+		start_slave 2
+	}
+}
+
 for program in "$QEMU" "$MASTER" "$SLAVE" "$CTL"; do
 	[ -x "$program" ] || {
 		echo "no $program: run make and make qemu" >&2
@@ -353,10 +387,12 @@ all "the bare guest, all vCPUs here" wavevm,backend=tcg 3
 all "the bare guest, one vCPU elsewhere" wavevm,backend=tcg,split=1,remote=1 2
 all "the bare guest, two on two nodes" wavevm,backend=tcg,split=1,remote=1:2 3
 all "the bare guest, two on one node" wavevm,backend=tcg,split=1,remote=1 3
+test_dealt
 test_monitor
 test_reset
 test_moves
 test_orders
+test_refused ''
 test_refused
 test_lost_slave
 test_absent_slave

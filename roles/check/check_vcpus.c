@@ -263,6 +263,41 @@ START_TEST(who_is_not_there_is_an_error_in_time)
 }
 END_TEST
 
+START_TEST(nodes_and_their_slaves_are_known_at_once)
+{
+	struct wvm *w = owner_attach(&cluster, OWNER);
+	struct wvm_vcpu_link *l = owner_open(w, 0);
+	struct wvm_vcpu_met met[] = {{.node = OWNER, .life = 1}, {.node = SLAVE}, {.node = 17}};
+	unsigned n = cluster.nodes;
+	struct wvm_node_info node[CLUSTER_NODES_MAX + 1] = {0};
+	uint64_t from;
+
+	ck_assert_int_eq(wvm_nodes(w, node, 1), (int)n);
+	ck_assert_uint_eq(node[0].id, SLAVE);
+	ck_assert_uint_eq(node[1].id + node[1].cores, 0);
+	ck_assert_int_eq(wvm_nodes(w, node, CLUSTER_NODES_MAX), (int)n);
+	for (unsigned i = 0; i < n; i++) {
+		ck_assert_uint_eq(node[i].id, (OWNER + 1 + i) % n);
+		ck_assert_uint_eq(node[i].cores, 1);
+	}
+	echo_start(&slave, &cluster, SLAVE, LIFE);
+	from = cluster_now_ms();
+	ck_assert_int_eq(wvm_vcpu_meet_slaves(l, &met[1], 1), 1);
+	ck_assert_uint_lt(cluster_now_ms() - from, 1900);
+	ck_assert_uint_eq(met[1].life, LIFE);
+	met[1] = (struct wvm_vcpu_met){.node = SLAVE};
+	ck_assert_int_eq(wvm_vcpu_meet_slaves(l, met, 3), 1);
+	ck_assert_uint_eq(met[0].life, 0);
+	ck_assert_uint_eq(met[1].life, LIFE);
+	ck_assert_uint_eq(met[1].hello.cores, ECHO_CORES);
+	ck_assert_uint_eq(met[2].life, 0);
+	ck_assert_int_eq(wvm_vcpu_meet_slaves(l, met, 0), 0);
+	wvm_vcpu_close(l);
+	wvm_detach(w);
+	echo_stop(&slave);
+}
+END_TEST
+
 START_TEST(an_answer_is_acknowledged_when_no_run_follows)
 {
 	struct wvm *w = owner_attach(&cluster, OWNER);
@@ -514,6 +549,7 @@ static Suite *vcpus_suite(void)
 	tcase_add_test(t, a_refusal_says_why);
 	tcase_add_test(t, a_run_of_a_slave_that_was_started_again_is_lost);
 	tcase_add_test(t, who_is_not_there_is_an_error_in_time);
+	tcase_add_test(t, nodes_and_their_slaves_are_known_at_once);
 	tcase_add_test(t, an_answer_is_acknowledged_when_no_run_follows);
 	tcase_add_test(t, a_processor_has_one_owner);
 	tcase_add_test(t, every_processor_of_a_large_vm_has_room);

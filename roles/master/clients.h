@@ -24,8 +24,9 @@
 #include "shared/wavevm.h"
 
 struct wvm_clients;
-struct wvm_code;  /* code.h */
-struct wvm_shard; /* ring/shard.h */
+struct wvm_ring_node; /* client_ring.h */
+struct wvm_code;      /* code.h */
+struct wvm_shard;     /* ring/shard.h */
 
 /* Calls into the node's glue. None may block; all but log may be given as NULL in tests. */
 struct wvm_clients_ops {
@@ -70,8 +71,8 @@ struct wvm_clients_ops {
 	void (*stats)(void *ctx, unsigned client, struct wvm_stats *inout);
 	/* The node id of the home of an offset, or -errno. On shard 0. */
 	int (*where)(void *ctx, struct wvm_mem *vm, uint64_t gpa);
-	/* The first vnode of a node, or -ENXIO. On shard 0. */
-	int (*vnode)(void *ctx, uint32_t node_id);
+	/* The first vnode of a node and what else there is to know of it, or -ENXIO. On shard 0. */
+	int (*node)(void *ctx, uint32_t node_id, struct wvm_ring_node *out);
 	/*
 	 * What the owner of a processor has put on its channel: any bytes (len 0: not even that).
 	 * On shard 0, and only after vcpu_room() said that there is room to send one on.

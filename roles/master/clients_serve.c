@@ -254,11 +254,14 @@ static int64_t do_where(struct client *cl, const struct wvm_ring_req *r)
 	return all->conf.ops->where ? all->conf.ops->where(all->conf.ctx, vm, r->gpa) : -ENOTSUP;
 }
 
-static int64_t do_node(struct client *cl, const struct wvm_ring_req *r)
+static void do_node(struct client *cl, const struct wvm_ring_req *r)
 {
 	struct wvm_clients *all = cl->all;
+	struct wvm_ring_node node = {0};
+	int ret = all->conf.ops->node ? all->conf.ops->node(all->conf.ctx, r->mode, &node)
+				      : -ENOTSUP;
 
-	return all->conf.ops->vnode ? all->conf.ops->vnode(all->conf.ctx, r->mode) : -ENOTSUP;
+	wvm_client_reply(cl, r->token, ret, &node, ret < 0 ? 0 : sizeof(node));
 }
 
 static void do_vcpu_open(struct client *cl, const struct wvm_ring_req *r)
@@ -314,7 +317,7 @@ static void serve_one(struct client *cl, uint32_t type, const struct wvm_ring_re
 	case WVM_RING_WHERE: result = do_where(cl, r); break;
 	case WVM_RING_VCPU_OPEN: do_vcpu_open(cl, r); return;
 	case WVM_RING_VCPU_CLOSE: result = wvm_client_vcpu_close(cl, r); break;
-	case WVM_RING_NODE: result = do_node(cl, r); break;
+	case WVM_RING_NODE: do_node(cl, r); return;
 	case WVM_RING_CODE_MARK: result = do_code_mark(cl, r, &later); break;
 	default: wvm_client_break(cl, "it sent an unknown request"); return;
 	}

@@ -716,12 +716,17 @@ static int on_where(void *ctx, struct wvm_mem *vm, uint64_t gpa)
 	return (int)node->topology.nodes[member].phys_id;
 }
 
-static int on_vnode(void *ctx, uint32_t node_id)
+static int on_node(void *ctx, uint32_t node_id, struct wvm_ring_node *out)
 {
 	struct wvm_node *node = ctx;
 	const struct wvm_conf_node *n = wvm_topology_by_phys(&node->topology, node_id);
 
-	return n ? (int)n->first_vnode : -ENXIO;
+	if (!n)
+		return -ENXIO;
+	*out = (struct wvm_ring_node){.nodes = node->topology.count,
+				      .next = wvm_topology_after(&node->topology, n)->phys_id,
+				      .cores = n->cores};
+	return (int)n->first_vnode;
 }
 
 static void on_log(void *ctx, const char *line)
@@ -739,7 +744,7 @@ const struct wvm_clients_ops wvm_node_clients_ops = {
 	.code_mark = on_code_mark,
 	.stats = on_stats,
 	.where = on_where,
-	.vnode = on_vnode,
+	.node = on_node,
 	.vcpu_record = wvm_vcpus_record,
 	.vcpu_room = wvm_vcpus_room,
 	.log = on_log,

@@ -327,7 +327,7 @@ START_TEST(lookups_find_each_node_and_nothing_else)
 	struct wvm_topology t = topology("NODE 5 10.0.0.1 9000 4 12\n"
 					 "NODE 1 10.0.0.2 9000 4 1\n"
 					 "NODE 3 10.0.0.3 9000 4 9\n");
-	static const unsigned owner[] = {5, 5, 5, 1, 3, 3};
+	static const unsigned owner[] = {5, 5, 5, 1, 3, 3}, after[] = {1, 3, 5, 1};
 
 	for (uint32_t vnode = 0; vnode < 6; vnode++)
 		ck_assert_uint_eq(wvm_topology_by_vnode(&t, vnode)->phys_id, owner[vnode]);
@@ -340,6 +340,10 @@ START_TEST(lookups_find_each_node_and_nothing_else)
 		ck_assert(!node || node->phys_id == phys);
 	}
 	ck_assert_ptr_null(wvm_topology_by_phys(&t, UINT32_MAX));
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_uint_eq(
+			wvm_topology_after(&t, wvm_topology_by_phys(&t, after[i]))->phys_id,
+			after[i + 1]);
 	wvm_topology_free(&t);
 }
 END_TEST
