@@ -162,12 +162,6 @@ static void put_state(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 		run->flags |= WVM_VCPU_RUN_WHOLE;
 }
 
-/* How far the guest's counter gets while a message is under way: it may take longer. */
-static int64_t one_way(const struct wvm_qemu_remote *r)
-{
-	return r->trip_ns == INT64_MAX ? 0 : wvm_qemu_ticks_in(r->trip_ns / 2);
-}
-
 /* What was planned, in r->out, with what the slave must have for it. Its length. */
 static size_t put_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 {
@@ -181,7 +175,7 @@ static size_t put_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 	if (!r->midway)
 		put_state(r, run);
 	qatomic_set(&r->sent_ns, get_clock());
-	run->ticks = wvm_qemu_ticks() + one_way(r);
+	run->ticks = wvm_qemu_ticks() + wvm_qemu_ticks_way(r->node);
 	len = wvm_vcpu_run_encode(r->out, sizeof(r->out), run);
 	g_assert(len);
 	return len;
@@ -198,9 +192,8 @@ static bool take_answer(struct wvm_qemu_remote *r, const struct wvm_vcpu_run *ru
 		if (run->state_len)
 			r->base = a->seq;
 		trip = get_clock() - r->sent_ns - (int64_t)e.ran_ns;
-		if (trip > 0)
-			r->trip_ns = MIN(r->trip_ns, trip);
-		wvm_qemu_ticks_reach(e.ticks + one_way(r));
+		wvm_qemu_ticks_trip(r->node, trip);
+		wvm_qemu_ticks_reach(e.ticks + wvm_qemu_ticks_way(r->node));
 		r->where.exits[e.kind]++;
 		if (wvm_qemu_remote_exit(r, &e, a->seq)) {
 			if (!r->midway)
@@ -399,7 +392,6 @@ static void open_remote(CPUState *cs)
 	unsigned nth = cs->cpu_index - wvm_qemu_placement.split;
 
 	r->cs = cs;
-	r->trip_ns = INT64_MAX;
 	r->node = wvm_qemu_placement.nodes[MIN(nth, wvm_qemu_placement.count - 1)];
 	r->state = g_malloc0(wvm_qemu_layout()->bytes);
 	r->spare = g_malloc0(wvm_qemu_layout()->bytes);

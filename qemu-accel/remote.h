@@ -24,9 +24,7 @@ struct wvm_qemu_remote {
 	bool running;    /* atomic: a run is out, or about to go */
 	bool kicked;     /* atomic: somebody wants the thread's attention */
 	uint8_t access[8], access_len;
-	int64_t sent_ns; /* when the last run was, by the clock; atomic */
-	int64_t trip_ns; /* the shortest round trip yet, without what was executed; INT64_MAX: none
-			  */
+	int64_t sent_ns;             /* when the last run was, by the clock; atomic */
 	struct wvm_vcpu_where where; /* what operators are told */
 	uint8_t out[WVM_RUN_MAX];
 };

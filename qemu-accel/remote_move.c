@@ -18,6 +18,8 @@
 #include "accel.h"
 #include "remote.h"
 
+#define TRIPS 8
+
 void wvm_qemu_remote_say(struct wvm_qemu_remote *r)
 {
 	struct wvm_vcpu_where *w = &r->where;
@@ -47,7 +49,6 @@ static void be_at(struct wvm_qemu_remote *r, unsigned node, uint64_t life)
 	r->node = node;
 	r->life = life;
 	r->base = r->setup = 0;
-	r->trip_ns = INT64_MAX;
 }
 
 static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsigned *reason)
@@ -69,7 +70,10 @@ static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsig
 		r->where.moves++;
 		return WVM_VCPU_MOVED;
 	}
-	got = wvm_qemu_remote_get(r, reason);
+	/* More than once, until the ways are known well enough for the time stamp counter there. */
+	do
+		got = wvm_qemu_remote_get(r, reason);
+	while (got == WVM_VCPU_ANSWERED && wvm_qemu_ticks_trips(node) < TRIPS);
 	if (got == WVM_VCPU_ANSWERED) {
 		r->where.moves++;
 		return WVM_VCPU_MOVED;

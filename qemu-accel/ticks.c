@@ -47,7 +47,7 @@ static void read_test(void)
 {
 	const char *text = getenv("WVM_TEST_TICKS"), *ppm;
 
-	if (!text)
+	if (!text || !*text)
 		return;
 	if (qemu_strtoi64(text, &ppm, 10, &test_offset) || *ppm != ':' ||
 	    qemu_strtoi64(ppm + 1, NULL, 10, &test_ppm)) {
@@ -138,9 +138,47 @@ void wvm_qemu_ticks_reach(int64_t least)
 	}
 }
 
-int64_t wvm_qemu_ticks_in(int64_t ns)
+/* ---- the ways to other nodes ------------------------------------------------------------------
+ */
+
+struct way {
+	int64_t shortest_ns; /* there and back */
+	unsigned trips;
+};
+
+static struct way *way_to(unsigned node)
 {
-	return muldiv64(ns, own_hz, NANOSECONDS_PER_SECOND);
+	static GHashTable *ways; /* by node; BQL */
+	struct way *way;
+
+	if (!ways)
+		ways = g_hash_table_new(NULL, NULL);
+	way = g_hash_table_lookup(ways, GUINT_TO_POINTER(node));
+	if (!way) {
+		way = g_new0(struct way, 1);
+		g_hash_table_insert(ways, GUINT_TO_POINTER(node), way);
+	}
+	return way;
+}
+
+void wvm_qemu_ticks_trip(unsigned node, int64_t ns)
+{
+	struct way *way = way_to(node);
+
+	if (ns <= 0) /* the other host's clock was set */
+		return;
+	if (!way->trips++ || ns < way->shortest_ns)
+		way->shortest_ns = ns;
+}
+
+unsigned wvm_qemu_ticks_trips(unsigned node)
+{
+	return way_to(node)->trips;
+}
+
+int64_t wvm_qemu_ticks_way(unsigned node)
+{
+	return muldiv64(way_to(node)->shortest_ns / 2, own_hz, NANOSECONDS_PER_SECOND);
 }
 
 /* ---- what the guest is told of it ----------------------------------------------------------- */

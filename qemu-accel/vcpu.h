@@ -43,8 +43,14 @@ void wvm_qemu_ticks_follow(uint64_t hz);
 int64_t wvm_qemu_ticks(void);
 /* It is at least so much now. */
 void wvm_qemu_ticks_reach(int64_t least);
-/* How far it counts in so many ns. */
-int64_t wvm_qemu_ticks_in(int64_t ns);
+/*
+ * The owner's, with the BQL: a round trip to a node took so many ns, without what was executed
+ * there; how many there were yet; and how far the counter gets while a message is under way, at
+ * least.
+ */
+void wvm_qemu_ticks_trip(unsigned node, int64_t ns);
+unsigned wvm_qemu_ticks_trips(unsigned node);
+int64_t wvm_qemu_ticks_way(unsigned node);
 /* Once: CPUs of this class have a counter that a guest may take for a clock. */
 void wvm_qemu_ticks_class_init(ObjectClass *oc);
 

@@ -19,9 +19,10 @@ wanted() { [[ $1 =~ $only ]]; }
 
 # Waits until file $1 has $4 (1) lines that match $2, for at most $3 seconds.
 await_lines() {
-	local n
+	local n lines
 	for ((n = 0; n < $3 * 10; n++)); do
-		[ "$(grep -Ec "$2" "$1" 2>/dev/null)" -ge "${4:-1}" ] && return 0
+		lines=$(grep -Ec "$2" "$1" 2>/dev/null) # nothing, if there is no such file yet
+		[ "${lines:-0}" -ge "${4:-1}" ] && return 0
 		sleep 0.1
 	done
 	return 1

@@ -37,8 +37,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-# What the counters of other hosts would be: far from the owner's, and faster and slower than quartzes are.
-test_ticks=('' 77000000000000:200 0:-200)
+# What the counters of other hosts would be: far from the owner's, and as fast and slow as quartzes are.
+test_ticks=('' 77000000000000:50 0:-50)
 
 start_slave() {
 	WVM_TEST_TICKS=${test_ticks[$1]} "$SLAVE" $((port + 20 + $1)) 2 512 "$1" $((port + 10 + $1)) --no-kvm --ring-path "$work/ring.$1" \
