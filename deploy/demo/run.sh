@@ -8,7 +8,8 @@
 # KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
 # VCPUS=remote: vCPUs on several nodes; PLACE (1+1+2) says how many run on nodes 1, 2 and 3;
 # CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes;
-# LITMUS=1: and it runs the litmus tests, with a thread on each vCPU.
+# LITMUS=1: and it runs the litmus tests, with a thread on each vCPU, 6 s each; LITMUS=disordered:
+# by threads that keep no order, which has to end with errors.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
@@ -23,7 +24,14 @@ if [ "$vcpus" = remote ]; then
 	}
 	CPUS=$((place)) tests=" wvm.cpus=work"
 	[ "${CPU_TESTS:-0}" = 0 ] || tests=" wvm.cpus=1"
-	[ "${LITMUS:-0}" = 0 ] || tests+=" wvm.litmus=1"
+	case ${LITMUS:-0} in
+	0) ;;
+	1 | disordered) tests+=" wvm.litmus=$LITMUS" ;;
+	*)
+		echo "demo: LITMUS=$LITMUS is neither 1 nor disordered" >&2
+		exit 2
+		;;
+	esac
 fi
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
 kills=${KILLS:-0}
@@ -141,7 +149,7 @@ start_visitors() {
 
 # The guest's console, as it comes, without what the firmware draws.
 show_console() {
-	tr -d '\r' | sed -u 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' |
+	sed -u 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\x1bc//g' |
 		tee "$NET_DIR/console" |
 		grep --line-buffered -E '^(guest|cpu|together|litmus|clock|code|exec|ascending|inverted|random|stress|final|verified|.*(error|panic|BUG|expected))' |
 		sed -u 's/^/  guest| /'

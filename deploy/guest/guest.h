@@ -25,7 +25,8 @@ struct guest {
 	bool count_work; /* of each processor */
 	bool test_cpus;
 	bool test_litmus;
-	bool bound; /* memory to `node` */
+	bool litmus_disordered; /* by threads that keep no order: it has to be noticed */
+	bool bound;             /* memory to `node` */
 	unsigned node;
 	char mode[16]; /* test, boot, bench, compute, shell */
 };

@@ -8,8 +8,9 @@
  *   wvm.swap=1     swap to the disk (/dev/vda)
  *   wvm.node=N     take the memory to test from NUMA node N
  *   wvm.cpus=work  count what each processor gets done while all of them work (cpus.c)
- *   wvm.litmus=1   the memory model, by the litmus tests, with a thread on each processor
- * (litmus.c) wvm.cpus=1     so, and test what processors on different hosts could get wrong
+ *   wvm.cpus=1     so, and test what processors on different hosts could get wrong
+ *   wvm.litmus=1   the memory model, by the litmus tests, a thread on each processor (litmus.c)
+ *   wvm.litmus=disordered  the same by threads that keep no order, which has to be noticed
  *   wvm.net=1      test two joined network interfaces (eth0, eth1)
  * The last line before power-off is "verified N MiB, E errors".
  */
@@ -68,9 +69,10 @@ static void parse_parameter(const char *word)
 	else if (sscanf(word, "wvm.cpus=%31s", value) == 1) {
 		guest.test_cpus = value[0] == '1';
 		guest.count_work = guest.test_cpus || !strcmp(value, "work");
-	} else if (sscanf(word, "wvm.litmus=%31s", value) == 1)
-		guest.test_litmus = value[0] == '1';
-	else if (sscanf(word, "wvm.swap=%31s", value) == 1)
+	} else if (sscanf(word, "wvm.litmus=%31s", value) == 1) {
+		guest.litmus_disordered = !strcmp(value, "disordered");
+		guest.test_litmus = value[0] == '1' || guest.litmus_disordered;
+	} else if (sscanf(word, "wvm.swap=%31s", value) == 1)
 		guest.swap = value[0] == '1';
 	else if (sscanf(word, "wvm.node=%31s", value) == 1) {
 		guest.bound = true;
