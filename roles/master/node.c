@@ -48,6 +48,27 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 	return wvm_layout_check(n, err, err_len);
 }
 
+bool wvm_node_by_sidecar(const struct wvm_node *n, uint32_t member)
+{
+	const struct wvm_conf_node *list = n->topology.nodes;
+
+	return wvm_conf_node_is_sidecar(&list[member]) || wvm_conf_node_is_sidecar(&list[n->self]);
+}
+
+/*
+ * Where messages to a member go, and where they must come from. The others know a node behind
+ * a sidecar by their own sidecar's address: so it sends to all by its own.
+ */
+static struct sockaddr_in address_of(const struct wvm_node *n, uint32_t member)
+{
+	const struct wvm_conf_node *c = &n->topology.nodes[member];
+
+	if (wvm_conf_node_is_sidecar(&n->topology.nodes[n->self]))
+		c = &n->topology.nodes[n->self];
+	return (struct sockaddr_in){
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(c->ip), .sin_port = htons(c->port)};
+}
+
 /* Members are the topology's nodes in its order, which is that of their vnodes. */
 static int make_members(struct wvm_node *n, char *err, size_t err_len)
 {
@@ -66,9 +87,7 @@ static int make_members(struct wvm_node *n, char *err, size_t err_len)
 		const struct wvm_conf_node *c = &n->topology.nodes[i];
 
 		n->member_list[i] = (struct wvm_member){c->first_vnode, c->vnode_count};
-		n->addresses[i] = (struct sockaddr_in){.sin_family = AF_INET,
-						       .sin_addr.s_addr = htonl(c->ip),
-						       .sin_port = htons(c->port)};
+		n->addresses[i] = address_of(n, i);
 	}
 	n->members = (struct wvm_members){n->member_list, count};
 	wvm_slices_build(&n->slices, &n->members, scratch);
