@@ -25,6 +25,25 @@
 
 /* ---- who is who ------------------------------------------------------------------------ */
 
+/* A master hears another at one address: through both ends' sidecars, or directly. */
+static int check_sidecars(const struct wvm_node *n, char *err, size_t err_len)
+{
+	const struct wvm_conf_node *list = n->topology.nodes;
+
+	for (uint32_t i = 1; i < n->topology.count; i++) {
+		if (wvm_conf_node_is_sidecar(&list[i]) == wvm_conf_node_is_sidecar(&list[0]))
+			continue;
+		snprintf(
+			err, err_len,
+			"%s: of node %u (line %u) and node %u (line %u) one is reached by a gateway "
+			"(127.0.0.1 %u) and one directly: all NODE lines name the gateway, or none",
+			n->options->topology, list[0].phys_id, list[0].line, list[i].phys_id,
+			list[i].line, WVM_GATEWAY_PORT);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 {
 	const struct wvm_master_options *o = n->options;
@@ -38,6 +57,9 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 		snprintf(err, err_len, "%s: no NODE line has phys_id %u", o->topology, o->phys_id);
 		return -EINVAL;
 	}
+	r = check_sidecars(n, err, err_len);
+	if (r)
+		return r;
 	n->self = (uint32_t)(me - n->topology.nodes);
 	n->layout = (struct wvm_layout){n->topology.places, n->topology.place_count};
 	if (!wvm_conf_node_is_sidecar(me) && me->port != o->port) {
@@ -50,23 +72,7 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 
 bool wvm_node_by_sidecar(const struct wvm_node *n, uint32_t member)
 {
-	const struct wvm_conf_node *list = n->topology.nodes;
-
-	return wvm_conf_node_is_sidecar(&list[member]) || wvm_conf_node_is_sidecar(&list[n->self]);
-}
-
-/*
- * Where messages to a member go, and where they must come from. The others know a node behind
- * a sidecar by their own sidecar's address: so it sends to all by its own.
- */
-static struct sockaddr_in address_of(const struct wvm_node *n, uint32_t member)
-{
-	const struct wvm_conf_node *c = &n->topology.nodes[member];
-
-	if (wvm_conf_node_is_sidecar(&n->topology.nodes[n->self]))
-		c = &n->topology.nodes[n->self];
-	return (struct sockaddr_in){
-		.sin_family = AF_INET, .sin_addr.s_addr = htonl(c->ip), .sin_port = htons(c->port)};
+	return wvm_conf_node_is_sidecar(&n->topology.nodes[member]);
 }
 
 /* Members are the topology's nodes in its order, which is that of their vnodes. */
@@ -87,7 +93,9 @@ static int make_members(struct wvm_node *n, char *err, size_t err_len)
 		const struct wvm_conf_node *c = &n->topology.nodes[i];
 
 		n->member_list[i] = (struct wvm_member){c->first_vnode, c->vnode_count};
-		n->addresses[i] = address_of(n, i);
+		n->addresses[i] = (struct sockaddr_in){.sin_family = AF_INET,
+						       .sin_addr.s_addr = htonl(c->ip),
+						       .sin_port = htons(c->port)};
 	}
 	n->members = (struct wvm_members){n->member_list, count};
 	wvm_slices_build(&n->slices, &n->members, scratch);
