@@ -19,7 +19,7 @@
 
 #include "roles/check/churn.h"
 #include "roles/check/gateways.h"
-#include "shared/control.h"
+#include "shared/control_route.h"
 #include "shared/wire.h"
 
 #define NODES      3u
@@ -475,6 +475,66 @@ START_TEST(a_route_by_order_is_followed_at_once)
 }
 END_TEST
 
+/* One order, and its status. */
+static unsigned order(int fd, const struct wvm_route_order *o)
+{
+	struct sockaddr_in to = at("127.0.0.1", alone.ctrl_port);
+	struct timeval wait = {.tv_sec = 5};
+	struct wvm_route_answer a;
+	uint8_t data[64];
+	ssize_t len;
+
+	wvm_route_order_encode(data, o);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	ck_assert_int_gt(
+		sendto(fd, data, WVM_ROUTE_ORDER_BYTES, 0, (struct sockaddr *)&to, sizeof(to)), 0);
+	len = recv(fd, data, sizeof(data), 0);
+	ck_assert_int_gt(len, 0);
+	ck_assert(wvm_route_answer_decode(data, (size_t)len, o, &a));
+	return a.status;
+}
+
+START_TEST(who_announces_itself_is_heard_from_then_on)
+{
+	uint16_t one, two, new_port;
+	int first = open_socket(&one), new = open_socket(&new_port);
+	struct wvm_route_order o = {.op = WVM_CONTROL_ROUTE_ANNOUNCE, .first = 50, .count = 2};
+	struct sockaddr_in to;
+	unsigned none, passed;
+	uint8_t data[2048];
+
+	two = cluster_free_port("127.0.0.1");
+	start_alone(one, two, NULL);
+	to = at("127.0.0.1", alone.port);
+	for (unsigned announced = 0; announced < 2; announced++) {
+		ck_assert_int_gt(sendto(new, data, message(data, 50, 1, WVM_QOS_CONTROL, 0, 7), 0,
+					(struct sockaddr *)&to, sizeof(to)),
+				 0);
+		count_messages(first, &none, &passed);
+		ck_assert_uint_eq(passed, announced);
+		o.hop.port = new_port;
+		ck_assert_uint_eq(order(new, &o), WVM_CONTROL_OK);
+	}
+	ck_assert_int_gt(sendto(first, data, message(data, 1, 51, WVM_QOS_CONTROL, 0, 8), 0,
+				(struct sockaddr *)&to, sizeof(to)),
+			 0);
+	count_messages(new, &none, &passed);
+	ck_assert_uint_eq(passed, 1);
+	ck_assert_uint_eq(routes_of_class(&alone, "announced"), 1);
+	/* Not what is no port, nor the gateway itself, nor vnodes beyond the last one. */
+	o.hop.port = 0;
+	ck_assert_uint_eq(order(new, &o), WVM_CONTROL_BAD_HOP);
+	o.hop.port = alone.port;
+	ck_assert_uint_eq(order(new, &o), WVM_CONTROL_BAD_HOP);
+	o.hop.port = new_port;
+	o.count = UINT32_MAX;
+	ck_assert_uint_eq(order(new, &o), WVM_CONTROL_BAD_RANGE);
+	ck_assert_int_eq(gateway_end(&alone, SIGTERM), 0);
+	close(first);
+	close(new);
+}
+END_TEST
+
 /* Of ops that are not there, and of lengths that are none: an answer with a status each. */
 START_TEST(every_command_is_answered)
 {
@@ -525,6 +585,7 @@ static Suite *suite(void)
 	tcase_add_test(one, an_idle_gateway_takes_no_time);
 	tcase_add_test(one, the_tools_add_replace_delete_and_list_routes);
 	tcase_add_test(one, a_route_by_order_is_followed_at_once);
+	tcase_add_test(one, who_announces_itself_is_heard_from_then_on);
 	tcase_add_test(one, every_command_is_answered);
 	return s;
 }

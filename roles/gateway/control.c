@@ -29,14 +29,15 @@ struct wvm_gateway_control {
 	struct wvm_udp *udp;
 	struct snapshot snapshots[ASKERS_MAX];
 	uint32_t last;
-	uint64_t unanswered, foreign; /* no buffer; not our magic */
 };
 
 static void answer(struct wvm_gateway_control *c, const struct sockaddr_in *to, const void *data,
 		   size_t len)
 {
 	if (wvm_udp_send(c->udp, WVM_LANE_CONTROL, to, 0, data, len))
-		c->unanswered++;
+		c->gateway->control_unanswered++;
+	else
+		c->gateway->control_answered++;
 }
 
 /* ---- orders ---------------------------------------------------------------------------- */
@@ -236,7 +237,7 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 		memcpy(&magic, data, sizeof(magic));
 	/* An answer is not answered: two ports would go on for ever. */
 	if (be32toh(magic) != WVM_CONTROL_MAGIC || data[4] & 0x80)
-		c->foreign++;
+		c->gateway->control_foreign++;
 	else if (wvm_route_order_is(data, len))
 		take_order(c, from, data, len);
 	else

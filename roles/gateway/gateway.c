@@ -20,6 +20,7 @@
 #define PUSH_BUFFERS 16u   /* that only word of what was refused may take */
 #define ANNOUNCED    4096u /* routes by announcements, and learned ones, at most */
 #define IP_HEADERS   28u
+#define TOLD_NS      UINT64_C(10000000000) /* between two lines about what leads nowhere */
 
 void wvm_core_panic(const char *what, const char *file, int line)
 {
@@ -81,6 +82,23 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	}
 }
 
+/* What leads nowhere is a mistake of the files: a cluster that is set up so hangs, and does not say
+ * why. */
+static void tell(struct wvm_gateway *g, uint64_t now_ns)
+{
+	const struct wvm_forward_counters *c = &g->forward.counters;
+	uint64_t sum = c->no_route + c->too_long + c->loops + c->hops_used_up;
+
+	if (sum == g->told || (g->told_ns && now_ns - g->told_ns < TOLD_NS))
+		return;
+	g->told = sum;
+	g->told_ns = now_ns;
+	wvm_log("messages dropped so far: %llu without a route, %llu longer than the mtu of %u (masters "
+		"need the same --mtu), %llu whose way leads back, %llu after too many hops",
+		(unsigned long long)c->no_route, (unsigned long long)c->too_long, g->mtu,
+		(unsigned long long)c->loops, (unsigned long long)c->hops_used_up);
+}
+
 /* The end of a batch: nothing waits for more to come. */
 static bool on_turn(struct wvm_hook *hook, uint64_t now_ns)
 {
@@ -90,6 +108,7 @@ static bool on_turn(struct wvm_hook *hook, uint64_t now_ns)
 
 	while (wvm_forward_flush(&g->forward, &out))
 		leave(g, &out);
+	tell(g, now_ns);
 	return false;
 }
 

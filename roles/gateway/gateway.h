@@ -27,6 +27,10 @@ struct wvm_gateway {
 	struct wvm_udp *udp;
 	struct wvm_hook hook;
 	struct wvm_gateway_control *control;
+	uint64_t control_answered, control_unanswered; /* no buffer for the answer */
+	uint64_t control_foreign;                      /* datagrams without our magic */
+	uint64_t told_ns; /* when the log said last that messages lead nowhere; 0: never */
+	uint64_t told;    /* how many did by then */
 	uint64_t started_ns;
 	int exit_status;
 };

@@ -70,7 +70,7 @@ char *wvm_gateway_status(const struct wvm_gateway *g)
 char *wvm_gateway_stats(const struct wvm_gateway *g)
 {
 	json_t *o = json_object(), *f = json_object(), *d = json_object(), *r = json_object();
-	json_t *calls = json_object();
+	json_t *calls = json_object(), *control = json_object();
 	const struct wvm_forward_counters *c = &g->forward.counters;
 	struct wvm_ring_stats sum = {0};
 
@@ -83,6 +83,10 @@ char *wvm_gateway_stats(const struct wvm_gateway *g)
 	for (unsigned i = 1; i < WVM_DROP_REASONS; i++)
 		set(d, wvm_drop_name(i), c->drops[i]);
 	json_object_set_new(o, "drops", d);
+	set(control, "answered", g->control_answered);
+	set(control, "unanswered", g->control_unanswered);
+	set(control, "bad_magic", g->control_foreign);
+	json_object_set_new(o, "control", control);
 	wvm_ring_stats_add(&sum, &g->shard->stats);
 	for (size_t i = 0; i < wvm_ring_stats_count(); i++)
 		set(r, wvm_ring_stats_name(i), wvm_ring_stats_get(&sum, i));
