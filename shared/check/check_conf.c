@@ -655,8 +655,8 @@ static uint64_t random64(void) /* splitmix64 */
 START_TEST(mutated_files_are_read_or_refused_with_one_line)
 {
 	static const char *const seeds[] = {
-		"NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
-		"PLACE 0 0 512 1\nPLACE 1 512 2 0\n",
+		("NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
+		 "PLACE 0 0 512 1\nPLACE 1 512 2 0\n"),
 		"ROUTE 0 0 10.0.0.1 8000\nROUTE 8 4 10.0.0.2 8000\n",
 		"DEVICE 0000:01:00.0 12\nBAR0 0x1000 4096\nEND\n",
 	};
