@@ -303,8 +303,8 @@ static int make_bed(struct bed *b)
 
 static int run_rounds(struct bed *b, struct series_set *set)
 {
-	struct series *rates = series_begin(set, "rate", "recvmmsg/sendmmsg", "messages/s");
-	struct series *times = series_begin(set, "latency", "recvmmsg/sendmmsg", "us");
+	struct series *rates = series_begin(set, "gateway-rate", "recvmmsg/sendmmsg", "messages/s");
+	struct series *times = series_begin(set, "gateway-latency", "recvmmsg/sendmmsg", "us");
 
 	for (unsigned i = 0; i <= b->o->rounds; i++) {
 		double rate_ours, rate_bare = 0, time_ours, time_bare = 0;
