@@ -135,6 +135,7 @@ static void push_back(struct wvm_forward *f, struct wvm_hop from, const struct w
 		      const uint8_t *segment)
 {
 	uint8_t *at = NULL;
+	size_t len;
 
 	if (h->type != WVM_MSG_PUSH_BACK)
 		at = place(f, WVM_FORWARD_PUSH, from, 0, WVM_HEADER_BYTES);
@@ -142,7 +143,8 @@ static void push_back(struct wvm_forward *f, struct wvm_hop from, const struct w
 		f->counters.lost++;
 		return;
 	}
-	WVM_ASSERT(wvm_wire_push_back(at, segment) == WVM_HEADER_BYTES);
+	len = wvm_wire_push_back(at, segment);
+	WVM_ASSERT(len == WVM_HEADER_BYTES);
 	f->counters.pushed_back++;
 }
 

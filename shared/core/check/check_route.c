@@ -159,6 +159,15 @@ START_TEST(what_finds_no_room_is_not_learned_and_is_counted)
 }
 END_TEST
 
+START_TEST(every_class_has_a_name_of_its_own)
+{
+	for (unsigned i = 0; i <= WVM_ROUTE_NONE; i++)
+		for (unsigned k = 0; k < i; k++)
+			ck_assert_str_ne(wvm_route_class_name(i), wvm_route_class_name(k));
+	ck_assert_str_eq(wvm_route_class_name(WVM_ROUTE_NONE + 1), "unknown");
+}
+END_TEST
+
 static uint64_t state = 0x9e3779b97f4a7c15;
 
 static uint32_t below(uint32_t n)
@@ -222,6 +231,7 @@ int main(void)
 	tcase_add_test(c, only_neighbours_are_trusted_and_learned_from);
 	tcase_add_test(c, what_was_learned_goes_with_its_neighbour);
 	tcase_add_test(c, what_finds_no_room_is_not_learned_and_is_counted);
+	tcase_add_test(c, every_class_has_a_name_of_its_own);
 	tcase_add_test(c, ranges_agree_with_a_model_of_every_vnode);
 	suite_add_tcase(s, c);
 	runner = srunner_create(s);
