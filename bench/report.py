@@ -34,6 +34,8 @@ LIMITS = {
     "vcpu-empty": (LOWER, {None: 1.0}),
     "vcpu-pio": (LOWER, {None: 1.0}),
     "vcpu-mmio": (LOWER, {None: 1.0}),
+    "gateway-rate": (HIGHER, {None: 1.0}),
+    "gateway-latency": (LOWER, {None: 1.3}),
     "guest-local": (HIGHER, {None: 1 / 1.05}),
     "guest-boot": (LOWER, {None: 1.1}),
     "guest-compute": (LOWER, {None: 0.6}),
@@ -43,6 +45,7 @@ LIMITS = {
 TIMES = {"us", "s"}
 # What is counted and not compared: at most so much.
 COUNT_LIMITS = {
+    ("gateway", "idle_percent_of_a_core"): 0.2,
     ("capacity", "directory_bytes_per_tracked_page"): 64,
     ("capacity", "directory_bytes_per_whole_unit"): 64,
     ("capacity", "bytes_per_untouched_unit"): 0,

@@ -7,7 +7,7 @@
 # two-cores-spinning two-shards"), PAGES (2000: of each kind of fault in a round), TOUCH_MIB and STREAM_MIB (1024),
 # LOCAL_MIB (256), BENCH_SECONDS (3: a round of touch or stream is made smaller if it would take
 # longer), RATE_MIB (64), RUNS (2000: of each kind of vcpu in a round), BENCHES (which of "fault
-# explain touch stream local vcpu shards capacity guest-boot guest-local guest-vcpus", and guest-swap, which is
+# explain touch stream local vcpu gateway shards capacity guest-boot guest-local guest-vcpus", and guest-swap, which is
 # run only when it is named), GUEST=0 leaves the guests out.
 set -u
 cd -- "$(dirname -- "$0")/.." || exit 1
@@ -17,7 +17,7 @@ rounds=${ROUNDS:-5}
 pages=${PAGES:-2000}
 touch_mib=${TOUCH_MIB:-1024} stream_mib=${STREAM_MIB:-1024} local_mib=${LOCAL_MIB:-256} rate_mib=${RATE_MIB:-64}
 runs=${RUNS:-2000}
-usual="fault explain touch stream local vcpu shards capacity guest-boot guest-local guest-vcpus"
+usual="fault explain touch stream local vcpu gateway shards capacity guest-boot guest-local guest-vcpus"
 known=" $usual guest-swap "
 benches=" ${BENCHES:-$usual} "
 
@@ -85,6 +85,12 @@ vcpu() {
 	nodes_down
 }
 
+# Messages through a gateway on the other core; it needs no nodes, and sleeps in every layout.
+gateway() {
+	"$NODES_BIN/wvmbench" gateway --floor --core 0 --gateway-core "$2" --rounds "$rounds" \
+		--layout "$1" --json "$NODES_DIR/part.gateway.$1"
+}
+
 # layout NAME HOME_CORE FLOOR_OPTIONS MASTER_OPTION...: the measured node on core 0, the others
 # on HOME_CORE, as the floor's home.
 layout() {
@@ -113,6 +119,9 @@ layout() {
 	fi
 	if wanted vcpu; then
 		vcpu "$name" "$core" "$floor" "$@" || return 1
+	fi
+	if wanted gateway && [[ -z $floor ]]; then
+		gateway "$name" "$core" || return 1
 	fi
 }
 

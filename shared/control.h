@@ -21,8 +21,14 @@
 #define WVM_CONTROL_PART          1024u
 
 enum wvm_control_op {
-	WVM_CONTROL_STATUS = 64, /* who the node is, its VMs, clients, pages, placement */
-	WVM_CONTROL_STATS = 65,  /* every counter, and the fault histograms */
+	WVM_CONTROL_ROUTE_ADD = 1,      /* gateways; shared/control_route.h */
+	WVM_CONTROL_ROUTE_DEL = 2,      /* likewise */
+	WVM_CONTROL_ROUTE_ANNOUNCE = 3, /* likewise */
+	WVM_CONTROL_ROUTE_DUMP = 4,     /* all routes of a gateway */
+	WVM_CONTROL_DRAIN = 5,          /* not yet: NOT_YET */
+	WVM_CONTROL_JOIN = 6,           /* not yet: NOT_YET */
+	WVM_CONTROL_STATUS = 64,        /* who the node is, its VMs, clients, pages, placement */
+	WVM_CONTROL_STATS = 65,         /* every counter, and the fault histograms */
 	WVM_CONTROL_WHERE = 66,  /* operand: gpa. Slice, home, and this node's part in the page */
 	WVM_CONTROL_TRACE = 67,  /* operand: ms from now on that faults are traced; 0: no more */
 	WVM_CONTROL_STAMPS = 68, /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the
@@ -43,6 +49,13 @@ enum wvm_control_status {
 	WVM_CONTROL_BAD_VCPU = 6,   /* nobody here has that processor */
 	WVM_CONTROL_LOCAL_VCPU = 7, /* its owner runs it itself */
 	WVM_CONTROL_BAD_NODE = 8,
+	WVM_CONTROL_NOT_YET = 9,     /* this version does not do that */
+	WVM_CONTROL_BAD_LENGTH = 10, /* the request is not as long as its op says */
+	WVM_CONTROL_BAD_RANGE = 11,  /* vnodes beyond the last one, or none */
+	WVM_CONTROL_BAD_HOP = 12,    /* no address of a host, or port 0, or the gateway itself */
+	WVM_CONTROL_FULL = 13,       /* no room for one more route */
+	WVM_CONTROL_NO_ROUTE = 14,   /* there was none to delete */
+	WVM_CONTROL_FORBIDDEN = 15,  /* an announcement from a host that is no neighbour */
 };
 
 #define WVM_CONTROL_SHARD_SHIFT 48u

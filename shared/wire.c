@@ -114,6 +114,7 @@ static const struct rule rules[WVM_MSG_TYPES] = {
 	RULE(BALLOT, MORE | ANSWER | ERROR, BYTES, 0),
 	RULE(REPORT, MORE | ANSWER | ERROR, BYTES, REQUEST),
 	RULE(HANDOVER, MORE | ANSWER | ERROR, BYTES, REQUEST),
+	RULE(PUSH_BACK, 0, NOTHING, 0),
 	RULE(BLOCK_READ, 0, BYTES, REQUEST),
 	RULE(BLOCK_WRITE, MORE, SOME, REQUEST),
 	RULE(BLOCK_ACK, ZERO | MORE | ERROR, BYTES, REQUEST),
@@ -428,4 +429,64 @@ enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m
 	get_header(data, m);
 	*payload = data + WVM_HEADER_BYTES;
 	return wvm_wire_check(m);
+}
+
+enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop *h,
+			    size_t *segment, size_t *consumed)
+{
+	uint64_t nodes;
+	size_t bytes;
+
+	*segment = 0;
+	*consumed = len;
+	if (len > WVM_DATAGRAM_MAX)
+		return WVM_DROP_LONG;
+	if (len < WVM_HEADER_BYTES)
+		return WVM_DROP_SHORT;
+	if (load32(data + AT_MAGIC) != MAGIC)
+		return WVM_DROP_MAGIC;
+	if (data[AT_VERSION] != WVM_PROTOCOL_VERSION)
+		return WVM_DROP_VERSION;
+	bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
+	bytes += data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
+	if (bytes > len)
+		return WVM_DROP_LENGTH;
+	*segment = bytes;
+	*consumed = all_zero(data + bytes, len - bytes) ? len : bytes;
+	if (data[AT_HOPS] > WVM_HOPS_MAX)
+		return WVM_DROP_HOPS;
+	if (data[AT_QOS_STATE] >> 4 >= WVM_QOS_COUNT)
+		return WVM_DROP_QOS;
+	nodes = load64(data + AT_NODES_SEGMENT);
+	*h = (struct wvm_wire_hop){
+		.src = (uint32_t)(nodes >> (NODE_BITS + 2 * SEGMENT_BITS)),
+		.dst = (uint32_t)(nodes >> (2 * SEGMENT_BITS)) & NODE_MASK,
+		.steer = load16(data + AT_STEER),
+		.type = data[AT_TYPE],
+		.qos = data[AT_QOS_STATE] >> 4,
+		.hops = data[AT_HOPS],
+	};
+	return WVM_DROP_NONE;
+}
+
+size_t wvm_wire_push_back(uint8_t out[WVM_HEADER_BYTES], const uint8_t *refused)
+{
+	struct wvm_msg was, m;
+
+	get_header(refused, &was);
+	m = (struct wvm_msg){
+		.type = WVM_MSG_PUSH_BACK,
+		.qos = WVM_QOS_CONTROL,
+		.node_state = WVM_NODE_ACTIVE,
+		.hops = WVM_HOPS_MAX,
+		.vm_id = was.vm_id,
+		.steer = was.reply_steer,
+		.reply_steer = was.steer,
+		.epoch = was.epoch,
+		.src = was.dst,
+		.dst = was.src,
+		.request = was.request,
+		.gpa = was.type,
+	};
+	return wvm_wire_encode(out, WVM_HEADER_BYTES, &m, NULL);
 }

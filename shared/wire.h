@@ -77,6 +77,30 @@ enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m
 /* The checks of wvm_wire_decode() on decoded fields: why m would be dropped, or WVM_DROP_NONE. */
 enum wvm_drop wvm_wire_check(const struct wvm_msg *m);
 
+/* What a forwarder reads of a segment. */
+struct wvm_wire_hop {
+	uint32_t src, dst; /* vnode ids */
+	uint16_t steer;
+	uint8_t type; /* any: also those that this version does not know */
+	uint8_t qos;  /* enum wvm_qos */
+	uint8_t hops; /* left, at most WVM_HOPS_MAX */
+};
+
+/*
+ * The first segment of a datagram for one who passes it on: header, payload and tag are its
+ * first *segment bytes, and the next segment begins at *consumed, as with wvm_wire_decode(). Total
+ * as that is, but the checksum is for the receiver, and the rules of the type too. On a drop *h
+ * is undefined; *segment is 0 where the length is not known, and then *consumed is len.
+ */
+enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop *h,
+			    size_t *segment, size_t *consumed);
+
+/*
+ * Writes the PUSH_BACK that tells the sender of a segment, which wvm_wire_peek() has taken,
+ * that there was no room for it on its way. Returns WVM_HEADER_BYTES.
+ */
+size_t wvm_wire_push_back(uint8_t out[WVM_HEADER_BYTES], const uint8_t *refused);
+
 /*
  * Puts the checksum of an encoded segment right, whatever its fields say.
  * len is at least WVM_HEADER_BYTES; all of it is covered, so it holds this

@@ -5,6 +5,7 @@
 #include "bench/wvmbench/args.h"
 #include "bench/wvmbench/bulk.h"
 #include "bench/wvmbench/fault.h"
+#include "bench/wvmbench/gateway.h"
 #include "bench/wvmbench/peer.h"
 #include "bench/wvmbench/touch.h"
 #include "bench/wvmbench/vcpu.h"
@@ -66,7 +67,8 @@ static const char DOC[] =
 	"wvmbench fault: page faults on a running cluster.\n"
 	"wvmbench peer: the other node's part, on another host.\n"
 	"wvmbench touch|stream|local|capacity|rate: memory in bulk; --help of each.\n"
-	"wvmbench vcpu: runs of a processor on another node.";
+	"wvmbench vcpu: runs of a processor on another node.\n"
+	"wvmbench gateway: messages through a gateway.";
 
 /* What the phases of `fault` are; the order is that in which they are measured. */
 static const char FAULT_DOC[] =
@@ -173,7 +175,7 @@ int main(int argc, char **argv)
 	static const struct argp peer_argp = {PEER_OPTIONS, parse_peer, NULL, DOC,
 					      NULL,         NULL,       NULL};
 	static const struct argp main_argp = {
-		NULL, NULL, "fault|peer|touch|stream|local|capacity|rate|vcpu [OPTION...]",
+		NULL, NULL, "fault|peer|touch|stream|local|capacity|rate|vcpu|gateway [OPTION...]",
 		DOC,  NULL, NULL,
 		NULL};
 	static struct fault_options fault = {.pages = 2000,
@@ -202,6 +204,10 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "vcpu")) {
 		name_command(argv);
 		return vcpu_command(argc - 1, argv + 1);
+	}
+	if (argc > 1 && !strcmp(argv[1], "gateway")) {
+		name_command(argv);
+		return gateway_command(argc - 1, argv + 1);
 	}
 	argp_parse(&main_argp, argc, argv, 0, NULL, NULL);
 	argp_help(&main_argp, stderr, ARGP_HELP_STD_ERR, argv[0]);

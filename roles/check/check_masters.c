@@ -83,6 +83,7 @@ START_TEST(a_bad_topology_is_one_line_that_names_file_and_line)
 		{"NODE 0 127.0.77.1 9000 1 4\nNODE 0 127.0.77.2 9000 1 4\n", "topology:2"},
 		{"NODE 0 127.0.77.1 9000 1 lots\n", "topology:1"},
 		{"NODES\n", "topology:1"},
+		{"NODE 0 127.0.0.1 8000 1 4\nNODE 1 127.0.77.2 9000 1 4\n", "(line 2)"},
 		{"", "topology"},
 	};
 

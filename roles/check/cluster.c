@@ -189,7 +189,7 @@ void cluster_preload(char *path, size_t size, const char *name)
  * A UDP port that is free on this address now, and stays so: below the range
  * that the kernel deals from (ip_local_port_range), each one once.
  */
-static uint16_t free_port(const char *ip)
+uint16_t cluster_free_port(const char *ip)
 {
 	static unsigned next;
 	struct sockaddr_in sin = {.sin_family = AF_INET};
@@ -253,7 +253,7 @@ static void stop_net(struct cluster *c)
 	c->net_pid = 0;
 }
 
-static void enter_net(const char *path)
+void cluster_enter_net(const char *path)
 {
 	int fd;
 
@@ -279,9 +279,9 @@ static void name_node(struct cluster *c, unsigned i)
 	snprintf(n->log, sizeof(n->log), "%s/log.%u", c->dir, i);
 	if (c->opts.net == CLUSTER_LOOPBACK) {
 		snprintf(n->ip, sizeof(n->ip), "127.0.77.%u", i + 1);
-		n->port = free_port(n->ip);
-		n->ctrl_port = free_port("127.0.0.1");
-		n->slave_port = free_port("127.0.0.1");
+		n->port = cluster_free_port(n->ip);
+		n->ctrl_port = cluster_free_port("127.0.0.1");
+		n->slave_port = cluster_free_port("127.0.0.1");
 	} else {
 		snprintf(n->ip, sizeof(n->ip), "10.77.0.%u", i + 1);
 		snprintf(n->netns, sizeof(n->netns), "/run/netns/%s-%u", c->net_tag, i + 1);
@@ -309,7 +309,8 @@ void cluster_prepare(struct cluster *c, const struct cluster_opts *opts)
 	ck_assert_ptr_nonnull(f);
 	for (unsigned i = 0; i < c->nodes; i++) {
 		name_node(c, i);
-		fprintf(f, "NODE %u %s %u 1 4\n", i, c->node[i].ip, c->node[i].port);
+		fprintf(f, "NODE %u %s %u 1 4\n", i, c->opts.sidecars ? "127.0.0.1" : c->node[i].ip,
+			c->opts.sidecars ? 8000 : c->node[i].port);
 	}
 	fputs(c->opts.place ? c->opts.place : "", f);
 	ck_assert_int_eq(fclose(f), 0);
@@ -376,7 +377,7 @@ void cluster_node_start(struct cluster *c, unsigned i, const char *const more[])
 		dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
 		dup2(log, 1);
 		dup2(log, 2);
-		enter_net(n->netns);
+		cluster_enter_net(n->netns);
 		if (c->opts.preload) {
 			setenv("LD_PRELOAD", c->opts.preload, 1);
 			/* A sanitizer wants to come first. */
@@ -511,7 +512,7 @@ void cluster_run(struct cluster_result *r, const char *const args[], const char 
 		dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
 		dup2(out[1], 1);
 		dup2(err[1], 2);
-		enter_net(netns);
+		cluster_enter_net(netns);
 		if (before)
 			before();
 		execv(args[0], (char *const *)args);

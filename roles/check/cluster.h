@@ -52,6 +52,7 @@ struct cluster_opts {
 	enum cluster_net net;
 	const char *chaos; /* CLUSTER_WIRE */
 	const char *preload;
+	bool sidecars; /* with a network: masters reach each other by 127.0.0.1:8000 */
 };
 
 struct cluster_node {
@@ -119,6 +120,12 @@ struct cluster_result {
  */
 void cluster_run(struct cluster_result *r, const char *const args[], const char *netns,
 		 void (*before)(void));
+
+/* The calling process, and what it starts, are in the namespace of a path from now on; or it ends.
+ */
+void cluster_enter_net(const char *path);
+/* A UDP port that is free on this address, and stays so. */
+uint16_t cluster_free_port(const char *ip);
 
 /* wvm_ctl on a node: arguments after the port, NULL-terminated. */
 void cluster_ctl(const struct cluster *c, unsigned i, struct cluster_result *r,

@@ -117,7 +117,15 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 		snprintf(err, err_len, "the topology has no node %u (wvm_ctl status lists them)",
 			 (uint32_t)(ask->operand & WVM_CONTROL_NODE_MASK));
 		return -ENXIO;
+	case WVM_CONTROL_NOT_YET:
+		snprintf(err, err_len, "this version does not do that yet");
+		return -ENOTSUP;
 	default:
+		if (ask->op == WVM_CONTROL_ROUTE_DUMP) {
+			snprintf(err, err_len,
+				 "this is no gateway: is it the master's control port?");
+			return -ENOTSUP;
+		}
 		snprintf(err, err_len, "this master does not know the command; is it older?");
 		return -ENOTSUP;
 	}
@@ -131,7 +139,7 @@ static int collect(int fd, const struct wvm_ask *ask, int try_ms, char **text, c
 	size_t len = 0;
 	char *all = NULL;
 	uint16_t part = 0, parts = 1;
-	uint32_t snapshot = 0;
+	uint32_t snapshot = 0, ip = ask->ip ? ask->ip : INADDR_LOOPBACK;
 
 	for (; part < parts; part++) {
 		int r = fetch(fd, ask, part, snapshot, try_ms, &a);
@@ -140,11 +148,11 @@ static int collect(int fd, const struct wvm_ask *ask, int try_ms, char **text, c
 		if (!r && a.status) {
 			r = part ? 1 : refused(a.status, ask, err, err_len);
 		} else if (r) {
-			snprintf(
-				err, err_len,
-				"no master answers on control port 127.0.0.1:%u: %s; is it running, "
-				"with that CTRL_PORT?",
-				ask->port, strerror(-r));
+			snprintf(err, err_len,
+				 "no %s answers on control port %u.%u.%u.%u:%u: %s; is it running, "
+				 "with that CTRL_PORT?",
+				 ask->op == WVM_CONTROL_ROUTE_DUMP ? "gateway" : "master", ip >> 24,
+				 ip >> 16 & 255, ip >> 8 & 255, ip & 255, ask->port, strerror(-r));
 		}
 		more = r ? NULL : realloc(all, len + a.len + 1);
 		if (!more) {
@@ -170,7 +178,7 @@ static int attempt(const struct wvm_ask *ask, int try_ms, char **text, char *err
 {
 	struct sockaddr_in to = {.sin_family = AF_INET,
 				 .sin_port = htons(ask->port),
-				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+				 .sin_addr.s_addr = htonl(ask->ip ? ask->ip : INADDR_LOOPBACK)};
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to))) {

@@ -8,7 +8,8 @@
 #include "shared/control.h"
 
 struct wvm_ask {
-	uint16_t port; /* on this host */
+	uint32_t ip; /* host order; 0: this host */
+	uint16_t port;
 	enum wvm_control_op op;
 	uint16_t vm_id;
 	uint64_t operand;

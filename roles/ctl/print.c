@@ -21,11 +21,55 @@ static double mib(unsigned long long bytes)
 	return (double)bytes / (1 << 20);
 }
 
+static void print_gateway(const json_t *o)
+{
+	static const char *const classes[] = {"operator", "static", "announced", "learned"};
+	const json_t *routes = json_object_get(o, "routes");
+
+	printf("gateway  port %llu  mtu %llu  up %llu s  version %s  protocol %llu\n",
+	       number(o, "port"), number(o, "mtu"), number(o, "uptime_s"), text(o, "version"),
+	       number(o, "protocol"));
+	printf("%s\n", text(o, "shard"));
+	printf("routes");
+	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++)
+		printf("  %s %llu", classes[i], number(routes, classes[i]));
+	printf("  default %s  upstream %s\n",
+	       json_object_get(o, "default") ? text(o, "default") : "none",
+	       json_object_get(o, "upstream") ? text(o, "upstream") : "none");
+	printf("messages forwarded %llu  pushed back %llu  datagrams in %llu  out %llu  of "
+	       "strangers %llu\n",
+	       number(o, "forwarded"), number(o, "pushed_back"), number(o, "datagrams_in"),
+	       number(o, "datagrams_out"), number(o, "strangers"));
+}
+
+void wvm_print_routes(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "routes"), *item;
+	size_t i;
+
+	printf("%-10s %10s %10s  %s\n", "class", "first", "vnodes", "next hop");
+	json_array_foreach(list, i, item)
+	{
+		if (number(item, "count"))
+			printf("%-10s %10llu %10llu  %s\n", text(item, "class"),
+			       number(item, "first"), number(item, "count"), text(item, "hop"));
+		else
+			printf("%-10s %10s %10s  %s\n", text(item, "class"), "all", "others",
+			       text(item, "hop"));
+	}
+	if (number(o, "left_off"))
+		printf("and %llu more\n", number(o, "left_off"));
+}
+
 void wvm_print_status(const json_t *o)
 {
 	size_t i;
 	json_t *item;
 
+	if (!strcmp(text(o, "role"), "gateway")) {
+		print_gateway(o);
+		return;
+	}
 	printf("node %llu  %s  epoch %llu  boot %llu  up %llu s  version %s  protocol %llu\n",
 	       number(o, "node"), text(o, "state"), number(o, "epoch"), number(o, "boot"),
 	       number(o, "uptime_s"), text(o, "version"), number(o, "protocol"));
@@ -134,8 +178,8 @@ static void print_histogram(const json_t *o, const char *key, const char *title)
 
 void wvm_print_stats(const json_t *o)
 {
-	static const char *const sections[] = {"core",  "node",    "memory", "syscalls", "runtime",
-					       "drops", "control", "code",   "vcpus"};
+	static const char *const sections[] = {"core",    "node",  "gateway", "memory", "syscalls",
+					       "runtime", "drops", "control", "code",   "vcpus"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		print_counters(json_object_get(o, sections[i]), sections[i]);

@@ -8,5 +8,6 @@ void wvm_print_status(const json_t *status);
 void wvm_print_stats(const json_t *stats);
 void wvm_print_where(const json_t *where);
 void wvm_print_vcpus(const json_t *vcpus);
+void wvm_print_routes(const json_t *routes);
 
 #endif

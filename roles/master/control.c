@@ -328,7 +328,8 @@ static json_t *stats_json(const struct wvm_node *n)
 	json_t *o = json_object(), *g = json_object(), *d = json_object();
 	struct wvm_core_stats core;
 	uint64_t drops[WVM_DROP_REASONS];
-	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0, room = 0;
+	uint64_t sent = 0, received = 0, zero = 0, no_buffer = 0, refused = 0, failed = 0, room = 0,
+		 pushed = 0;
 	uint64_t messages = 0, accepted = 0, own_dropped = 0;
 
 	set(o, "monotonic_ns", wvm_now_ns()); /* of the counters below */
@@ -344,6 +345,7 @@ static json_t *stats_json(const struct wvm_node *n)
 		zero += s->zero_sent;
 		no_buffer += s->no_buffer;
 		refused += s->post_refused;
+		pushed += s->pushed_back;
 		failed += s->install_failed;
 		room += s->no_room;
 		messages += s->received;
@@ -359,6 +361,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	set(g, "zero_pages_sent", zero);
 	set(g, "no_transmit_buffer", no_buffer);
 	set(g, "inbox_full", refused);
+	set(g, "pushed_back", pushed);
 	set(g, "install_failed", failed);
 	set(g, "no_room", room);
 	json_object_set_new(o, "node", g);

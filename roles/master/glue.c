@@ -466,6 +466,23 @@ static bool on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_
 	return true;
 }
 
+/* A gateway had no room for a message of ours to that member. What does not come from one is not
+ * it. */
+static bool on_push_back(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
+{
+	if (msg->epoch != WVM_STATIC_EPOCH) {
+		drop(s, WVM_DROP_EPOCH);
+		return false;
+	}
+	if (!wvm_node_by_sidecar(s->node, member)) {
+		drop(s, WVM_DROP_TYPE);
+		return false;
+	}
+	s->pushed_back++;
+	wvm_core_pushed_back(s->core, s->shard->now_ns, member);
+	return true;
+}
+
 static bool from_member(const struct wvm_node *node, uint32_t member,
 			const struct sockaddr_in *from)
 {
@@ -509,6 +526,8 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		s->accepted += on_report(s, member, msg);
 	} else if (msg->type == WVM_MSG_PING) {
 		s->accepted += on_ping(s, member, msg);
+	} else if (msg->type == WVM_MSG_PUSH_BACK) {
+		s->accepted += on_push_back(s, member, msg);
 	} else if (shard_of(s->node, msg) != s->index) {
 		drop(s, WVM_DROP_GPA); /* its steer does not fit its address */
 	} else if (!has_room(s, msg)) {

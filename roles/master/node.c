@@ -25,6 +25,25 @@
 
 /* ---- who is who ------------------------------------------------------------------------ */
 
+/* A master hears another at one address: through both ends' sidecars, or directly. */
+static int check_sidecars(const struct wvm_node *n, char *err, size_t err_len)
+{
+	const struct wvm_conf_node *list = n->topology.nodes;
+
+	for (uint32_t i = 1; i < n->topology.count; i++) {
+		if (wvm_conf_node_is_sidecar(&list[i]) == wvm_conf_node_is_sidecar(&list[0]))
+			continue;
+		snprintf(
+			err, err_len,
+			"%s: of node %u (line %u) and node %u (line %u) one is reached by a gateway "
+			"(127.0.0.1 %u) and one directly: all NODE lines name the gateway, or none",
+			n->options->topology, list[0].phys_id, list[0].line, list[i].phys_id,
+			list[i].line, WVM_GATEWAY_PORT);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 {
 	const struct wvm_master_options *o = n->options;
@@ -38,6 +57,9 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 		snprintf(err, err_len, "%s: no NODE line has phys_id %u", o->topology, o->phys_id);
 		return -EINVAL;
 	}
+	r = check_sidecars(n, err, err_len);
+	if (r)
+		return r;
 	n->self = (uint32_t)(me - n->topology.nodes);
 	n->layout = (struct wvm_layout){n->topology.places, n->topology.place_count};
 	if (!wvm_conf_node_is_sidecar(me) && me->port != o->port) {
@@ -46,6 +68,11 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 		return -EINVAL;
 	}
 	return wvm_layout_check(n, err, err_len);
+}
+
+bool wvm_node_by_sidecar(const struct wvm_node *n, uint32_t member)
+{
+	return wvm_conf_node_is_sidecar(&n->topology.nodes[member]);
 }
 
 /* Members are the topology's nodes in its order, which is that of their vnodes. */

@@ -58,6 +58,7 @@ struct wvm_node_shard {
 	uint64_t own_dropped; /* messages to this node itself that its core dropped, and counted */
 	uint64_t pages_sent, pages_received, zero_sent;
 	uint64_t no_buffer;    /* segments dropped since the transmit pool was empty */
+	uint64_t pushed_back;  /* messages that a gateway had no room for, and said so */
 	uint64_t post_refused; /* own messages dropped since another shard's inbox was full */
 	uint64_t install_failed;
 	uint64_t no_room; /* inputs dropped since the tmpfs had no room for what they touch */
@@ -131,6 +132,8 @@ void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_m
 		   const uint8_t *page);
 void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a);
 bool wvm_node_all_zero(const uint8_t *page);
+/* Whether messages to and from a member go through this host's gateway. */
+bool wvm_node_by_sidecar(const struct wvm_node *node, uint32_t member);
 /* Whether a message is from a page's holder to its home. */
 bool wvm_node_is_to_home(const struct wvm_msg *msg);
 /* ahead.c: after a read fault and its actions */

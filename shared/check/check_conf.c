@@ -594,6 +594,7 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 		{"deploy/topologies/one-host-3.conf", 3, 3, 12, 0},
 		{"deploy/topologies/large-and-small.conf", 4, 41, 164, 0},
 		{"deploy/topologies/numa-2.conf", 2, 8, 32, 2},
+		{"deploy/topologies/sidecar-3.conf", 3, 12, 48, 0},
 	};
 
 	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
@@ -614,6 +615,35 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 }
 END_TEST
 
+/* Every vnode of the topology has its own sidecar, and the pod's gateway has a way to it. */
+START_TEST(the_example_routes_fit_their_topology)
+{
+	struct wvm_topology t;
+	struct wvm_routes pod;
+
+	ck_assert(!wvm_topology_load(&t, "deploy/topologies/sidecar-3.conf", err, sizeof(err)));
+	ck_assert_msg(
+		!wvm_routes_load(&pod, "deploy/topologies/routes/pod.routes", err, sizeof(err)),
+		"%s", err);
+	for (uint32_t i = 0; i < t.count; i++) {
+		struct wvm_routes leaf;
+		char path[64];
+
+		ck_assert(wvm_conf_node_is_sidecar(&t.nodes[i]));
+		snprintf(path, sizeof(path), "deploy/topologies/routes/leaf-%u.routes", i);
+		ck_assert_msg(!wvm_routes_load(&leaf, path, err, sizeof(err)), "%s", err);
+		for (uint32_t v = 0; v < t.vnode_count; v++)
+			ck_assert(!wvm_routes_find(&leaf, v) ==
+				  (wvm_topology_by_vnode(&t, v) != &t.nodes[i]));
+		wvm_routes_free(&leaf);
+	}
+	for (uint32_t v = 0; v < t.vnode_count; v++)
+		ck_assert_ptr_nonnull(wvm_routes_find(&pod, v));
+	wvm_routes_free(&pod);
+	wvm_topology_free(&t);
+}
+END_TEST
+
 static uint64_t random_state = 2;
 
 static uint64_t random64(void) /* splitmix64 */
@@ -629,8 +659,8 @@ static uint64_t random64(void) /* splitmix64 */
 START_TEST(mutated_files_are_read_or_refused_with_one_line)
 {
 	static const char *const seeds[] = {
-		"NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
-		"PLACE 0 0 512 1\nPLACE 1 512 2 0\n",
+		("NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
+		 "PLACE 0 0 512 1\nPLACE 1 512 2 0\n"),
 		"ROUTE 0 0 10.0.0.1 8000\nROUTE 8 4 10.0.0.2 8000\n",
 		"DEVICE 0000:01:00.0 12\nBAR0 0x1000 4096\nEND\n",
 	};
@@ -683,6 +713,7 @@ int main(void)
 	tcase_add_test(tc, a_file_is_read_whole);
 	tcase_add_test(tc, a_file_that_cannot_be_read_is_told);
 	tcase_add_test(tc, the_example_topologies_are_what_their_comments_say);
+	tcase_add_test(tc, the_example_routes_fit_their_topology);
 	tcase_add_test(tc, mutated_files_are_read_or_refused_with_one_line);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);

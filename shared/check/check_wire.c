@@ -67,6 +67,7 @@ static const struct kind {
 	{44, M | A | E, BYTES, 0},
 	{45, M | A | E, BYTES, REQUEST},
 	{46, M | A | E, BYTES, REQUEST},
+	{47, 0, NOTHING, 0},
 	{50, 0, BYTES, REQUEST},
 	{51, M, SOME, REQUEST},
 	{52, Z | M | E, BYTES, REQUEST},

@@ -329,6 +329,12 @@ uint64_t wvm_core_deadline(const struct wvm_core *core)
 	return wvm_core_timer_next(&core->timers);
 }
 
+void wvm_core_pushed_back(struct wvm_core *core, uint64_t now_ns, uint32_t member)
+{
+	WVM_ASSERT(member < core->params.members->count && member != core->params.self);
+	wvm_peer_timed_out(&core->peers[member], now_ns);
+}
+
 void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 {
 	struct wvm_core_timer *t;

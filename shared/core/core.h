@@ -394,6 +394,12 @@ void wvm_core_ahead(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_
 enum wvm_drop wvm_core_message(struct wvm_core *core, uint64_t now_ns, const struct wvm_msg *msg,
 			       const uint8_t *payload);
 
+/*
+ * On the way to a member there was no room for a message of ours, and word of it came: the window
+ * of requests to it is halved, as for a timeout. What was refused is repeated like what is lost.
+ */
+void wvm_core_pushed_back(struct wvm_core *core, uint64_t now_ns, uint32_t member);
+
 /* Runs what is due, a bounded part of it: call again while wvm_core_deadline() <= now_ns. */
 void wvm_core_tick(struct wvm_core *core, uint64_t now_ns);
 

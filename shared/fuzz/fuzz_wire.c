@@ -69,6 +69,37 @@ static void ends_where_it_says(const uint8_t *data, size_t len, const struct wvm
 	FUZZ_CHECK(consumed == (zeros == len ? len : bytes), "consumed %zu", consumed);
 }
 
+/*
+ * Who passes a segment on reads the same as who takes it, and never goes beyond what there is. What
+ * it tells the sender of is a message that this one takes.
+ */
+static void forwarder_agrees(const uint8_t *at, size_t len, const struct wvm_msg *m,
+			     size_t consumed)
+{
+	uint8_t back[WVM_HEADER_BYTES];
+	const uint8_t *payload;
+	struct wvm_wire_hop h;
+	struct wvm_msg told;
+	size_t segment, used, all;
+	enum wvm_drop drop = wvm_wire_peek(at, len, &h, &segment, &used);
+
+	FUZZ_CHECK(used > 0 && used <= len && segment <= used, "%zu, %zu of %zu", segment, used,
+		   len);
+	if (m)
+		FUZZ_CHECK(!drop && h.src == m->src && h.dst == m->dst && h.steer == m->steer &&
+				   h.type == m->type && h.qos == m->qos && h.hops == m->hops &&
+				   used == consumed && segment == WVM_HEADER_BYTES + m->payload_len,
+			   "type %u", m->type);
+	if (drop)
+		return;
+	FUZZ_CHECK(wvm_wire_push_back(back, at) == sizeof(back), "a push-back");
+	FUZZ_CHECK(!wvm_wire_decode(back, sizeof(back), &told, &payload, &all), "of type %u",
+		   h.type);
+	FUZZ_CHECK(told.type == WVM_MSG_PUSH_BACK && told.src == h.dst && told.dst == h.src &&
+			   told.reply_steer == h.steer && told.gpa == h.type,
+		   "of type %u", h.type);
+}
+
 static void decode_all(const uint8_t *data, size_t len, uint32_t bit)
 {
 	uint8_t *datagram = fuzz_copy(data, len);
@@ -91,6 +122,7 @@ static void decode_all(const uint8_t *data, size_t len, uint32_t bit)
 			encodes_again(&m, payload, datagram + at);
 			notices_bit(datagram + at, WVM_HEADER_BYTES + m.payload_len, bit);
 		}
+		forwarder_agrees(datagram + at, len - at, drop ? NULL : &m, consumed);
 		at += consumed;
 	}
 	free(datagram);

@@ -18,6 +18,7 @@ shared/fuzz_wire|link|shared/wire.c|s/if (bytes + tag > len)/if (tag > len)/|a l
 shared/fuzz_conf|link|shared/conf_devices.c|s/if (bar.gpa & (bar.size - 1))/if (false)/|a BAR that is not aligned is taken
 shared/fuzz_spsc|include|shared/spsc.c|s/align_up(length) > left)/false)/|a record may run beyond the ring
 shared/fuzz_vcpu|link|shared/vcpu.c|s/ || at != len)/)/|bytes behind the last part are taken
+shared/fuzz_forward|link|shared/forward.c|s/o->len + len > f->mtu/o->len + len > f->mtu + 64/|a datagram may be longer than the mtu
 shared/core/fuzz_core|link|shared/core/home.c|s/|| record == WVM_NIL ||/||/|who holds nothing may acknowledge
 shared/core/fuzz_cluster|link|shared/core/holder.c|/^	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);/d|an owner that gives up goes on storing
 roles/master/fuzz_clients|include|roles/master/clients_attach.c|s/st.st_size == (off_t)bytes/true/|a channel may have any size

@@ -615,6 +615,36 @@ START_TEST(requests_beyond_the_window_wait_in_order)
 }
 END_TEST
 
+/* Word of no room on the way is like a timeout: what waits goes on waiting until half are answered.
+ */
+START_TEST(a_push_back_halves_the_window)
+{
+	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE };
+	struct rig r;
+
+	rig_open(&r, H, NULL);
+	r.name = "push back";
+	for (uint32_t i = 0; i <= WINDOW; i++) {
+		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
+		if (i < WINDOW)
+			rig_do(&r, (struct rig_step)READ(i + 1, .page = i));
+	}
+	r.now_ns += 10 * US;
+	for (uint32_t member = 0; member < r.params.members->count; member++)
+		if (member != r.params.self)
+			wvm_core_pushed_back(r.core, r.now_ns, member);
+	/* Half of the window, and a little that each answer adds. */
+	for (uint32_t i = 0; i < WINDOW / 2 - 1; i++) {
+		rig_do(&r, (struct rig_step)GRANT(i + 1, V(5), .flags = ZERO, .page = i));
+		rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = i));
+	}
+	rig_do(&r, (struct rig_step)GRANT(WINDOW / 2, V(5), .flags = ZERO, .page = WINDOW / 2 - 1));
+	rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = WINDOW / 2 - 1));
+	rig_do(&r, (struct rig_step)READ(WINDOW + 1, .page = WINDOW));
+	rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_request_in_the_window_queue_fails_at_its_deadline)
 {
 	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE };
@@ -876,6 +906,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_page_has_65535_pins_at_most);
 	tcase_add_test(tc, many_pages_may_be_unpinned_at_once);
 	tcase_add_test(tc, requests_beyond_the_window_wait_in_order);
+	tcase_add_test(tc, a_push_back_halves_the_window);
 	tcase_add_test(tc, a_request_in_the_window_queue_fails_at_its_deadline);
 	tcase_add_loop_test(tc, a_request_may_fail_within_the_window_queue, 0, 2);
 	tcase_add_test(tc, requests_to_the_own_home_need_no_window);
