@@ -73,6 +73,7 @@ explain() {
 }
 
 # Runs of a processor: its owner with node 0, slaves with nodes 1 and 2, where the floor has its echo.
+# Slaves sleep also where masters spin (--poll): they share their masters' core, which they would keep from them.
 vcpu() {
 	local name=$1 core=$2 floor=$3
 	shift 3

@@ -17,14 +17,14 @@
 static struct cluster cluster;
 static pid_t slaves[3];
 
-/* Node 0, the owner's, has none. */
+/* Node 0, the owner's, has none; node 2's spins before it sleeps. */
 static void setup(void)
 {
 	static const struct cluster_opts opts = {.nodes = 3, .vm = "1:64M"};
 
 	cluster_start(&cluster, &opts);
 	for (unsigned i = 1; i < 3; i++)
-		slaves[i] = slave_start(&cluster, i, NULL);
+		slaves[i] = slave_start(&cluster, i, i == 2 ? "--poll" : NULL);
 }
 
 static void teardown(void)

@@ -46,7 +46,8 @@ struct wvm_engine_env {
 	const char *ring_path;
 	const char *qemu; /* the program */
 	const struct wvm_place *places;
-	unsigned cores; /* entries of places */
+	unsigned cores;   /* entries of places */
+	uint64_t poll_ns; /* a processor's thread spins so long for its next run; 0: it sleeps */
 };
 
 struct wvm_engine_vm;

@@ -31,7 +31,7 @@ struct worker {
 	unsigned vcpu;
 	pthread_t thread;
 	pthread_cond_t told; /* vm->lock */
-	struct wvm_job *job; /* to be executed; vm->lock */
+	struct wvm_job *job; /* to be executed; vm->lock, looked at without it by spin() */
 	struct wvm_kvm_cpu cpu;
 	bool open; /* cpu is; vm->lock */
 };
@@ -52,8 +52,8 @@ struct wvm_engine_vm {
 	pthread_rwlock_t map_lock;
 
 	pthread_mutex_t lock;
-	unsigned refs; /* the slave, and each worker */
-	bool closing;
+	unsigned refs;     /* the slave, and each worker */
+	bool closing;      /* as a worker's job */
 	char trouble[200]; /* libwavevm's last word about memory */
 	struct worker *workers[WVM_VCPU_MAX];
 };
@@ -351,6 +351,23 @@ static void unref(struct wvm_engine_vm *vm)
 	__atomic_fetch_sub(&closing_count, 1, __ATOMIC_SEQ_CST);
 }
 
+/* Until there is something to do, or it is time to sleep. What it saw is read again under the lock.
+ */
+static void spin(const struct worker *w)
+{
+	const struct wvm_engine_vm *vm = w->vm;
+	uint64_t until = vm->env.poll_ns ? wvm_now_ns() + vm->env.poll_ns : 0;
+
+	for (unsigned i = 1; until; i++) {
+		if (__atomic_load_n(&w->job, __ATOMIC_RELAXED) ||
+		    __atomic_load_n(&vm->closing, __ATOMIC_RELAXED))
+			return;
+		__builtin_ia32_pause();
+		if (i % 8 == 0 && wvm_now_ns() >= until)
+			return;
+	}
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -364,11 +381,12 @@ static void *work(void *arg)
 	for (;;) {
 		struct wvm_job *job;
 
+		spin(w);
 		pthread_mutex_lock(&vm->lock);
 		while (!w->job && !vm->closing)
 			pthread_cond_wait(&w->told, &vm->lock);
 		job = w->job;
-		w->job = NULL;
+		__atomic_store_n(&w->job, NULL, __ATOMIC_RELAXED);
 		closing = vm->closing;
 		pthread_mutex_unlock(&vm->lock);
 		if (job)
@@ -465,7 +483,7 @@ static void vm_start(struct wvm_engine_vm *vm, struct wvm_job *job)
 		return;
 	}
 	pthread_mutex_lock(&vm->lock);
-	w->job = job;
+	__atomic_store_n(&w->job, job, __ATOMIC_RELAXED);
 	pthread_cond_signal(&w->told);
 	pthread_mutex_unlock(&vm->lock);
 }
@@ -486,7 +504,7 @@ static void vm_close(struct wvm_engine_vm *vm)
 {
 	__atomic_fetch_add(&closing_count, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&vm->lock);
-	vm->closing = true;
+	__atomic_store_n(&vm->closing, true, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < WVM_VCPU_MAX; i++)
 		if (vm->workers[i])
 			pthread_cond_signal(&vm->workers[i]->told);

@@ -20,6 +20,7 @@ enum {
 	OPT_QEMU,
 	OPT_CPUS,
 	OPT_NO_KVM,
+	OPT_POLL,
 };
 
 static const struct argp_option option_list[] = {
@@ -34,6 +35,8 @@ static const struct argp_option option_list[] = {
 	 "host runs)",
 	 0},
 	{"no-kvm", OPT_NO_KVM, NULL, 0, "do not use KVM, where there is one", 0},
+	{"poll", OPT_POLL, NULL, 0,
+	 "spin before sleeping; only where the master and the processors run on other cores", 0},
 	{0},
 };
 
@@ -86,6 +89,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_QEMU: wvm_arg_text(state, "--qemu", o->qemu, sizeof(o->qemu), arg); break;
 	case OPT_CPUS: o->cpus = arg; break;
 	case OPT_NO_KVM: o->no_kvm = true; break;
+	case OPT_POLL: o->poll = true; break;
 	case ARGP_KEY_ARG: positional(state, o, arg); break;
 	case ARGP_KEY_END:
 		if (state->arg_num < 5)

@@ -20,6 +20,7 @@ struct wvm_slave_options {
 	char qemu[256]; /* the program; empty: none was found */
 	const char *cpus;
 	bool no_kvm;
+	bool poll;
 };
 
 /* Fills o from the command line and the environment. Exits with status 1 and one line on an error.

@@ -145,6 +145,7 @@ static int make_buffers(struct wvm_slave *s)
 static int make_shard(struct wvm_slave *s, char *err, size_t err_len)
 {
 	struct wvm_shard_opts o = {.name = "wvm-slave",
+				   .poll_ns = s->options->poll ? WVM_SLAVE_POLL_NS : 0,
 				   .files = 16 + 4 * WVM_SLAVE_VMS,
 				   .died = on_died,
 				   .died_ctx = s};
@@ -210,7 +211,8 @@ static int build(struct wvm_slave *s, char *err, size_t err_len)
 					 .ring_path = s->options->ring_path,
 					 .qemu = s->options->qemu,
 					 .places = s->places,
-					 .cores = s->options->cores};
+					 .cores = s->options->cores,
+					 .poll_ns = s->options->poll ? WVM_SLAVE_POLL_NS : 0};
 	if (s->engines)
 		return 0;
 	snprintf(err, err_len, "there is nothing here that could run a processor");

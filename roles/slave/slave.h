@@ -17,8 +17,9 @@
 #include "roles/slave/engine.h"
 #include "roles/slave/options.h"
 
-#define WVM_SLAVE_VMS  16u
-#define WVM_SLAVE_CPUS 64u /* of all VMs together: 8 MiB for what they send and answer */
+#define WVM_SLAVE_VMS     16u
+#define WVM_SLAVE_CPUS    64u /* of all VMs together: 8 MiB for what they send and answer */
+#define WVM_SLAVE_POLL_NS UINT64_C(50000) /* as the master's */
 #define WVM_SLAVE_FORGET_NS \
 	UINT64_C(60000000000) /* far longer than any copy of a message is under way */
 /* An owner that is silent so long has given its run up by half of that time. */
