@@ -66,6 +66,22 @@ void wvm_route_set_upstream(struct wvm_routes_table *t, struct wvm_hop hop)
 	t->changed = true;
 }
 
+/* Its slot, or the free one where it would be. */
+static struct wvm_hop *slot_of(const struct wvm_routes_table *t, struct wvm_hop hop)
+{
+	uint32_t i = (hop.ip * 2654435761u ^ hop.port * 40503u) & t->neighbour_mask;
+
+	while (t->neighbours[i].ip && !wvm_hop_same(t->neighbours[i], hop))
+		i = (i + 1) & t->neighbour_mask;
+	return &t->neighbours[i];
+}
+
+static void note_neighbour(struct wvm_routes_table *t, struct wvm_hop hop)
+{
+	if (hop.ip)
+		*slot_of(t, hop) = hop;
+}
+
 /* ---- ranges ---------------------------------------------------------------------------- */
 
 static uint32_t end_of(const struct wvm_route_range *r)
@@ -156,7 +172,13 @@ static bool put_range(struct wvm_routes_table *t, enum wvm_route_class class, ui
 	if (l->count - (to - from) + n > l->room)
 		return false;
 	replace(l, from, to, with, n);
-	t->changed |= class != WVM_ROUTE_LEARNED;
+	if (class == WVM_ROUTE_LEARNED)
+		return true;
+	/* Where nothing gave way nobody stops to be a neighbour. */
+	if (!had && hop.ip && !t->changed)
+		note_neighbour(t, hop);
+	else
+		t->changed = true;
 	return true;
 }
 
@@ -209,22 +231,6 @@ const struct wvm_hop *wvm_route_find(const struct wvm_routes_table *t, uint32_t 
 }
 
 /* ---- neighbours ------------------------------------------------------------------------ */
-
-/* Its slot, or the free one where it would be. */
-static struct wvm_hop *slot_of(const struct wvm_routes_table *t, struct wvm_hop hop)
-{
-	uint32_t i = (hop.ip * 2654435761u ^ hop.port * 40503u) & t->neighbour_mask;
-
-	while (t->neighbours[i].ip && !wvm_hop_same(t->neighbours[i], hop))
-		i = (i + 1) & t->neighbour_mask;
-	return &t->neighbours[i];
-}
-
-static void note_neighbour(struct wvm_routes_table *t, struct wvm_hop hop)
-{
-	if (hop.ip)
-		*slot_of(t, hop) = hop;
-}
 
 static void forget_strangers(struct wvm_routes_table *t)
 {

@@ -210,6 +210,14 @@ START_TEST(ranges_agree_with_a_model_of_every_vnode)
 		for (uint32_t i = 0; i < MODEL; i++)
 			ck_assert_uint_eq(way(i), model[i]);
 		check_sorted(&t.list[WVM_ROUTE_STATIC]);
+		/* Not asked at every step, so that several changes come together, too. */
+		for (unsigned n = 1; n < 4 && step % 3; n++) {
+			bool there = false;
+
+			for (uint32_t i = 0; i < MODEL; i++)
+				there |= model[i] == n;
+			ck_assert_int_eq(wvm_route_trusts(&t, hop(n)), there);
+		}
 	}
 }
 END_TEST
