@@ -239,8 +239,10 @@ enum wvm_drop wvm_epoch_message(struct wvm_epoch *e, uint32_t from, const struct
 void wvm_epoch_heard(struct wvm_epoch *e, uint32_t from, uint32_t epoch, uint64_t now_ns);
 
 /*
- * The record that a whole view ends with, decided in the view's node. False if it is not later than
- * d.current. A wish is LOST thereby, also one that is part of the view: the caller looks there.
+ * The record that a whole view ends with, decided in the view's node. The caller has stored that
+ * view before, and does this again if after a start it has a later view; LEARNT follows as after
+ * a start. False if it is not later than d.current. A wish is
+ * LOST thereby, also one that is part of the view: the caller looks there.
  */
 bool wvm_epoch_install(struct wvm_epoch *e, const struct wvm_epoch_record *record, uint64_t now_ns);
 

@@ -1,9 +1,11 @@
 /* The explorer's and the simulator's own test: each catches epochs with one rule broken, and soon.
  */
 #include <check.h>
+#include <time.h>
 
 #include "shared/core/check/epoch_broken.h"
 #include "shared/core/check/epoch_explore.h"
+#include "shared/core/check/epoch_sim.h"
 
 #define SECONDS 60 /* the most that catching one may take */
 
@@ -47,6 +49,21 @@ START_TEST(the_explorer_catches_a_broken_rule)
 }
 END_TEST
 
+START_TEST(the_simulator_catches_a_broken_rule)
+{
+	struct epoch_sim_report r = {0};
+	time_t start = time(NULL);
+	unsigned seed = 0;
+
+	epoch_fault = (enum epoch_fault)_i;
+	while (!r.violation && time(NULL) - start < SECONDS)
+		epoch_sim(++seed, &r);
+	ck_assert_ptr_nonnull(r.violation);
+	printf("proof: broken epochs, simulator: %s: caught in %u s by seed %u: %s\n",
+	       epoch_fault_name(epoch_fault), (unsigned)(time(NULL) - start), seed, r.violation);
+}
+END_TEST
+
 START_TEST(the_sound_one_of_this_build_is_not_caught)
 {
 	struct epoch_explore_config c = bounds(EPOCH_SAVES_LATE);
@@ -67,6 +84,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 300);
 	tcase_add_loop_test(tc, the_explorer_catches_a_broken_rule, EPOCH_SOUND + 1, EPOCH_FAULTS);
+	tcase_add_loop_test(tc, the_simulator_catches_a_broken_rule, EPOCH_SOUND + 1, EPOCH_FAULTS);
 	tcase_add_test(tc, the_sound_one_of_this_build_is_not_caught);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
