@@ -291,7 +291,11 @@ static void back_off(struct wvm_epoch *e, uint64_t now_ns)
 
 static bool enough(const struct wvm_epoch *e)
 {
-	return wvm_epoch_quorum((uint32_t)__builtin_popcount(e->votes), e->d.current.voters);
+	uint32_t votes = 0;
+
+	for (uint32_t i = 0; i < e->d.current.voters; i++)
+		votes += e->votes >> i & 1;
+	return wvm_epoch_quorum(votes, e->d.current.voters);
 }
 
 /* To the voters that have not answered yet. */

@@ -178,7 +178,7 @@ struct wvm_epoch_out {
 	struct wvm_epoch_msg msg;
 };
 
-/* About 2.3 KiB; written by the functions below alone, read by all. */
+/* About 2 KiB; written by the functions below alone, read by all. */
 struct wvm_epoch {
 	struct wvm_epoch_durable d;
 	uint32_t self;
@@ -218,7 +218,8 @@ void wvm_epoch_init(struct wvm_epoch *e, uint32_t self, uint64_t seed,
 		    const struct wvm_epoch_durable *d);
 
 /*
- * Proposes a record until one is decided: LEARNT says which. False, and nothing happens, if there
+ * Proposes a record until one is decided: LEARNT says which. It does not outlive the process: what
+ * became of it then shows in the records that follow. False, and nothing happens, if there
  * is a wish already, or the record does not follow d.current (the caller's view is old), or is
  * not well-formed.
  */

@@ -196,14 +196,15 @@ static bool apply(struct wvm_epoch *e, uint32_t event)
 		wvm_epoch_init(e, e->self, 1, &d);
 		return true;
 	}
-	if (!may_try(e))
-		return false;
 	if (event == EVENT_TICK) {
-		if (e->phase != WVM_EPOCH_BACKING_OFF)
+		if (wvm_epoch_deadline(e) == UINT64_MAX ||
+		    (e->phase == WVM_EPOCH_BACKING_OFF && !may_try(e)))
 			return false;
-		wvm_epoch_tick(e, e->retry_at);
+		wvm_epoch_tick(e, 1);
 		return true;
 	}
+	if (!may_try(e))
+		return false;
 	return make_wish(e, event - EVENT_WISH);
 }
 
