@@ -38,7 +38,7 @@
  * A run does not take longer: counters of hosts drift apart by some 0.01 %, so in this time by a
  * fraction of what a page takes from one node to another.
  */
-#define RUN_NS (20 * (int64_t)SCALE_MS)
+#define RUN_NS (50 * (int64_t)SCALE_MS)
 
 static struct wvm_qemu_remote *remotes[WVM_VCPU_MAX]; /* NULL: runs here */
 static QEMUTimer *beat;                               /* ends runs that take too long */

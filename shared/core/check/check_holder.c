@@ -571,110 +571,43 @@ START_TEST(many_pages_may_be_unpinned_at_once)
 }
 END_TEST
 
-/* Requests beyond the peer's window wait, leave in order, and fail at their own deadline. */
-START_TEST(requests_beyond_the_window_wait_in_order)
+/* Fought over: each loss that is refaulted within 1 ms doubles the hold, up to 10 ms. */
+static uint64_t lose_and_refault(struct rig *r, uint32_t round, uint64_t wait_ns)
 {
-	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE, MORE = 5 };
-	uint64_t started[WINDOW + MORE], left = WINDOW + 2;
-	struct rig r;
+	uint64_t granted;
 
-	rig_open(&r, H, NULL);
-	r.name = "window";
-	for (uint32_t i = 0; i < WINDOW + MORE; i++) {
-		started[i] = r.now_ns;
-		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
-		if (i < WINDOW)
-			rig_do(&r, (struct rig_step)READ(i + 1, .page = i));
-		r.now_ns += 10 * US;
-	}
-	/* A store that comes while the read waits makes it an acquire; its place stays. */
-	rig_do(&r, (struct rig_step)STORE(1, .page = WINDOW + 1));
-	/* An answer frees its place, and the window has grown by a fraction of one more. */
-	rig_do(&r, (struct rig_step)GRANT(1, V(5), .flags = ZERO));
-	rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1)));
-	rig_do(&r, (struct rig_step)READ(WINDOW + 1, .page = WINDOW));
-	rig_do(&r, (struct rig_step)ACQUIRE(WINDOW + 2, .page = WINDOW + 1));
-	rig_do(&r, (struct rig_step)GRANT(2, V(5), .flags = ZERO, .page = 1));
-	rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = 1));
-	rig_do(&r, (struct rig_step)READ(WINDOW + 3, .page = WINDOW + 2));
-	/* The home is silent: what is tried again makes way for what waits, in order. */
-	while (wvm_core_deadline(r.core) < started[2] + r.params.times.deadline_ns) {
-		const struct wvm_action *a;
-
-		rig_do(&r, (struct rig_step)DO(TICK));
-		a = wvm_core_action(r.core);
-		ck_assert(a && a->kind == WVM_ACT_SEND);
-		ck_assert(a->page >= 2 && a->page <= left);
-		while ((a = wvm_core_action(r.core))) {
-			ck_assert_int_eq(a->kind, WVM_ACT_SEND);
-			ck_assert_uint_eq(a->page, ++left);
-		}
-	}
-	ck_assert_uint_eq(left, WINDOW + MORE - 1);
-	rig_close(&r);
+	r->now_ns += wait_ns;
+	rig_do(r, (struct rig_step)STORE(0));
+	rig_do(r, (struct rig_step)ACQUIRE(round));
+	rig_do(r, (struct rig_step)GRANT(round, V(10 + round), .flags = ZERO));
+	rig_do(r, (struct rig_step)ACT(INSTALL, BY(1), .writable = true));
+	granted = r->now_ns;
+	rig_do(r, (struct rig_step)FETCH(1, round, V(10 + round)));
+	rig_do(r, (struct rig_step)DO(TICK));
+	rig_do(r, (struct rig_step)ACT(PROTECT));
+	rig_do(r, (struct rig_step)ACT(SAVE));
+	rig_do(r, (struct rig_step)ACT(PUNCH));
+	rig_do(r, (struct rig_step)BACK_SAVED(1, round, V(10 + round)));
+	rig_do(r, (struct rig_step)STORED(round, V(10 + round)));
+	return r->now_ns - granted;
 }
-END_TEST
 
-/* Word of no room on the way is like a timeout: what waits goes on waiting until half are answered.
- */
-START_TEST(a_push_back_halves_the_window)
+START_TEST(the_hold_doubles_while_a_page_is_fought_over)
 {
-	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE };
+	static const uint64_t hold_us[] = {100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000};
+	uint32_t round = 0;
 	struct rig r;
 
 	rig_open(&r, H, NULL);
-	r.name = "push back";
-	for (uint32_t i = 0; i <= WINDOW; i++) {
-		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
-		if (i < WINDOW)
-			rig_do(&r, (struct rig_step)READ(i + 1, .page = i));
-	}
-	r.now_ns += 10 * US;
-	for (uint32_t member = 0; member < r.params.members->count; member++)
-		if (member != r.params.self)
-			wvm_core_pushed_back(r.core, r.now_ns, member);
-	/* Half of the window, and a little that each answer adds. */
-	for (uint32_t i = 0; i < WINDOW / 2 - 1; i++) {
-		rig_do(&r, (struct rig_step)GRANT(i + 1, V(5), .flags = ZERO, .page = i));
-		rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = i));
-	}
-	rig_do(&r, (struct rig_step)GRANT(WINDOW / 2, V(5), .flags = ZERO, .page = WINDOW / 2 - 1));
-	rig_do(&r, (struct rig_step)ACT(INSTALL, BY(1), .page = WINDOW / 2 - 1));
-	rig_do(&r, (struct rig_step)READ(WINDOW + 1, .page = WINDOW));
-	rig_close(&r);
-}
-END_TEST
-
-START_TEST(a_request_in_the_window_queue_fails_at_its_deadline)
-{
-	enum { WINDOW = WVM_WINDOW_INITIAL / WVM_WINDOW_ONE };
-	struct rig r;
-	uint32_t failed = 0;
-
-	rig_open(&r, H, NULL);
-	r.name = "window queue";
-	for (uint32_t i = 0; i < WINDOW; i++) {
-		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
-		rig_do(&r, (struct rig_step)READ(i + 1, .page = i));
-	}
-	r.now_ns += MS;
-	for (uint32_t i = WINDOW; i < 2 * WINDOW; i++)
-		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
-	r.now_ns += MS;
-	/* None is answered, so the window has shrunk to its least when the first ones fail. */
-	while (wvm_core_deadline(r.core) != WVM_CORE_NEVER) {
-		const struct wvm_action *a;
-
-		r.now_ns = wvm_core_deadline(r.core);
-		wvm_core_tick(r.core, r.now_ns);
-		while ((a = wvm_core_action(r.core)))
-			failed += a->kind == WVM_ACT_FAIL && a->waiters == 1;
-	}
-	ck_assert_uint_eq(failed, 2 * WINDOW);
-	for (uint32_t i = 0; i < 2 * WINDOW; i++)
-		ck_assert(!r.held[i].request);
-	rig_do(&r, (struct rig_step)LOAD(0, .page = 7));
-	ck_assert_ptr_nonnull(wvm_core_action(r.core));
+	r.name = "hold";
+	for (unsigned int i = 0; i < CASES(hold_us); i++)
+		ck_assert_uint_eq(lose_and_refault(&r, ++round, 500 * US), hold_us[i] * US);
+	/* A thousand more do not overflow anything. */
+	for (unsigned int i = 0; i < 1000; i++)
+		ck_assert_uint_eq(lose_and_refault(&r, ++round, 999 * US), 10 * MS);
+	/* Left alone for a while, it is as any other page. */
+	ck_assert_uint_eq(lose_and_refault(&r, ++round, 1000 * US), 100 * US);
+	ck_assert_uint_eq(lose_and_refault(&r, ++round, 500 * US), 200 * US);
 	rig_close(&r);
 }
 END_TEST
@@ -735,63 +668,6 @@ START_TEST(a_request_may_fail_within_the_window_queue)
 		}
 	}
 	ck_assert_uint_eq(queued, WINDOW + 3);
-	rig_close(&r);
-}
-END_TEST
-
-/* What this node's own page costs: no window, since no network lies between. */
-START_TEST(requests_to_the_own_home_need_no_window)
-{
-	struct rig r;
-
-	rig_open(&r, RIG_SELF, NULL);
-	r.name = "own home";
-	for (uint32_t i = 0; i < 200; i++) {
-		rig_do(&r, (struct rig_step)LOAD(0, .page = i));
-		rig_do(&r,
-		       (struct rig_step)SENT(MEM_READ, RIG_SELF, .request = OWN(i + 1), .page = i));
-	}
-	rig_close(&r);
-}
-END_TEST
-
-/* Fought over: each loss that is refaulted within 1 ms doubles the hold, up to 10 ms. */
-static uint64_t lose_and_refault(struct rig *r, uint32_t round, uint64_t wait_ns)
-{
-	uint64_t granted;
-
-	r->now_ns += wait_ns;
-	rig_do(r, (struct rig_step)STORE(0));
-	rig_do(r, (struct rig_step)ACQUIRE(round));
-	rig_do(r, (struct rig_step)GRANT(round, V(10 + round), .flags = ZERO));
-	rig_do(r, (struct rig_step)ACT(INSTALL, BY(1), .writable = true));
-	granted = r->now_ns;
-	rig_do(r, (struct rig_step)FETCH(1, round, V(10 + round)));
-	rig_do(r, (struct rig_step)DO(TICK));
-	rig_do(r, (struct rig_step)ACT(PROTECT));
-	rig_do(r, (struct rig_step)ACT(SAVE));
-	rig_do(r, (struct rig_step)ACT(PUNCH));
-	rig_do(r, (struct rig_step)BACK_SAVED(1, round, V(10 + round)));
-	rig_do(r, (struct rig_step)STORED(round, V(10 + round)));
-	return r->now_ns - granted;
-}
-
-START_TEST(the_hold_doubles_while_a_page_is_fought_over)
-{
-	static const uint64_t hold_us[] = {100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000};
-	uint32_t round = 0;
-	struct rig r;
-
-	rig_open(&r, H, NULL);
-	r.name = "hold";
-	for (unsigned int i = 0; i < CASES(hold_us); i++)
-		ck_assert_uint_eq(lose_and_refault(&r, ++round, 500 * US), hold_us[i] * US);
-	/* A thousand more do not overflow anything. */
-	for (unsigned int i = 0; i < 1000; i++)
-		ck_assert_uint_eq(lose_and_refault(&r, ++round, 999 * US), 10 * MS);
-	/* Left alone for a while, it is as any other page. */
-	ck_assert_uint_eq(lose_and_refault(&r, ++round, 1000 * US), 100 * US);
-	ck_assert_uint_eq(lose_and_refault(&r, ++round, 500 * US), 200 * US);
 	rig_close(&r);
 }
 END_TEST
@@ -905,11 +781,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, a_full_pool_drops_and_recovers, 0, CASES(without_room));
 	tcase_add_test(tc, a_page_has_65535_pins_at_most);
 	tcase_add_test(tc, many_pages_may_be_unpinned_at_once);
-	tcase_add_test(tc, requests_beyond_the_window_wait_in_order);
-	tcase_add_test(tc, a_push_back_halves_the_window);
-	tcase_add_test(tc, a_request_in_the_window_queue_fails_at_its_deadline);
 	tcase_add_loop_test(tc, a_request_may_fail_within_the_window_queue, 0, 2);
-	tcase_add_test(tc, requests_to_the_own_home_need_no_window);
 	tcase_add_test(tc, the_hold_doubles_while_a_page_is_fought_over);
 	tcase_add_test(tc, an_old_request_is_renewed);
 	tcase_add_loop_test(tc, a_grant_in_segments_is_taken_when_whole_in_any_order, 0, 5);
