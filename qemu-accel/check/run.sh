@@ -76,7 +76,6 @@ test_options() {
 	refuses "an unknown option is refused" 'foo' $a,foo=1
 	refuses "an option of another backend is refused" 'kernel-irqchip' $a,kernel-irqchip=on
 	refuses "a vm-id beyond 16 bits is refused" 'vm-id.*uint16' $a,vm-id=65536
-	refuses "remote vCPUs need nodes" 'split=1.*say which by remote=' $a,split=1 -smp 2
 	refuses "no ring path" 'set WVM_RING_PATH' $a
 	WVM_RING_PATH=$work/none refuses "no ring file" "$work/none.*is the master running" $a
 	WVM_ENV_SOCK_PATH=$work/none refuses "no ring file, by the old name" "$work/none.*is the master" $a
