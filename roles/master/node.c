@@ -22,6 +22,7 @@
 #define PAD_PART       8u /* of a datagram: 128 of 1472 let pages of 3 datagrams leave 14 at a time */
 #define FILES          96u             /* a shard's own */
 #define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
+#define WANDER         2u              /* one write after a read may be chance */
 
 /* ---- who is who ------------------------------------------------------------------------ */
 
@@ -202,6 +203,7 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 				    .shard = (uint8_t)index,
 				    .units = true,
 				    .merge = true,
+				    .wander = WANDER,
 				    .read_ahead = n->options->read_ahead};
 
 	wvm_core_default_limits(&p.limits);

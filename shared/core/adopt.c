@@ -163,6 +163,7 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 	h->hold_until_ns = h->lost_ns = 0;
 	h->pins = 0;
 	h->hold_shift = 0;
+	h->read_first = h->wrote = h->trusted = 0;
 	if (wvm_unit_mine(u, page)) {
 		WVM_ASSERT(!d);
 		return;

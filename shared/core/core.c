@@ -1,4 +1,5 @@
 #include "shared/core/core_int.h"
+#include "shared/core/wander.h"
 
 /* shared/PROTOCOL.md, Times, gives the reason for each. */
 #define MS UINT64_C(1000000)
@@ -54,7 +55,8 @@ static bool limits_valid(const struct wvm_core_params *p)
 	       l->partials <= most && !(l->partials & (l->partials - 1)) && l->holder_blocks &&
 	       l->holder_blocks <= 1u << 28 && l->peer_shards && l->peer_shards <= 256 &&
 	       p->members->count && p->self < p->members->count && p->boot &&
-	       p->boot_first <= p->boot && p->times.hold_min_ns && p->read_ahead <= WVM_AHEAD_MOST;
+	       p->boot_first <= p->boot && p->times.hold_min_ns &&
+	       p->read_ahead <= WVM_AHEAD_MOST && p->wander <= WVM_WANDER_MOST;
 }
 
 static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, struct wvm_core *to)

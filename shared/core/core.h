@@ -119,7 +119,9 @@ struct wvm_held_page {
 	uint8_t coming; /* granted, and WVM_ACT_INSTALL not taken yet: what the RAM file has is
 			   older */
 	uint8_t hole;   /* of a unit granted whole: where the RAM file has nothing it is zeros */
-	uint8_t reserved[10];
+	uint8_t read_first; /* shared/core/wander.h */
+	uint8_t wrote, trusted;
+	uint8_t reserved[7];
 };
 _Static_assert(sizeof(struct wvm_held_page) == 64, "one cache line");
 
@@ -244,6 +246,7 @@ struct wvm_action {
 	X(grants_modified, "pages received Modified")                                          \
 	X(grants_upgrade, "of those, without data")                                            \
 	X(grants_zero, "of those, as the word zero")                                           \
+	X(wander_asked, "reads that asked for Modified, as a write was to be expected")        \
 	X(grants_dropped, "grants not taken: late, or below what was invalidated")             \
 	X(grants_undone, "grants given back since the RAM file had no room")                   \
 	X(home_reads, "MEM_READ served as home")                                               \
@@ -325,6 +328,7 @@ struct wvm_core_params {
 	uint8_t shard;       /* this shard's index, part of its request ids */
 	uint64_t seed;       /* of the retry jitter */
 	uint32_t read_ahead; /* pages, at most WVM_AHEAD_MOST; 0: not */
+	uint8_t wander;      /* writes after reads until reads ask for all (wander.h); 0: never */
 	struct wvm_core_limits limits;
 	struct wvm_core_times times;
 	uint8_t *outbox; /* limits.demands × 4096 bytes, the driver's; written by WVM_ACT_SAVE */

@@ -5,6 +5,7 @@
  * is acknowledged.
  */
 #include "shared/core/core_int.h"
+#include "shared/core/wander.h"
 
 void wvm_holder_set(struct wvm_core *core, uint32_t vm, uint64_t page, enum wvm_held_state state)
 {
@@ -125,6 +126,7 @@ static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page, struct wv
 	if (h->invalidated < h->version)
 		h->invalidated = h->version;
 	h->lost_ns = core->now_ns;
+	wvm_wander_lost(&core->params, h);
 	wvm_holder_set(core, vm, page, WVM_HELD_INVALID);
 }
 

@@ -3,6 +3,7 @@
  * the deadline. The requester owns the retry.
  */
 #include "shared/core/core_int.h"
+#include "shared/core/wander.h"
 
 static uint32_t slot_of(const struct wvm_core *core, const struct wvm_request *r)
 {
@@ -312,12 +313,20 @@ static void join_ahead(struct wvm_core *core, struct wvm_request *r)
 bool wvm_request_fault(struct wvm_core *core, uint32_t vm, uint64_t page, bool write,
 		       uint64_t waiters, bool pin)
 {
-	uint32_t slot = wvm_held_of(core, vm, page)->request;
-	uint8_t type = write ? WVM_MSG_MEM_ACQUIRE : WVM_MSG_MEM_READ;
-	struct wvm_request *r = slot ? &core->requests[slot - 1] : begin(core, vm, page, type);
+	struct wvm_held_page *h = wvm_held_of(core, vm, page);
+	struct wvm_request *r;
+	uint32_t slot = h->request;
 
+	if (slot)
+		r = &core->requests[slot - 1];
+	else
+		r = begin(core, vm, page, write ? WVM_MSG_MEM_ACQUIRE : WVM_MSG_MEM_READ);
 	if (!r)
 		return false;
+	if (!slot && !write && wvm_wander_asks(&core->params, h)) {
+		r->type = WVM_MSG_MEM_ACQUIRE;
+		core->stats.wander_asked++;
+	}
 	if (r->ahead)
 		join_ahead(core, r);
 	if (write && !r->waiters_write && !r->pin)
@@ -446,6 +455,8 @@ static void take_shared(struct wvm_core *core, struct wvm_held_page *h, struct w
 	a->waiters = r->waiters_read;
 	r->waiters_read = 0;
 	h->coming = 1;
+	if (!r->ahead)
+		wvm_wander_read(&core->params, h);
 	core->stats.grants_shared++;
 	wvm_holder_set(core, r->vm, r->page, WVM_HELD_SHARED);
 }
@@ -457,6 +468,7 @@ static void take_modified(struct wvm_core *core, struct wvm_held_page *h, struct
 
 	core->stats.grants_modified++;
 	wvm_holder_superseded(core, r->vm, r->page);
+	wvm_wander_wrote(&core->params, h, msg->flags & WVM_MSG_HELD);
 	if (msg->flags & WVM_MSG_HELD) {
 		core->stats.grants_upgrade++;
 		a = wvm_core_emit(core, WVM_ACT_LIFT, r->vm, r->page);

@@ -68,6 +68,7 @@ struct sim_config {
 	uint32_t evict_ppm;  /* inputs of a node after which it gives some page up */
 	uint32_t full_ppm;   /* installs that fail: the RAM file has no room */
 	uint32_t read_ahead; /* guesses at what is read next, with every fault */
+	uint32_t wander;     /* as in wvm_core_params */
 	bool unprotected;    /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */

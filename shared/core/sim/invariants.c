@@ -106,7 +106,8 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 	const struct wvm_held_page held = sim_held(n, page), *h = &held;
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
-	bool hole = h->hole && h->state != WVM_HELD_INVALID && !n->present[page];
+	/* One that was granted and is about to come is none, though it may have been one before. */
+	bool hole = h->hole && !h->coming && h->state != WVM_HELD_INVALID && !n->present[page];
 	uint64_t unit = wvm_unit_index(sim_core_page(page));
 	static const uint8_t zeros[WVM_PAGE_BYTES];
 

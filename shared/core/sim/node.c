@@ -293,6 +293,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.seed = sim_rnd(s) + 1,
 		.limits = s->config.limits,
 		.times = s->config.times,
+		.wander = (uint8_t)s->config.wander,
 		.units = s->config.units,
 		.merge = s->config.units,
 	};

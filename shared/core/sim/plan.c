@@ -143,4 +143,5 @@ void sim_random(struct sim_config *c, uint64_t seed)
 	c->read_ahead = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 4) : 0;
 	c->evict_ppm = one_in(&d, 2) ? (uint32_t)roll_scale(&d, 1000, 500000) : 0;
 	c->placed = one_in(&d, 3);
+	c->wander = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 3) : 0;
 }
