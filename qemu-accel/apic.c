@@ -38,6 +38,7 @@ void wvm_qemu_apic_give(CPUState *cs, struct wvm_qemu_apic *a)
 		.log_dest = s->log_dest,
 		.dest_mode = s->dest_mode,
 		.count_shift = s->count_shift,
+		.given = wvm_qemu_ticks(),
 		.loaded_ago = now - s->initial_count_load_time,
 		.due_in = s->timer_expiry == -1 ? INT64_MAX : s->timer_expiry - now,
 	};
@@ -49,6 +50,16 @@ void wvm_qemu_apic_give(CPUState *cs, struct wvm_qemu_apic *a)
 	memset(s->irr, 0, sizeof(s->irr));
 	timer_del(s->timer);
 	qatomic_and(&cs->interrupt_request, ~(CPU_INTERRUPT_POLL | CPU_INTERRUPT_HARD));
+}
+
+/* Bounds of what comes from elsewhere, in ns: the longest count is 2^32 << 7. */
+#define DUE_MOST   (INT64_C(1) << 40)
+#define AGO_MOST   (INT64_C(1) << 61)
+#define SINCE_MOST INT64_C(1000000000)
+
+static int64_t within(int64_t value, int64_t most)
+{
+	return MIN(MAX(value, 0), most);
 }
 
 /* What was raised here meanwhile is newer, and may be of another trigger mode. */
@@ -67,6 +78,7 @@ void wvm_qemu_apic_take(CPUState *cs, const struct wvm_qemu_apic *a)
 {
 	APICCommonState *s = of(cs);
 	int64_t now = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+	int64_t since = within(wvm_qemu_ticks_ns(wvm_qemu_ticks() - a->given), SINCE_MOST);
 
 	s->apicbase = a->base;
 	s->spurious_vec = a->spurious;
@@ -82,10 +94,12 @@ void wvm_qemu_apic_take(CPUState *cs, const struct wvm_qemu_apic *a)
 	s->count_shift = a->count_shift & 7;
 	memcpy(s->lvt, a->lvt, sizeof(s->lvt));
 	add_requests(s, a);
-	s->initial_count_load_time = now - a->loaded_ago;
+	s->initial_count_load_time = now - since - within(a->loaded_ago, AGO_MOST);
 	s->timer_expiry = s->next_time = -1;
+	timer_del(s->timer);
+	/* A late one comes once, however many periods it has missed. */
 	if (a->due_in != INT64_MAX) {
-		s->timer_expiry = s->next_time = now + a->due_in;
+		s->timer_expiry = s->next_time = now + within(a->due_in - since, DUE_MOST);
 		timer_mod(s->timer, s->next_time);
 	}
 	apic_poll_irq(DEVICE(s));

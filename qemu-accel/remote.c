@@ -112,7 +112,9 @@ static bool wanted_back(struct wvm_qemu_remote *r)
 	return r->cs->stop || !cpu_work_list_empty(r->cs) ||
 	       pending(r, CPU_INTERRUPT_POLL | CPU_INTERRUPT_HALT | CPU_INTERRUPT_INIT |
 				  CPU_INTERRUPT_SIPI) ||
-	       (r->given && wvm_qemu_apic_raised(r->cs));
+	       (r->given && wvm_qemu_apic_raised(r->cs)) ||
+	       (pending(r, CPU_INTERRUPT_NMI) &&
+		x86_cpu_pending_interrupt(r->cs, CPU_INTERRUPT_NMI));
 }
 
 static void plan_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
@@ -135,9 +137,13 @@ static void plan_run(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
 /* The APIC is here again: as it came with an answer, or as it was sent with what was refused. */
 static void have_apic(struct wvm_qemu_remote *r)
 {
-	if (r->given)
-		wvm_qemu_apic_take(r->cs, wvm_qemu_state_apic(r->state));
+	if (!r->given)
+		return;
 	r->given = false;
+	wvm_qemu_apic_take(r->cs, wvm_qemu_state_apic(r->state));
+	/* QEMU's APIC only ever takes this back. */
+	if (pic_waits(r))
+		cpu_interrupt(r->cs, CPU_INTERRUPT_HARD);
 }
 
 static void put_state(struct wvm_qemu_remote *r, struct wvm_vcpu_run *run)
@@ -192,7 +198,8 @@ static bool take_answer(struct wvm_qemu_remote *r, const struct wvm_vcpu_run *ru
 		if (run->state_len)
 			r->base = a->seq;
 		trip = get_clock() - r->sent_ns - (int64_t)e.ran_ns;
-		wvm_qemu_ticks_trip(r->node, trip);
+		if (!run->setup_len) /* with one, an engine may have been started */
+			wvm_qemu_ticks_trip(r->node, trip);
 		wvm_qemu_ticks_reach(e.ticks + wvm_qemu_ticks_way(r->node));
 		r->where.exits[e.kind]++;
 		if (wvm_qemu_remote_exit(r, &e, a->seq)) {
@@ -243,6 +250,9 @@ static enum wvm_vcpu_outcome deliver(struct wvm_qemu_remote *r, struct wvm_vcpu_
 
 	do {
 		run->flags &= ~WVM_VCPU_RUN_WHOLE;
+		/* A kick that ended the try before, or came between two, is not made again. */
+		if (r->midway ? wanted_back(r) : r->cs->stop || !cpu_work_list_empty(r->cs))
+			run->flags |= WVM_VCPU_RUN_GET;
 		if (send_run(r, put_run(r, run), a))
 			a->outcome = WVM_VCPU_LOST;
 	} while (a->outcome == WVM_VCPU_REFUSED && may_try_again(r, a->reason, tries++));

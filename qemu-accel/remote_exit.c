@@ -13,9 +13,6 @@
 
 #include "remote.h"
 
-#define APIC_ICR_LOW  0x300
-#define APIC_ICR_HIGH 0x310
-
 void wvm_qemu_remote_lost(struct wvm_qemu_remote *r, const char *what)
 {
 	if (r->lost)
@@ -55,6 +52,19 @@ static void write_apic(struct wvm_qemu_remote *r, hwaddr at, uint32_t value)
 				     MEMTXATTRS_UNSPECIFIED);
 }
 
+static bool is_told(uint64_t at)
+{
+	switch (at - WVM_QEMU_APIC_WRITE) {
+	case WVM_QEMU_APIC_ID:
+	case WVM_QEMU_APIC_LDR:
+	case WVM_QEMU_APIC_DFR:
+	case WVM_QEMU_APIC_SVR:
+	case WVM_QEMU_APIC_LINT0:
+	case WVM_QEMU_APIC_LINT1: return true;
+	default: return false;
+	}
+}
+
 /* Its state is with the vCPU; this is what others see of it. */
 static bool access_apic(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit *e)
 {
@@ -66,10 +76,9 @@ static bool access_apic(struct wvm_qemu_remote *r, const struct wvm_vcpu_exit *e
 	} else if (e->at == WVM_QEMU_APIC_EOI && e->data_len == 1) {
 		ioapic_eoi_broadcast(e->data[0]);
 	} else if (e->at == WVM_QEMU_APIC_SEND && e->data_len == 8) {
-		write_apic(r, APIC_ICR_HIGH, ldl_le_p(e->data + 4));
-		write_apic(r, APIC_ICR_LOW, ldl_le_p(e->data));
-	} else if (e->at > WVM_QEMU_APIC_WRITE && e->at < WVM_QEMU_APIC_WRITE + APIC_SPACE_SIZE &&
-		   e->data_len == 4) {
+		write_apic(r, WVM_QEMU_APIC_ICR + 0x10, ldl_le_p(e->data + 4));
+		write_apic(r, WVM_QEMU_APIC_ICR, ldl_le_p(e->data));
+	} else if (is_told(e->at) && e->data_len == 4) {
 		write_apic(r, e->at - WVM_QEMU_APIC_WRITE, ldl_le_p(e->data));
 	} else {
 		return false;

@@ -11,6 +11,7 @@
 #include "hw/boards.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "sysemu/runstate.h"
 
 #include "accel.h"
 #include "remote.h"
@@ -82,6 +83,15 @@ static void map_commit(MemoryListener *l)
 	print_setup();
 }
 
+/* The guest's counter stood still while the VM was stopped, and slaves' did not. */
+static void on_state(void *opaque, bool running, RunState state)
+{
+	if (!running)
+		return;
+	next.era = version + 1; /* no other era of this VM has it */
+	print_setup();
+}
+
 static MemoryListener listener = {
 	.name = "wavevm-remote",
 	.begin = map_begin,
@@ -109,7 +119,9 @@ void wvm_qemu_setup_begin(void)
 	 * versions are to go on from there, and none has changed its map each second.
 	 */
 	version = time(NULL);
+	next.era = version;
 	memory_listener_register(&listener, &address_space_memory);
+	qemu_add_vm_change_state_handler(on_state, NULL);
 }
 
 const char *wvm_qemu_setup(uint32_t *len, uint32_t *v)

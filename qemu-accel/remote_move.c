@@ -18,8 +18,6 @@
 #include "accel.h"
 #include "remote.h"
 
-#define TRIPS 8
-
 void wvm_qemu_remote_say(struct wvm_qemu_remote *r)
 {
 	struct wvm_vcpu_where *w = &r->where;
@@ -73,7 +71,7 @@ static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsig
 	/* More than once, until the ways are known well enough for the time stamp counter there. */
 	do
 		got = wvm_qemu_remote_get(r, reason);
-	while (got == WVM_VCPU_ANSWERED && wvm_qemu_ticks_trips(node) < TRIPS);
+	while (got == WVM_VCPU_ANSWERED && wvm_qemu_ticks_trips(node) < WVM_QEMU_TRIPS);
 	if (got == WVM_VCPU_ANSWERED) {
 		r->where.moves++;
 		return WVM_VCPU_MOVED;

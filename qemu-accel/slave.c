@@ -71,6 +71,7 @@ static struct wvm_engine *engine;
 static MemoryRegion everything, ports, apics, ram;
 static MemoryRegion *aliases;
 static uint32_t alias_count, setup_version; /* BQL */
+static uint64_t era;                        /* BQL */
 
 bool wvm_qemu_is_slave(void)
 {
@@ -115,8 +116,16 @@ static bool map_memory(const struct wvm_vcpu_setup *s)
 	return true;
 }
 
+/* What the owner's counter was to be when the run came, and got on since. */
+static int64_t owner_now(const struct slave_cpu *c, const struct wvm_vcpu_run *r)
+{
+	int64_t since = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - c->began_ns;
+
+	return r->ticks + wvm_qemu_ticks_in(since);
+}
+
 /* An earlier version than ours comes from a run that was long on its way. */
-static unsigned take_setup(const struct wvm_vcpu_run *r)
+static unsigned take_setup(const struct slave_cpu *c, const struct wvm_vcpu_run *r)
 {
 	struct wvm_vcpu_setup setup;
 	unsigned reason = WVM_RUN_NO_REASON;
@@ -129,8 +138,11 @@ static unsigned take_setup(const struct wvm_vcpu_run *r)
 			reason = WVM_RUN_MALFORMED;
 		else
 			setup_version = r->setup_version;
-		if (reason == WVM_RUN_NO_REASON && setup.ticks_hz)
+		if (reason == WVM_RUN_NO_REASON && setup.ticks_hz && setup.era != era) {
+			era = setup.era;
 			wvm_qemu_ticks_follow(setup.ticks_hz);
+			wvm_qemu_ticks_reach(owner_now(c, r));
+		}
 	} else if (r->setup_version > setup_version) {
 		reason = WVM_RUN_SETUP;
 	}
@@ -238,16 +250,19 @@ static unsigned take_state(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 /* What the run wants of us besides executing. */
 static void take_wishes(struct slave_cpu *c, const struct wvm_vcpu_run *r)
 {
-	wvm_qemu_ticks_reach(r->ticks);
+	wvm_qemu_ticks_reach(owner_now(c, r));
 	c->inject = r->flags & WVM_VCPU_RUN_INJECT;
 	c->vector = r->vector;
 	c->window = r->flags & WVM_VCPU_RUN_WINDOW;
 	c->get = r->flags & WVM_VCPU_RUN_GET;
 	c->opened = false;
+	/* The APIC's timer asks for an interrupt, too, in the main loop. */
+	qemu_mutex_lock_iothread();
 	if (c->inject || c->window)
 		qatomic_or(&c->cs->interrupt_request, INTERRUPT_WISH);
 	else
 		qatomic_and(&c->cs->interrupt_request, ~INTERRUPT_WISH);
+	qemu_mutex_unlock_iothread();
 	if (c->get || c->inject || c->window)
 		cpu_exit(c->cs);
 }
@@ -263,7 +278,7 @@ static void midway(struct slave_cpu *c, struct wvm_vcpu_exit *e, struct wvm_vcpu
 	for (;;) {
 		next_run(c, r);
 		if (r->flags & WVM_VCPU_RUN_RESUME && !r->state_len &&
-		    !(r->flags & WVM_VCPU_RUN_INJECT) && take_setup(r) == WVM_RUN_NO_REASON)
+		    !(r->flags & WVM_VCPU_RUN_INJECT) && take_setup(c, r) == WVM_RUN_NO_REASON)
 			break;
 		wvm_engine_refuse(engine, c->index, c->seq, WVM_RUN_MALFORMED);
 	}
@@ -339,17 +354,6 @@ static const MemoryRegionOps port_ops = {
 #define APIC_REGISTER 0xff0u /* the bits of an address that choose one */
 #define ICR_SELF      1u     /* the shorthand for the sender itself */
 
-enum {
-	ID = 0x20,
-	EOI = 0xb0,
-	LDR = 0xd0,
-	DFR = 0xe0,
-	SVR = 0xf0,
-	ICR = 0x300,
-	LINT0 = 0x350,
-	LINT1 = 0x360
-};
-
 static APICCommonState *own_apic(void)
 {
 	return APIC_COMMON(X86_CPU(current_cpu)->apic_state);
@@ -387,7 +391,7 @@ static void send_interrupt(APICCommonState *s, uint64_t value, unsigned size)
 {
 	if ((value >> APIC_ICR_DEST_SHORT_SHIFT & 3) == ICR_SELF &&
 	    (value >> APIC_ICR_DELIV_MOD_SHIFT & 7) == APIC_DM_FIXED) {
-		apic_local(s, ICR, value, size);
+		apic_local(s, WVM_QEMU_APIC_ICR, value, size);
 		return;
 	}
 	s->icr[0] = value;
@@ -415,15 +419,16 @@ static void apic_write(void *opaque, hwaddr at, uint64_t value, unsigned size)
 	}
 	if (size < 4) /* QEMU's does nothing, either */
 		return;
-	if (reg == ICR) {
+	if (reg == WVM_QEMU_APIC_ICR) {
 		send_interrupt(s, value, size);
 		return;
 	}
-	level = reg == EOI ? ends_level(s) : -1;
+	level = reg == WVM_QEMU_APIC_AT_EOI ? ends_level(s) : -1;
 	apic_local(s, at, value, size);
 	if (level >= 0)
 		tell(WVM_QEMU_APIC_EOI, 1, level);
-	if (reg == ID || reg == LDR || reg == DFR || reg == SVR || reg == LINT0 || reg == LINT1)
+	if (reg == WVM_QEMU_APIC_ID || reg == WVM_QEMU_APIC_LDR || reg == WVM_QEMU_APIC_DFR ||
+	    reg == WVM_QEMU_APIC_SVR || reg == WVM_QEMU_APIC_LINT0 || reg == WVM_QEMU_APIC_LINT1)
 		tell(WVM_QEMU_APIC_WRITE + reg, 4, value);
 }
 
@@ -539,7 +544,7 @@ static void one_run(struct slave_cpu *c)
 	unsigned reason;
 
 	next_run(c, &r);
-	reason = r.flags & WVM_VCPU_RUN_RESUME ? WVM_RUN_MALFORMED : take_setup(&r);
+	reason = r.flags & WVM_VCPU_RUN_RESUME ? WVM_RUN_MALFORMED : take_setup(c, &r);
 	if (reason == WVM_RUN_NO_REASON)
 		reason = take_state(c, &r);
 	if (reason != WVM_RUN_NO_REASON) {

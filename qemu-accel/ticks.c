@@ -82,7 +82,7 @@ static uint64_t measure(void)
 	read_both(&first, &began);
 	g_usleep(MEASURE_US);
 	read_both(&second, &ended);
-	return muldiv64(second - first, NANOSECONDS_PER_SECOND, ended - began);
+	return (unsigned __int128)(second - first) * NANOSECONDS_PER_SECOND / (ended - began);
 }
 
 void wvm_qemu_ticks_begin(void)
@@ -104,9 +104,21 @@ uint64_t wvm_qemu_ticks_hz(void)
 	return own_hz;
 }
 
+int64_t wvm_qemu_ticks_in(int64_t ns)
+{
+	return (__int128)ns * wide_hz / NANOSECONDS_PER_SECOND;
+}
+
+int64_t wvm_qemu_ticks_ns(int64_t ticks)
+{
+	return (__int128)ticks * NANOSECONDS_PER_SECOND / wide_hz;
+}
+
 void wvm_qemu_ticks_follow(uint64_t hz)
 {
 	wide_hz = hz;
+	from = host_now();
+	qatomic_set(&ahead, 0);
 }
 
 /* The owner's stands still while the VM is stopped. */
@@ -178,7 +190,9 @@ unsigned wvm_qemu_ticks_trips(unsigned node)
 
 int64_t wvm_qemu_ticks_way(unsigned node)
 {
-	return muldiv64(way_to(node)->shortest_ns / 2, own_hz, NANOSECONDS_PER_SECOND);
+	const struct way *way = way_to(node);
+
+	return way->trips < WVM_QEMU_TRIPS ? 0 : wvm_qemu_ticks_in(way->shortest_ns / 2);
 }
 
 /* ---- what the guest is told of it ----------------------------------------------------------- */
@@ -194,7 +208,8 @@ static bool realize(CPUState *cs, Error **errp)
 
 	if (parent_realize && !parent_realize(cs, errp))
 		return false;
-	if (apart && !(env->user_features[FEAT_8000_0007_EDX] & CPUID_APM_INVTSC)) {
+	if (apart && (!(env->user_features[FEAT_8000_0007_EDX] & CPUID_APM_INVTSC) ||
+		      X86_CPU(cs)->filtered_features[FEAT_8000_0007_EDX] & CPUID_APM_INVTSC)) {
 		env->features[FEAT_8000_0007_EDX] |= CPUID_APM_INVTSC;
 		env->cpuid_xlevel = MAX(env->cpuid_xlevel, CPUID_APM);
 	}

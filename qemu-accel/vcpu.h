@@ -18,7 +18,7 @@ enum { WVM_QEMU_STATE_CPU, WVM_QEMU_STATE_APIC };
 
 /*
  * The registers of a local APIC, named as Intel does. Times are nanoseconds of the guest's clock,
- * counted from when it was given: what is under way for a while ticks later by as much.
+ * counted from when it was given.
  */
 struct wvm_qemu_apic {
 	uint32_t base, spurious, error, divide, initial_count;
@@ -27,6 +27,7 @@ struct wvm_qemu_apic {
 	uint8_t id, tpr, log_dest, dest_mode;
 	uint32_t count_shift; /* 0 to 7: the count goes down every so many powers of two */
 	uint32_t unused;      /* 0 */
+	int64_t given;        /* when, by the guest's time stamp counter */
 	int64_t loaded_ago;   /* since the initial count was written */
 	int64_t due_in; /* till the timer's interrupt, below 0 if it is late; INT64_MAX: none */
 };
@@ -38,16 +39,24 @@ QEMU_BUILD_BUG_ON(sizeof(struct wvm_qemu_apic) % WVM_VCPU_WORD);
 /* Once, before there are vCPUs: measures this host's, which takes 20 ms. */
 void wvm_qemu_ticks_begin(void);
 uint64_t wvm_qemu_ticks_hz(void); /* of this host's */
-/* A slave, before the first run: what its owner's counts at. */
+/*
+ * A slave, before the first run and each time that the VM goes on after a stop, with the BQL: what
+ * its owner's counts at. It begins anew at 0, and is raised to the owner's: that may be less than
+ * before, but no vCPU has run since.
+ */
 void wvm_qemu_ticks_follow(uint64_t hz);
+/* How far the guest's counter gets in so many ns, and how long it takes. */
+int64_t wvm_qemu_ticks_in(int64_t ns);
+int64_t wvm_qemu_ticks_ns(int64_t ticks);
 int64_t wvm_qemu_ticks(void);
 /* It is at least so much now. */
 void wvm_qemu_ticks_reach(int64_t least);
 /*
  * The owner's, with the BQL: a round trip to a node took so many ns, without what was executed
  * there; how many there were yet; and how far the counter gets while a message is under way, at
- * least.
+ * least: 0 until there were WVM_QEMU_TRIPS, of which the shortest one was hardly disturbed.
  */
+#define WVM_QEMU_TRIPS 8u
 void wvm_qemu_ticks_trip(unsigned node, int64_t ns);
 unsigned wvm_qemu_ticks_trips(unsigned node);
 int64_t wvm_qemu_ticks_way(unsigned node);
@@ -74,6 +83,18 @@ void wvm_qemu_apic_give(CPUState *cs, struct wvm_qemu_apic *a);
 void wvm_qemu_apic_take(CPUState *cs, const struct wvm_qemu_apic *a);
 /* Whether something was raised here since it was given. */
 bool wvm_qemu_apic_raised(CPUState *cs);
+
+/* Offsets in a local APIC's page, as Intel has them. */
+enum {
+	WVM_QEMU_APIC_ID = 0x20,
+	WVM_QEMU_APIC_AT_EOI = 0xb0,
+	WVM_QEMU_APIC_LDR = 0xd0,
+	WVM_QEMU_APIC_DFR = 0xe0,
+	WVM_QEMU_APIC_SVR = 0xf0,
+	WVM_QEMU_APIC_ICR = 0x300, /* its upper half 0x10 behind */
+	WVM_QEMU_APIC_LINT0 = 0x350,
+	WVM_QEMU_APIC_LINT1 = 0x360,
+};
 
 /*
  * What the guest did to a local APIC that the owner has to know or to do: `at` of an EXIT of kind

@@ -362,6 +362,10 @@ static int parse_line(const char *line, struct wvm_vcpu_setup *s, char *err, siz
 		return number(line + 6, WVM_VCPU_TICKS_MIN, WVM_VCPU_TICKS_MAX, &s->ticks_hz)
 			       ? 0
 			       : wrong(err, err_len, "setup: '%.60s', not 10^6 to 10^11", line);
+	if (!strncmp(line, "era ", 4) && !s->era)
+		return number(line + 4, 1, UINT32_MAX, &s->era)
+			       ? 0
+			       : wrong(err, err_len, "setup: '%.60s', not 1 to 4294967295", line);
 	return wrong(err, err_len, "setup: line '%.60s'", line);
 }
 
@@ -403,6 +407,8 @@ size_t wvm_vcpu_setup_print(const struct wvm_vcpu_setup *setup, char *out, size_
 	fprintf(f, "vcpus %" PRIu32 "\n", setup->vcpus);
 	if (setup->ticks_hz)
 		fprintf(f, "ticks %" PRIu64 "\n", setup->ticks_hz);
+	if (setup->era)
+		fprintf(f, "era %" PRIu64 "\n", setup->era);
 	if (setup->cpu[0])
 		fprintf(f, "cpu %s\n", setup->cpu);
 	for (uint32_t i = 0; i < setup->maps; i++)

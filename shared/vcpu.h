@@ -121,6 +121,8 @@ const char *wvm_vcpu_exit_name(unsigned kind);
  *
  *	vcpus N             processors of the VM
  *	ticks HZ            at which the owner's time stamp counter counts, 1000000 to 100000000000
+ *	era N               another one each time that the VM goes on, 1 to 4294967295: its counter
+ *			    stood still, and a slave's is set to what the run says
  *	cpu TEXT            QEMU's -cpu, characters A-Z a-z 0-9 _ . , + = - and at most 256 of them
  *	map GPA LEN OFFSET  guest-physical memory that is the VM's RAM file from OFFSET; with "ro"
  *behind it: writes are the owner's (ROM). Hexadecimal, page-aligned, ascending, no overlaps
@@ -142,6 +144,7 @@ struct wvm_vcpu_setup {
 	uint32_t vcpus;
 	uint32_t maps;
 	uint64_t ticks_hz;              /* 0: not said */
+	uint64_t era;                   /* 0: not said */
 	char cpu[WVM_VCPU_CPU_MAX + 1]; /* empty: not said */
 	struct wvm_vcpu_map map[WVM_VCPU_MAPS_MAX];
 };

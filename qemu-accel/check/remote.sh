@@ -293,6 +293,24 @@ end_on_node_1() {
 }
 
 # With the nodes given, or dealt: it is the same two.
+# Neither when the VM goes on after a stop, nor when a vCPU comes to a node where an engine has to start first.
+test_leaps() {
+	local name="time does not leap" status had=$failed
+	wanted "$name" || return 0
+	start_guest beat 3 wavevm,backend=tcg,split=1,remote=1
+	go_on || fail "$name" "the guest does not come up" "$work/err"
+	echo stop >&8
+	sleep 3
+	echo cont >&8
+	go_on || fail "$name" "it does not go on" "$work/err"
+	moves 1 2 && go_on && moves 1 1 && go_on
+	! grep -q leap "$work/console" || fail "$name" "it does" "$work/console"
+	echo quit >&8
+	await_guest 20
+	[ "$failed" = "$had" ] || return 0
+	[ "$status" = 0 ] && [ ! -s "$work/err" ] && pass "$name" || fail "$name" "status $status" "$work/err"
+}
+
 test_refused() {
 	local name="a vCPU that is refused goes to another node${1+ of those dealt}" status had=$failed
 	wanted "$name" || return 0
@@ -392,6 +410,7 @@ test_monitor
 test_reset
 test_moves
 test_orders
+test_leaps
 test_refused ''
 test_refused
 test_lost_slave

@@ -3,7 +3,8 @@
  * need its devices, its interrupt controller and others for. It prints a line for each on the
  * serial port, "ok NAME CPU" or "FAILED NAME CPU", then "end", and resets the machine by a
  * triple fault of the last processor. Compiled with BEAT it goes on for ever instead: the others
- * count, and the first one prints "beat N" twice a second, N being how many of them do.
+ * count, and the first one prints "beat N" twice a second, N being how many of them do; and "leap"
+ * when its time stamp counter got on by half more in that time than at first.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -650,15 +651,22 @@ static void try_all(uint32_t id)
 static void beat(void)
 {
 	uint32_t before[CPUS];
+	uint64_t first = 0;
 
 	for (uint32_t i = 1; i < count; i++)
 		cpus[i].job = JOB_BEAT;
 	for (;;) {
 		uint32_t moving = 0;
+		uint64_t took;
 
 		for (uint32_t i = 1; i < count; i++)
 			before[i] = cpus[i].beats;
+		took = tsc();
 		sleep_ms(500);
+		took = tsc() - took;
+		first = first ? first : took;
+		if (took > first + (first >> 1))
+			print("leap\n");
 		for (uint32_t i = 1; i < count; i++)
 			moving += cpus[i].beats != before[i];
 		print("beat ");

@@ -221,6 +221,7 @@ START_TEST(a_setup_comes_out_as_it_went_in)
 					      .vcpus = 4,
 					      .maps = 3,
 					      .ticks_hz = UINT64_C(2600007914),
+					      .era = 1795716000,
 					      .cpu = "qemu64,+ssse3,-svm,model=6",
 					      .map = {{0, 0xa0000, 0, false},
 						      {0xc0000, 0x20000, 0xc0000, true},
@@ -234,6 +235,7 @@ START_TEST(a_setup_comes_out_as_it_went_in)
 	ck_assert_int_eq(wvm_vcpu_setup_parse(out, len, &got, err, sizeof(err)), 0);
 	ck_assert_uint_eq(got.vcpus, s.vcpus);
 	ck_assert_uint_eq(got.ticks_hz, s.ticks_hz);
+	ck_assert_uint_eq(got.era, s.era);
 	ck_assert_str_eq(got.cpu, s.cpu);
 	ck_assert_uint_eq(got.maps, s.maps);
 	for (uint32_t i = 0; i < s.maps; i++) {
@@ -264,6 +266,9 @@ static const struct {
 	{GOOD "ticks 100000000001\n", "not 10^6 to 10^11"},
 	{GOOD "ticks 2600000000 \n", "not 10^6 to 10^11"},
 	{GOOD "ticks 1000000\nticks 1000000\n", "line 'ticks 1000000'"},
+	{GOOD "era 0\n", "not 1 to 4294967295"},
+	{GOOD "era 4294967296\n", "not 1 to 4294967295"},
+	{GOOD "era 1\nera 2\n", "line 'era 2'"},
 	{GOOD "cpu \n", "of 0 characters"},
 	{GOOD "cpu a b\n", "character 0x20"},
 	{GOOD "cpu -drive\n", "begins with '-'"},
