@@ -4,8 +4,8 @@
  *
  *	HELD  here: QEMU's own APIC is the vCPU's, its timer runs
  *	GIVEN it went with a run (owner) or an answer (slave); the timer is stopped here. What is
- *raised here meanwhile (the owner's devices, other vCPUs) gathers in an IRR that was left empty,
- *and is added when the APIC comes back
+ *	      raised here meanwhile (the owner's devices, other vCPUs) gathers in an IRR that was
+ *	      left empty, and is added when the APIC comes back
  */
 #include "qemu/osdep.h"
 

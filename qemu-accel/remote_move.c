@@ -18,6 +18,9 @@
 #include "accel.h"
 #include "remote.h"
 
+/* Trips with a setup, or by a clock that was set, do not count: it goes on without them. */
+#define GETS_MOST (2 * WVM_QEMU_TRIPS)
+
 void wvm_qemu_remote_say(struct wvm_qemu_remote *r)
 {
 	struct wvm_vcpu_where *w = &r->where;
@@ -55,6 +58,7 @@ static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsig
 	uint64_t old_life = r->life, life;
 	enum wvm_vcpu_moved outcome;
 	enum wvm_vcpu_outcome got;
+	unsigned gets = 0;
 
 	*reason = WVM_RUN_NO_REASON;
 	qemu_mutex_unlock_iothread();
@@ -71,7 +75,8 @@ static enum wvm_vcpu_moved go_to(struct wvm_qemu_remote *r, unsigned node, unsig
 	/* More than once, until the ways are known well enough for the time stamp counter there. */
 	do
 		got = wvm_qemu_remote_get(r, reason);
-	while (got == WVM_VCPU_ANSWERED && wvm_qemu_ticks_trips(node) < WVM_QEMU_TRIPS);
+	while (got == WVM_VCPU_ANSWERED && wvm_qemu_ticks_trips(node) < WVM_QEMU_TRIPS &&
+	       ++gets < GETS_MOST);
 	if (got == WVM_VCPU_ANSWERED) {
 		r->where.moves++;
 		return WVM_VCPU_MOVED;

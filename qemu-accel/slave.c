@@ -13,9 +13,9 @@
  * Interrupts: a vCPU's local APIC comes and goes with it (apic.c). Its timer and what the guest
  * does to it are QEMU's own here; an interrupt that it sends, and whatever else others have to know
  * of, is forwarded. What the owner raises for it comes with the next run, for which this one is
- *ended. INJECT and WINDOW are for what is none of an APIC's: NMI, and the old controller's
- *interrupts. They set INTERRUPT_WISH, which makes QEMU look as soon as one can be taken; the
- *override of cpu_exec_interrupt then takes the run's vector, or ends the run.
+ * ended. INJECT and WINDOW are for what is none of an APIC's: NMI, and the old controller's
+ * interrupts. They set INTERRUPT_WISH, which makes QEMU look as soon as one can be taken; the
+ * override of cpu_exec_interrupt then takes the run's vector, or ends the run.
  */
 #include "qemu/osdep.h"
 

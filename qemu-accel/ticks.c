@@ -28,6 +28,7 @@
 
 #define CPUID_APM 0x80000007u
 
+static bool follows;             /* this is a slave */
 static bool steady;              /* this host's counter is as good as a clock */
 static uint64_t own_hz, wide_hz; /* this host's pace, and the owner's */
 static uint64_t from;            /* this host's when it was measured */
@@ -91,7 +92,8 @@ void wvm_qemu_ticks_begin(void)
 
 	if (own_hz)
 		return;
-	if (wvm_qemu_is_slave())
+	follows = wvm_qemu_is_slave();
+	if (follows)
 		read_test();
 	host_cpuid(CPUID_APM, 0, NULL, NULL, NULL, &edx);
 	steady = edx & CPUID_APM_INVTSC;
@@ -126,7 +128,7 @@ static int64_t own(void)
 {
 	unsigned __int128 passed;
 
-	if (!wvm_qemu_is_slave())
+	if (!follows)
 		return steady ? cpu_get_ticks() : qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
 	passed = host_now() - from;
 	return own_hz == wide_hz ? passed : passed * wide_hz / own_hz;

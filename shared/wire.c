@@ -405,12 +405,9 @@ static bool all_zero(const uint8_t *data, size_t len)
 	return !len || (!data[0] && !memcmp(data, data + 1, len - 1));
 }
 
-enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m,
-			      const uint8_t **payload, size_t *consumed)
+/* The first segment of a datagram: its bytes without the tag behind it, which has `tag` of them. */
+static enum wvm_drop find_segment(const uint8_t *data, size_t len, size_t *bytes, size_t *tag)
 {
-	size_t bytes, tag;
-
-	*consumed = len;
 	if (len > WVM_DATAGRAM_MAX)
 		return WVM_DROP_LONG;
 	if (len < WVM_HEADER_BYTES)
@@ -419,10 +416,20 @@ enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m
 		return WVM_DROP_MAGIC;
 	if (data[AT_VERSION] != WVM_PROTOCOL_VERSION)
 		return WVM_DROP_VERSION;
-	bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
-	tag = data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
-	if (bytes + tag > len)
-		return WVM_DROP_LENGTH;
+	*bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
+	*tag = data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
+	return *bytes + *tag > len ? WVM_DROP_LENGTH : WVM_DROP_NONE;
+}
+
+enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m,
+			      const uint8_t **payload, size_t *consumed)
+{
+	size_t bytes, tag;
+	enum wvm_drop drop = find_segment(data, len, &bytes, &tag);
+
+	*consumed = len;
+	if (drop)
+		return drop;
 	if (load32(data + AT_CRC) != checksum(data, bytes))
 		return WVM_DROP_CRC;
 	*consumed = all_zero(data + bytes + tag, len - bytes - tag) ? len : bytes + tag;
@@ -435,22 +442,14 @@ enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop
 			    size_t *segment, size_t *consumed)
 {
 	uint64_t nodes;
-	size_t bytes;
+	size_t bytes, tag;
+	enum wvm_drop drop = find_segment(data, len, &bytes, &tag);
 
 	*segment = 0;
 	*consumed = len;
-	if (len > WVM_DATAGRAM_MAX)
-		return WVM_DROP_LONG;
-	if (len < WVM_HEADER_BYTES)
-		return WVM_DROP_SHORT;
-	if (load32(data + AT_MAGIC) != MAGIC)
-		return WVM_DROP_MAGIC;
-	if (data[AT_VERSION] != WVM_PROTOCOL_VERSION)
-		return WVM_DROP_VERSION;
-	bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
-	bytes += data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
-	if (bytes > len)
-		return WVM_DROP_LENGTH;
+	if (drop)
+		return drop;
+	bytes += tag;
 	*segment = bytes;
 	*consumed = all_zero(data + bytes, len - bytes) ? len : bytes;
 	if (data[AT_HOPS] > WVM_HOPS_MAX)

@@ -16,9 +16,9 @@
  *		  and its wish only where they tell of none. Any node may propose, voter or not:
  *		  the ballot that it uses is durable as well.
  *	learner   takes records in order: from whoever counted the votes (DECIDED), or, when it
- *hears of a later epoch, one by one from who told (PULL). Each node keeps the last WVM_EPOCH_LOG
- *records for others since its start; who is further behind is told so (FAR) and needs the whole
- *view, which comes by another way: wvm_epoch_install().
+ * hears of a later epoch, one by one from who told (PULL). Each node keeps the last WVM_EPOCH_LOG
+ * records for others since its start; who is further behind is told so (FAR) and needs the whole
+ * view, which comes by another way: wvm_epoch_install().
  *
  * No I/O, no clock, no allocation. One object belongs to one thread. Times are nanoseconds of one
  * monotonic clock. To be driven so: after every input (init, wish, message, heard, install, tick)

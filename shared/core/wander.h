@@ -11,9 +11,9 @@
  *	then one is a plain read again, which shows whether a write still follows
  *
  * Whether a page that was granted Modified to a read is written is not seen, hence the plain read
- *now and then: what is only read, by several, is taken from each other so many times at most. It is
- *this node's guess, and costs time when it is wrong; nobody relies on it, and it is not kept for a
- *later life.
+ * now and then: what is only read, by several, is taken from each other so many times at most. It
+ * is this node's guess, and costs time when it is wrong; nobody relies on it, and it is not kept
+ * for a later life.
  */
 #ifndef WVM_CORE_WANDER_H
 #define WVM_CORE_WANDER_H
@@ -28,7 +28,7 @@
 /* Whether this read is to ask for Modified; one that counts. */
 bool wvm_wander_asks(const struct wvm_core_params *p, struct wvm_held_page *h);
 
-/* Granted Shared to a read; by an upgrade or other grant Modified; or made Shared by its home. */
+/* Granted Shared to a read; granted Modified, by an upgrade of what was Shared or anew. */
 void wvm_wander_read(const struct wvm_core_params *p, struct wvm_held_page *h);
 void wvm_wander_wrote(const struct wvm_core_params *p, struct wvm_held_page *h, bool upgrade);
 /* Gone, whatever it was. */
