@@ -14,7 +14,7 @@ export ASAN_OPTIONS=abort_on_error=0:quarantine_size_mb=16
 # target | how the target has the source: include or link | source | what is changed | in words
 table() {
 	cat <<'END'
-shared/fuzz_wire|link|shared/wire.c|s/if (bytes + tag > len)/if (tag > len)/|a length beyond the datagram is taken
+shared/fuzz_wire|link|shared/wire.c|s/[*]bytes + [*]tag > len/*tag > len/|a length beyond the datagram is taken
 shared/fuzz_conf|link|shared/conf_devices.c|s/if (bar.gpa & (bar.size - 1))/if (false)/|a BAR that is not aligned is taken
 shared/fuzz_spsc|include|shared/spsc.c|s/align_up(length) > left)/false)/|a record may run beyond the ring
 shared/fuzz_vcpu|link|shared/vcpu.c|s/ || at != len)/)/|bytes behind the last part are taken
