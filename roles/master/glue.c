@@ -278,12 +278,14 @@ void wvm_node_install(struct wvm_node_shard *s, const struct wvm_action *a)
 static void act_fill(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	struct wvm_mem *vm = s->node->vms[a->vm];
+	bool alone = wvm_stale_narrows(s, a);
+	unsigned below = alone ? 0 : a->below, count = alone ? 1 : a->count;
 	int r;
 
 	if (!wvm_stale_grant(s, a))
 		return;
-	r = wvm_mem_fill(vm, a->page, a->below, a->count, a->waiters);
-	if (r && a->below + a->count > 1)
+	r = wvm_mem_fill(vm, a->page, below, count, a->waiters);
+	if (r && below + count > 1)
 		r = wvm_mem_fill(vm, a->page, 0, 1, a->waiters);
 	if (r)
 		no_room_for(s, a, -r);

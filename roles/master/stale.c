@@ -181,18 +181,30 @@ static void send_held(struct wvm_stale *t)
 
 /* ---- programs that wait to store --------------------------------------------------------- */
 
+/* Whether it is for those who have waited, and for the page that they have waited for. */
+static bool is_granting(const struct wvm_stale *t, const struct wvm_action *a)
+{
+	const struct written *w = t->granting;
+
+	return w && w->vm == a->vm && w->page == a->page;
+}
+
+bool wvm_stale_narrows(const struct wvm_node_shard *s, const struct wvm_action *a)
+{
+	return is_granting(s->stale, a);
+}
+
 /* The pages that an action opens, and whether that concerns a client which translates. */
 static bool concerns(const struct wvm_stale *t, const struct wvm_action *a, uint64_t *first,
 		     uint64_t *count)
 {
-	const struct written *w = t->granting;
-
 	*first = a->page - (a->kind == WVM_ACT_FILL ? a->below : 0);
 	*count = a->kind == WVM_ACT_FILL ? a->below + a->count : 1;
 	if (!t->watching || !a->waiters)
 		return false;
-	/* They have waited: what was marked since is not closed, and its client asks for that. */
-	if (w && w->vm == a->vm && w->page - *first < *count)
+	/* They have waited: if it was marked since it is not closed, and its client asks for that.
+	 */
+	if (is_granting(t, a))
 		return false;
 	for (uint64_t left = t->watching; left; left &= left - 1) {
 		unsigned c = (unsigned)__builtin_ctzll(left);

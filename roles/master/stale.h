@@ -52,7 +52,12 @@ void wvm_stale_left(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 bool wvm_stale_hold(struct wvm_node_shard *s, const struct wvm_action *a, const uint8_t *page);
 /* Whether the action's waiters can be made able to store now; else they wait. */
 bool wvm_stale_grant(struct wvm_node_shard *s, const struct wvm_action *a);
-/* The same for a page that comes: if not, they get it protected and fault again. */
+/*
+ * Whether a FILL is to be of its page alone: its waiters have waited for that one until all were
+ * told, and meanwhile a neighbour may have been marked, and closed, anew.
+ */
+bool wvm_stale_narrows(const struct wvm_node_shard *s, const struct wvm_action *a);
+/* As wvm_stale_grant(), of a page that comes: if not, they get it protected and fault again. */
 bool wvm_stale_install(struct wvm_node_shard *s, const struct wvm_action *a);
 
 /* At the end of a turn: rings. */
