@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,10 @@
 #define SUBMIT_TRIES 4
 #define DRAIN_ROUNDS 3000 /* of DRAIN_NS: at most 30 s for writes in flight */
 #define DRAIN_NS     10000000ULL
+
+/* Longer than a turn of anybody who shares the work; one that computes has the core for 3 ms. */
+#define SPIN_LOST_NS  1000000ULL
+#define SPIN_AGAIN_NS 100000000ULL /* so that what is lost by trying again is a few per cent */
 
 uint64_t wvm_now_ns(void)
 {
@@ -233,39 +238,45 @@ static bool go_to_sleep(struct wvm_shard *s)
 	return false;
 }
 
-static void pause_cpu(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
-/* Submits and spins for work; returns 1 when there is some, 0 when it may sleep, or -errno. */
+/*
+ * Submits and spins for work; returns 1 when there is some, 0 when it may sleep, or -errno.
+ *
+ * Each look gives the core away, since whoever is to bring the work may need it: a client, a slave,
+ * the next daemon. One that computes keeps it for milliseconds, and what comes meanwhile does not
+ * preempt it, as it would for one that sleeps: then sleeping is better for a while.
+ */
 static int spin(struct wvm_shard *s)
 {
-	uint64_t start, until;
+	uint64_t now, until;
 	int err = 0;
 
 	/* GETEVENTS: completions that come while submitting must not keep task work waiting. */
 	if (to_submit(s))
 		err = enter(s, 0, IORING_ENTER_GETEVENTS, WVM_NEVER);
-	start = wvm_now_ns();
+	now = wvm_now_ns();
 	until = wvm_wheel_next(&s->wheel);
-	if (until > start + s->poll_ns)
-		until = start + s->poll_ns;
-	for (unsigned i = 1; !err; i++) {
+	if (until > now + s->poll_ns)
+		until = now + s->poll_ns;
+	while (!err) {
 		if (io_uring_cq_ready(&s->ring) || wvm_inbox_ready(s->inbox) ||
 		    hooks_ready(s, false) || stopping(s)) {
 			WVM_COUNT(s, spins, 1);
 			return 1;
 		}
-		if (__atomic_load_n(s->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN)
+		if (__atomic_load_n(s->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) {
 			err = enter(s, 0, IORING_ENTER_GETEVENTS, WVM_NEVER);
-		else
-			pause_cpu();
-		if (i % 8 == 0 && wvm_now_ns() >= until)
+			now = wvm_now_ns();
+		} else {
+			uint64_t before = now;
+
+			sched_yield();
+			now = wvm_now_ns();
+			if (now - before > SPIN_LOST_NS) {
+				s->spin_from_ns = now + SPIN_AGAIN_NS;
+				break;
+			}
+		}
+		if (now >= until)
 			break;
 	}
 	return err;
@@ -278,7 +289,7 @@ static int submit_and_wait(struct wvm_shard *s, bool more)
 	bool busy = more || s->task_first || io_uring_cq_ready(&s->ring);
 	int err;
 
-	if (!busy && s->poll_ns) {
+	if (!busy && s->poll_ns && s->now_ns >= s->spin_from_ns) {
 		err = spin(s);
 		if (err)
 			return err < 0 ? err : 0;

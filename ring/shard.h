@@ -120,12 +120,12 @@ struct wvm_shard {
 	struct wvm_ring_stats stats;
 	struct wvm_calls calls; /* system calls of its thread since its loop began */
 
-	unsigned enter_flags; /* IORING_ENTER_REGISTERED_RING where accepted */
-	bool settling;        /* sq_entered and cq_horizon wait to become sq_settled */
-	uint32_t sq_entered;  /* submission queue head after an enter, wraps */
-	uint32_t cq_horizon;  /* completion queue tail after the same enter */
-	uint32_t sq_settled;  /* see wvm_shard_settled() */
-	uint64_t poll_ns;
+	unsigned enter_flags;           /* IORING_ENTER_REGISTERED_RING where accepted */
+	bool settling;                  /* sq_entered and cq_horizon wait to become sq_settled */
+	uint32_t sq_entered;            /* submission queue head after an enter, wraps */
+	uint32_t cq_horizon;            /* completion queue tail after the same enter */
+	uint32_t sq_settled;            /* see wvm_shard_settled() */
+	uint64_t poll_ns, spin_from_ns; /* not before that, for want of a core */
 	struct wvm_task *task_first, **task_last;
 	struct wvm_hook *hooks[2];
 	struct wvm_inbox *inbox;
@@ -254,9 +254,9 @@ void wvm_shard_arm_at(struct wvm_shard *s, struct wvm_timer *t, uint64_t expires
 bool wvm_shard_disarm(struct wvm_shard *s, struct wvm_timer *t);
 
 /*
- * Sets how long the shard spins for work before it sleeps, 0 to not spin at all. Spin
- * only when whoever answers runs on another PU (wvm_place_same_pu()): on the same
- * PU each wait would cost the whole time slice.
+ * Sets how long the shard spins for work before it sleeps, 0 to not spin at all. Spinning, it gives
+ * its core away at each look, so that those who bring the work may share it; where one that
+ * computes shares it, it sleeps. It never rests, though: on a core of its own it is at its best.
  */
 void wvm_shard_set_poll(struct wvm_shard *s, uint64_t poll_ns);
 
