@@ -32,7 +32,7 @@ static const struct argp_option option_list[] = {
 	{"buffers", OPT_BUFFERS, "N", 0,
 	 "datagrams that may wait to leave; what finds none free is pushed back (4096)", 0},
 	{"orders", OPT_ORDERS, "N", 0, "operator's routes at most (65536)", 0},
-	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
+	{"poll", OPT_POLL, NULL, 0, "spin before sleeping, giving the core away at each look", 0},
 	{0},
 };
 

@@ -48,7 +48,7 @@ static const struct argp_option option_list[] = {
 	 0},
 	{"mtu", OPT_MTU, "BYTES", 0,
 	 "largest UDP payload, 576 to 65000 (interface MTU - 28, at most 1472)", 0},
-	{"poll", OPT_POLL, NULL, 0, "spin before sleeping; only where peers run on other cores", 0},
+	{"poll", OPT_POLL, NULL, 0, "spin before sleeping, giving the core away at each look", 0},
 	{"read-ahead", OPT_AHEAD, "PAGES", 0,
 	 "pages of other nodes to ask for ahead of one who reads in order, 0 to 64 (64)", 0},
 	{"state-dir", OPT_STATE, "DIR", 0, "what outlives a reboot (/var/lib/wavevm)", 0},
