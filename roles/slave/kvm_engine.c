@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -358,14 +359,9 @@ static void spin(const struct worker *w)
 	const struct wvm_engine_vm *vm = w->vm;
 	uint64_t until = vm->env.poll_ns ? wvm_now_ns() + vm->env.poll_ns : 0;
 
-	for (unsigned i = 1; until; i++) {
-		if (__atomic_load_n(&w->job, __ATOMIC_RELAXED) ||
-		    __atomic_load_n(&vm->closing, __ATOMIC_RELAXED))
-			return;
-		__builtin_ia32_pause();
-		if (i % 8 == 0 && wvm_now_ns() >= until)
-			return;
-	}
+	while (until && !__atomic_load_n(&w->job, __ATOMIC_RELAXED) &&
+	       !__atomic_load_n(&vm->closing, __ATOMIC_RELAXED) && wvm_now_ns() < until)
+		sched_yield(); /* to the shard, which brings it, or to another processor */
 }
 
 static void *work(void *arg)
