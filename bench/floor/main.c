@@ -57,9 +57,9 @@ static const struct argp_option OPTIONS[] = {
 	 "that gets huge pages before",
 	 0},
 	{"relay", KEY_RELAY, "N", 0,
-	 "Measure N round trips instead: from a thread through relay A, relay B and an echo, as a "
-	 "run of a processor on another node goes; --cores are the thread's, A's, and of B and "
-	 "echo",
+	 "Measure N round trips instead: from a thread through relay A and relay B to the second "
+	 "thread of an echo, as a run of a processor on another node goes; --cores are the thread's, "
+	 "A's, and of B and echo",
 	 0},
 	{"bytes", KEY_BYTES, "N", 0, "Bytes of such a run and of its answer (default 256)", 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "Give up after that time (default 120)", 0},

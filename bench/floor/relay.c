@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -161,18 +163,55 @@ static void b_from_anywhere(struct loop *l, const struct loop_batch *b)
 	loop_submit(l, send);
 }
 
-/* ---- the echo ------------------------------------------------------------------------------ */
+/* ---- the echo: two threads, as a slave has one for the network and one for a processor --------
+ */
 
-static void echo(struct loop *l, const struct loop_batch *b)
+static struct {
+	uint8_t run[RELAY_BYTES_MAX], answer[RELAY_BYTES_MAX];
+	sem_t asked;
+	int bell; /* eventfd: there is an answer */
+} echo;
+
+static void *echo_processor(void *unused)
 {
-	static uint8_t run[RELAY_BYTES_MAX], answer[RELAY_BYTES_MAX];
-	static struct parcel parcel;
+	for (;;) {
+		while (sem_wait(&echo.asked))
+			;
+		memcpy(echo.answer, echo.run, channel->bytes);
+		eventfd_write(echo.bell, 1);
+	}
+	return unused;
+}
+
+static void echo_from_network(struct loop *l, const struct loop_batch *b)
+{
 	static uint32_t have;
 
-	if (!collect(b, run, &have))
-		return;
-	memcpy(answer, run, channel->bytes);
-	send_parcel(l, &parcel, &address_b, answer, channel->bytes);
+	(void)l;
+	if (collect(b, echo.run, &have))
+		sem_post(&echo.asked);
+}
+
+static void echo_from_processor(struct loop *l)
+{
+	static struct parcel parcel;
+
+	send_parcel(l, &parcel, &address_b, echo.answer, channel->bytes);
+}
+
+static void echo_begin(void)
+{
+	pthread_t thread;
+	int error;
+
+	echo.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (echo.bell < 0 || sem_init(&echo.asked, 0, 0))
+		floor_die("relay: echo");
+	error = pthread_create(&thread, NULL, echo_processor, NULL);
+	if (error) {
+		errno = error;
+		floor_die("relay: thread of the echo");
+	}
 }
 
 /* ---- the owner ----------------------------------------------------------------------------- */
@@ -188,14 +227,20 @@ static pid_t start(const struct floor_options *o, enum who who, int fd)
 	if (pid)
 		return pid;
 	floor_pin(core[who]);
-	loop_init(&loop, fd, who == RELAY_A ? run_bell : -1, o->spin,
+	if (who == ECHO)
+		echo_begin(); /* its thread is on the same core */
+	loop_init(&loop, fd,
+		  who == RELAY_A ? run_bell
+		  : who == ECHO  ? echo.bell
+				 : -1,
+		  o->spin,
 		  floor_must_yield(core[who], o->core_a, who == RELAY_A ? o->core_h : core[who]));
 	loop.poll_uffd = true;
 	serve(&loop,
 	      who == RELAY_A   ? a_from_network
 	      : who == RELAY_B ? b_from_anywhere
-			       : echo,
-	      a_from_owner);
+			       : echo_from_network,
+	      who == RELAY_A ? a_from_owner : echo_from_processor);
 }
 
 static uint64_t run_once(uint64_t number)
