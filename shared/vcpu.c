@@ -151,6 +151,7 @@ int wvm_vcpu_run_decode(const void *in, size_t len, struct wvm_vcpu_run *r)
 	    p[RUN_VECTOR + 1] || !all_zero(p + RUN_ZERO, WVM_VCPU_RUN_HEAD - RUN_ZERO) ||
 	    (r->vector && !(r->flags & WVM_VCPU_RUN_INJECT)) ||
 	    (r->data_len && !(r->flags & WVM_VCPU_RUN_RESUME)) ||
+	    (r->flags & WVM_VCPU_RUN_STAY && r->flags & WVM_VCPU_RUN_GET) ||
 	    !(r->flags & WVM_VCPU_RUN_WHOLE) == !r->base)
 		return -EBADMSG;
 	if (!get(p, len, &at, r->setup_len, &r->setup) ||
@@ -221,7 +222,10 @@ int wvm_vcpu_exit_decode(const void *in, size_t len, struct wvm_vcpu_exit *e)
 	};
 	if (!e->kind || e->kind >= WVM_VCPU_EXIT_KINDS || e->flags & ~WVM_VCPU_EXIT_FLAGS ||
 	    p[EXIT_SIZE + 1] || !all_zero(p + EXIT_ZERO, WVM_VCPU_EXIT_HEAD - EXIT_ZERO) ||
-	    (e->state_len && !(e->flags & WVM_VCPU_EXIT_STATE)) || !access_fits(e))
+	    (e->state_len && !(e->flags & WVM_VCPU_EXIT_STATE)) ||
+	    (e->flags & WVM_VCPU_EXIT_STAYS &&
+	     e->flags & (WVM_VCPU_EXIT_STATE | WVM_VCPU_EXIT_MIDWAY)) ||
+	    !access_fits(e))
 		return -EBADMSG;
 	if (!get(p, len, &at, e->state_len, &e->state) ||
 	    !get(p, len, &at, e->data_len, &e->data) || at != len)

@@ -31,8 +31,9 @@ enum wvm_vcpu_run_flag {
 	WVM_VCPU_RUN_INJECT = 4, /* take the interrupt `vector` first */
 	WVM_VCPU_RUN_WINDOW = 8, /* end as soon as an interrupt could be taken */
 	WVM_VCPU_RUN_GET = 16,   /* end at once, with the state: nothing but a RESUME is executed */
+	WVM_VCPU_RUN_STAY = 32,  /* the state need not come with HLT, WINDOW and KICKED */
 };
-#define WVM_VCPU_RUN_FLAGS 31u
+#define WVM_VCPU_RUN_FLAGS 63u
 
 struct wvm_vcpu_run {
 	uint8_t engine;         /* enum wvm_vcpu_engine */
@@ -70,8 +71,10 @@ enum wvm_vcpu_exit_flag {
 	WVM_VCPU_EXIT_OPEN = 4,   /* an interrupt can be taken now */
 	WVM_VCPU_EXIT_WRITE = 8,  /* PIO, MMIO, MSR: by the guest; data is what it wrote */
 	WVM_VCPU_EXIT_IF = 16,    /* interrupts are enabled (RFLAGS.IF) */
+	WVM_VCPU_EXIT_STAYS =
+		32, /* the state stayed: the next run must be here, and change none of it */
 };
-#define WVM_VCPU_EXIT_FLAGS 31u
+#define WVM_VCPU_EXIT_FLAGS 63u
 
 struct wvm_vcpu_exit {
 	uint8_t kind;    /* enum wvm_vcpu_exit_kind */

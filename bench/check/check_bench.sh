@@ -71,7 +71,7 @@ holds "first touch took faults" counted touch faults_per_round 2 1030
 holds "the stream took faults" counted stream faults_per_round 2 1030
 holds "local memory took none" counted local faults 0 0
 if [[ -r /dev/kvm && -w /dev/kvm ]]; then
-	for name in vcpu-empty vcpu-pio vcpu-mmio vcpu-move; do
+	for name in vcpu-empty vcpu-pio vcpu-mmio vcpu-state vcpu-move; do
 		holds "$name is in the result" figure "$name" us one-core
 	done
 	holds "an access to a port takes few bytes" counted vcpu "vcpu-pio: bytes sent" 48 600

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #define SERIES_ROUNDS 32u
-#define SERIES_MAX    4u
+#define SERIES_MAX    5u
 #define SERIES_COUNTS 40u
 
 /* One figure and what it is held against, round by round. */

@@ -54,7 +54,8 @@ static const char DOC[] =
 	"Round trips of runs of a processor that KVM runs on another node, by way of both masters and "
 	"that node's wavevm_node_slave, which have to run.\v"
 	"The guest is a loop of one instruction:\n"
-	"  vcpu-empty  hlt; the answer has the complete state, as a difference\n"
+	"  vcpu-empty  hlt; the state stays with the slave\n"
+	"  vcpu-state  hlt; the answer has the complete state, as a difference\n"
 	"  vcpu-pio    out; the processor stays there within the instruction\n"
 	"  vcpu-mmio   a store where there is no memory; likewise\n"
 	"  vcpu-move   hlt, each run on the other node, with the whole state\n"
@@ -73,10 +74,19 @@ struct options {
 	bool histogram;
 };
 
-/* What is measured: a loop where it is, or moves. */
-#define MOVE   GUEST_LOOPS
-#define THINGS (GUEST_LOOPS + 1u)
-static const char *const names[THINGS] = {"vcpu-empty", "vcpu-pio", "vcpu-mmio", "vcpu-move"};
+/* What is measured: loops where they are, and moves. */
+enum { EMPTY, PIO, MMIO, STATE, MOVE, THINGS };
+static const struct {
+	const char *name;
+	enum guest_loop loop;
+	uint8_t flags; /* of a run */
+} things[THINGS] = {
+	[EMPTY] = {"vcpu-empty", GUEST_EMPTY, WVM_VCPU_RUN_STAY},
+	[PIO] = {"vcpu-pio", GUEST_PIO, 0},
+	[MMIO] = {"vcpu-mmio", GUEST_MMIO, 0},
+	[STATE] = {"vcpu-state", GUEST_EMPTY, 0},
+	[MOVE] = {"vcpu-move", GUEST_EMPTY, 0},
+};
 
 struct vcpu_bench {
 	const struct options *o;
@@ -97,10 +107,12 @@ static int complain(const char *what)
 }
 
 /* One run as it should be: 0 with its time, 1 if it ended early, or -errno with a line. */
-static int run_once(struct vcpu_bench *b, unsigned slave, enum guest_loop loop, uint64_t *ns)
+static int run_once(struct vcpu_bench *b, unsigned slave, unsigned thing, uint64_t *ns)
 {
 	const struct wvm_vcpu_exit *e = &b->cpu.exit;
-	uint8_t flags = e->flags & WVM_VCPU_EXIT_MIDWAY ? WVM_VCPU_RUN_RESUME : 0;
+	enum guest_loop loop = things[thing].loop;
+	uint8_t flags = things[thing].flags |
+			(e->flags & WVM_VCPU_EXIT_MIDWAY ? WVM_VCPU_RUN_RESUME : 0);
 	struct wvm_vcpu_answer answer;
 	uint64_t from = bulk_now();
 	int ret = bare_cpu_run(&b->cpu, &b->slave[slave], flags, &answer);
@@ -137,13 +149,12 @@ static int finish(struct vcpu_bench *b)
 
 static int many_runs(struct vcpu_bench *b, unsigned thing, uint64_t runs, struct wvm_samples *out)
 {
-	enum guest_loop loop = thing == MOVE ? GUEST_EMPTY : (enum guest_loop)thing;
 	uint64_t strays = 0;
 
 	for (uint64_t i = 0; i < runs;) {
 		unsigned slave = thing == MOVE && b->cpu.at == &b->slave[0];
 		uint64_t ns;
-		int ret = run_once(b, slave, loop, &ns);
+		int ret = run_once(b, slave, thing, &ns);
 
 		if (ret < 0)
 			return ret;
@@ -171,7 +182,7 @@ static void count(struct wvm_vcpu_counters *sum, const struct wvm_vcpu_counters 
 
 static int keep(struct results *r, unsigned thing, struct wvm_samples *samples, uint64_t ns)
 {
-	struct result *e = result_get(r, names[thing], 1);
+	struct result *e = result_get(r, things[thing].name, 1);
 	int ret = e ? result_add_samples(e, samples, ns) : -ENOSPC;
 
 	return ret < 0 ? complain(strerror(-ret)) : 0;
@@ -181,7 +192,7 @@ static int turn_ours(struct vcpu_bench *b, unsigned thing, struct wvm_samples *s
 {
 	struct wvm_vcpu_counters before, after;
 	uint64_t from;
-	int ret = guest_state(b->cpu.state, thing == MOVE ? GUEST_EMPTY : (enum guest_loop)thing);
+	int ret = guest_state(b->cpu.state, things[thing].loop);
 
 	bare_cpu_forget(&b->cpu);
 	if (!ret)
@@ -206,9 +217,9 @@ static int turn_kvm(struct vcpu_bench *b, unsigned thing, struct wvm_samples *sa
 	uint64_t from = bulk_now();
 	int ret;
 
-	if (thing == MOVE)
+	if (thing == MOVE || thing == STATE)
 		return 0;
-	ret = guest_local((enum guest_loop)thing, samples);
+	ret = guest_local(things[thing].loop, samples);
 	return ret < 0 ? ret : keep(&b->kvm, thing, samples, bulk_now() - from);
 }
 
@@ -220,7 +231,7 @@ static unsigned floor_bytes(const struct wvm_vcpu_counters *c)
 
 static int turn_floor(struct vcpu_bench *b, unsigned thing)
 {
-	struct result *e = result_get(&b->floor, names[thing], 1);
+	struct result *e = result_get(&b->floor, things[thing].name, 1);
 	struct wvm_summary s;
 	int ret = floor_relay(b->o->floor_program, b->o->floor_arguments, b->o->runs,
 			      floor_bytes(&b->count[thing]), &s);
@@ -247,12 +258,12 @@ static int one_thing(struct vcpu_bench *b, unsigned thing, unsigned round,
 
 static int run_rounds(struct vcpu_bench *b)
 {
-	unsigned things = b->o->move_to < 0 ? GUEST_LOOPS : THINGS;
+	unsigned n = b->o->move_to < 0 ? MOVE : THINGS;
 	struct wvm_samples samples;
 	int ret = wvm_samples_init(&samples, b->o->runs);
 
 	for (unsigned round = 0; round < b->o->rounds && !ret; round++)
-		for (unsigned thing = 0; thing < things && !ret; thing++)
+		for (unsigned thing = 0; thing < n && !ret; thing++)
 			ret = one_thing(b, thing, round, &samples);
 	wvm_samples_fini(&samples);
 	return ret;
@@ -262,7 +273,7 @@ static int run_rounds(struct vcpu_bench *b)
 
 static const struct result *of(const struct results *r, unsigned thing)
 {
-	return result_find(r, names[thing], 1);
+	return result_find(r, things[thing].name, 1);
 }
 
 static void count_one(struct series_set *set, const char *name, const char *what, double value)
@@ -278,7 +289,7 @@ static void counts_of(const struct vcpu_bench *b, unsigned thing, struct series_
 	const struct result *ours = of(&b->ours, thing), *kvm = of(&b->kvm, thing),
 			    *floor = of(&b->floor, thing);
 	const struct wvm_vcpu_counters *c = &b->count[thing];
-	const char *name = names[thing];
+	const char *name = things[thing].name;
 
 	count_one(set, name, "p50, us", ours->summary.p50_us);
 	count_one(set, name, "p90, us", ours->summary.p90_us);
@@ -290,12 +301,13 @@ static void counts_of(const struct vcpu_bench *b, unsigned thing, struct series_
 	count_one(set, name, "bytes received", (double)c->bytes_received / (double)c->runs);
 }
 
-/* A move has no limit, but the same measure: that of its loop's exit and as many bytes. */
+/* A move has no limit, but the same measure: that of its loop's exit and as many bytes; so has a
+ * state. */
 static void series_of(const struct vcpu_bench *b, unsigned thing, struct series_set *set)
 {
 	const struct result *ours = of(&b->ours, thing), *floor = of(&b->floor, thing),
-			    *kvm = of(&b->kvm, thing == MOVE ? GUEST_EMPTY : thing);
-	struct series *s = series_begin(set, names[thing], "1.5 floor + KVM's exit", "us");
+			    *kvm = of(&b->kvm, things[thing].loop == GUEST_EMPTY ? EMPTY : thing);
+	struct series *s = series_begin(set, things[thing].name, "1.5 floor + KVM's exit", "us");
 
 	for (unsigned i = 0; i < ours->rounds; i++)
 		series_add(s, ours->round[i].p50_us,

@@ -91,6 +91,12 @@ void bare_cpu_fini(struct bare_cpu *c)
 	c->state = c->sent = NULL;
 }
 
+/* The slave there has a state that we have not. */
+static bool stays(const struct bare_cpu *c)
+{
+	return c->base && c->exit.flags & WVM_VCPU_EXIT_STAYS;
+}
+
 static size_t encode(struct bare_cpu *c, uint8_t flags)
 {
 	const struct wvm_vcpu_layout *l = wvm_kvm_layout();
@@ -104,8 +110,8 @@ static size_t encode(struct bare_cpu *c, uint8_t flags)
 				 .setup_len = c->at->told ? 0 : (uint32_t)strlen(c->setup)};
 	size_t at = wvm_vcpu_run_state_at(r.setup_len);
 
-	/* Within an instruction nothing else can be changed. */
-	if (!(flags & WVM_VCPU_RUN_RESUME))
+	/* Within an instruction nothing else can be changed, nor what is not here. */
+	if (!(flags & WVM_VCPU_RUN_RESUME) && !stays(c))
 		r.state_len = (uint32_t)wvm_vcpu_delta(l, c->base ? c->sent : NULL, c->state,
 						       WVM_KVM_ALL, c->run + at,
 						       sizeof(c->run) - at);
@@ -142,6 +148,8 @@ int bare_cpu_run(struct bare_cpu *c, struct bare_slave *at, uint8_t flags,
 {
 	int ret;
 
+	if (c->at != at && stays(c))
+		return -EBUSY;
 	if (c->at != at)
 		bare_cpu_forget(c);
 	c->at = at;

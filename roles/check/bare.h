@@ -59,8 +59,9 @@ static inline void bare_cpu_forget(struct bare_cpu *c)
 /*
  * One run at a slave: with the whole state where that is another one than the last, else with what
  * the caller has changed of it. flags: enum wvm_vcpu_run_flag, but for WHOLE. 0 with *answer, and
- * when that is ANSWERED c->exit and c->state, which is the newest unless the exit is MIDWAY; -errno
- * of wvm_vcpu_run(); -EBADMSG: an answer that does not fit to the run.
+ * when that is ANSWERED c->exit and c->state, which is the newest unless the exit is MIDWAY or
+ * STAYS; -errno of wvm_vcpu_run(); -EBADMSG: an answer that does not fit to the run; -EBUSY: the
+ * state has stayed at another slave, where it is to be fetched first (GET).
  */
 int bare_cpu_run(struct bare_cpu *c, struct bare_slave *at, uint8_t flags,
 		 struct wvm_vcpu_answer *answer);

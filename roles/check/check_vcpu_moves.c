@@ -31,7 +31,7 @@
 
 /* Instructions of the guests, between two labels. */
 extern const char guest_walk[], guest_walk_end[], guest_share[], guest_share_end[], guest_clock[],
-	guest_clock_end[];
+	guest_clock_end[], guest_halt[], guest_halt_end[];
 __asm__(".pushsection .rodata\n"
 	/* rcx steps of a random walk: rax the generator, rsi memory; sums in registers of each
 	   kind, and by way of fs and gs. */
@@ -61,6 +61,13 @@ __asm__(".pushsection .rodata\n"
 	"   mov $0x3f8, %dx\n"
 	"   out %al, %dx\n"
 	"guest_walk_end:\n"
+	/* In ring 0, counts in registers of two kinds how often it has halted. */
+	"guest_halt:\n"
+	"1: inc %rcx\n"
+	"   mov %rcx, %dr0\n"
+	"   hlt\n"
+	"   jmp 1b\n"
+	"guest_halt_end:\n"
 	/* rcx turns: rsi a counter by lock, rdi a lock with two counters on other pages. */
 	"guest_share:\n"
 	"1: lock incq (%rsi)\n"
@@ -237,7 +244,7 @@ static uint8_t step(struct cpu *c, uint8_t flags)
 		      wvm_run_reason_text(a.reason), wvm_vcpu_error());
 	ck_assert_msg(e->kind != WVM_VCPU_EXIT_ERROR, "%.*s", (int)e->data_len,
 		      (const char *)e->data);
-	ck_assert(e->flags & (WVM_VCPU_EXIT_STATE | WVM_VCPU_EXIT_MIDWAY));
+	ck_assert(e->flags & (WVM_VCPU_EXIT_STATE | WVM_VCPU_EXIT_MIDWAY | WVM_VCPU_EXIT_STAYS));
 	return e->kind;
 }
 
@@ -377,7 +384,11 @@ START_TEST(a_processor_that_moves_computes_what_one_that_stays_does)
 	start_kicking(&k, &c, 400);
 	for (; moves < MOVES; moves++) {
 		c.at = 1 + moves % (NODES - 1);
-		ck_assert_uint_eq(step(&c, 0), WVM_VCPU_EXIT_KICKED);
+		/* Its state comes with the kick, or stays and is fetched. */
+		ck_assert_uint_eq(step(&c, moves % 5 ? 0 : WVM_VCPU_RUN_STAY),
+				  WVM_VCPU_EXIT_KICKED);
+		if (moves % 5 == 0)
+			ck_assert_uint_eq(step(&c, WVM_VCPU_RUN_GET), WVM_VCPU_EXIT_KICKED);
 		got_on += regs(&c)->rcx != left;
 		left = regs(&c)->rcx;
 	}
@@ -546,6 +557,58 @@ START_TEST(what_does_not_fit_to_where_a_processor_is_is_refused)
 }
 END_TEST
 
+static void check_halts(struct cpu *c, uint64_t halts)
+{
+	ck_assert(c->bare.exit.flags & WVM_VCPU_EXIT_STATE);
+	ck_assert_uint_eq(regs(c)->rcx, halts);
+	ck_assert_uint_eq(
+		((struct kvm_debugregs *)wvm_kvm_section(c->bare.state, WVM_KVM_DEBUG))->db[0],
+		halts);
+}
+
+START_TEST(a_state_that_stays_is_whole_when_it_is_fetched)
+{
+	static struct cpu c;
+	struct wvm_vcpu_answer a;
+	struct local l;
+	struct wvm *w;
+	uint8_t *mem = map_guest(&w);
+	uint64_t halts = 0, known;
+
+	bare_fill(mem, guest_halt, guest_halt_end);
+	open_local(&l);
+	open_cpu(&c, w, 1, wvm_kvm_state(l.v));
+	bare_state(c.bare.state, 0);
+	for (unsigned round = 0; round < 20; round++) {
+		c.at = 1 + round % 2;
+		for (unsigned i = 0; i < 1 + round; i++) {
+			ck_assert_uint_eq(step(&c, WVM_VCPU_RUN_STAY), WVM_VCPU_EXIT_HLT);
+			halts++;
+			ck_assert_uint_eq(c.bare.exit.flags & WVM_VCPU_EXIT_STAYS,
+					  WVM_VCPU_EXIT_STAYS);
+			ck_assert_uint_eq(c.bare.exit.state_len, 0);
+		}
+		/* Nowhere else, and not with a change of what it is not any more. */
+		ck_assert_int_eq(bare_cpu_run(&c.bare, &c.slave[2 - round % 2], 0, &a), -EBUSY);
+		c.bare.exit.flags &= ~WVM_VCPU_EXIT_STAYS;
+		known = regs(&c)->rcx++;
+		refused(&c, 0, WVM_RUN_MALFORMED);
+		regs(&c)->rcx = known;
+		/* By asking for it, or by the next exit that may not keep it. */
+		if (round % 3) {
+			ck_assert_uint_eq(step(&c, WVM_VCPU_RUN_GET), WVM_VCPU_EXIT_KICKED);
+		} else {
+			ck_assert_uint_eq(step(&c, 0), WVM_VCPU_EXIT_HLT);
+			halts++;
+		}
+		check_halts(&c, halts);
+	}
+	close_cpu(&c);
+	close_local(&l);
+	wvm_detach(w);
+}
+END_TEST
+
 static Suite *make(void)
 {
 	Suite *s = suite_create("vcpu_moves");
@@ -553,6 +616,7 @@ static Suite *make(void)
 
 	tcase_add_unchecked_fixture(t, setup, teardown);
 	tcase_add_test(t, what_does_not_fit_to_where_a_processor_is_is_refused);
+	tcase_add_test(t, a_state_that_stays_is_whole_when_it_is_fetched);
 	tcase_add_test(t, two_processors_on_two_nodes_share_counters_and_a_lock);
 	tcase_add_test(t, time_never_goes_back);
 	tcase_add_test(t, a_processor_that_moves_computes_what_one_that_stays_does);

@@ -35,7 +35,7 @@ struct wvm_job {
 	unsigned reason;
 	uint8_t *answer; /* WVM_RUN_MAX bytes */
 	uint32_t answer_len;
-	bool midway; /* the engine has the processor within an instruction */
+	bool keeps; /* the engine has what no answer has: an open instruction, a state that stays */
 	/* The engine's end of it. Any thread, once for each start; also from within start(). */
 	void (*done)(struct wvm_job *job);
 };

@@ -9,7 +9,7 @@ void wvm_job_error(struct wvm_job *job, const char *text)
 				  .data_len = (uint32_t)strlen(text)};
 
 	job->reason = WVM_RUN_NO_REASON;
-	job->midway = false;
+	job->keeps = false;
 	job->answer_len = (uint32_t)wvm_vcpu_exit_encode(job->answer, WVM_RUN_MAX, &e);
 	job->done(job);
 }

@@ -318,7 +318,7 @@ static void execute(struct worker *w, struct wvm_job *job)
 	if (!text)
 		job->answer_len = (uint32_t)wvm_kvm_cpu_answer(&w->cpu, job->seq, &e, job->answer,
 							       WVM_RUN_MAX, &text);
-	job->midway = w->cpu.midway;
+	job->keeps = w->cpu.midway || w->cpu.stays;
 	if (text) {
 		wvm_job_error(job, explain(w, text, line, sizeof(line)));
 		return;

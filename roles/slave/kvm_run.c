@@ -38,14 +38,18 @@ static bool makes_sense(const struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *
 		return false;
 	if (inject && r->flags & WVM_VCPU_RUN_GET)
 		return false;
+	/* A difference from a state that is not the processor's any more. */
+	if (c->stays && r->state_len)
+		return false;
 	return !resume || (c->exit.write ? !r->data_len : r->data_len == c->exit.bytes);
 }
 
 /* An interrupt that the processor cannot take yet would be one that KVM cannot enter it with. */
 static bool takes_interrupts(struct wvm_kvm_cpu *c)
 {
-	const struct kvm_regs *regs = wvm_kvm_section(c->held, WVM_KVM_REGS);
-	const struct kvm_vcpu_events *e = wvm_kvm_section(c->held, WVM_KVM_EVENTS);
+	uint8_t *state = c->stays ? wvm_kvm_state(c->v) : c->held;
+	const struct kvm_regs *regs = wvm_kvm_section(state, WVM_KVM_REGS);
+	const struct kvm_vcpu_events *e = wvm_kvm_section(state, WVM_KVM_EVENTS);
 
 	return regs->rflags & RFLAGS_IF && !e->interrupt.shadow && !e->interrupt.injected &&
 	       !e->exception.injected && !e->exception.pending && !e->nmi.injected;
@@ -71,7 +75,7 @@ unsigned wvm_kvm_cpu_take(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, u
 		return WVM_RUN_MALFORMED;
 	/* One that moved away with an access open has been started anew by its owner. */
 	if (whole && !(r->flags & WVM_VCPU_RUN_RESUME))
-		c->midway = false;
+		c->midway = c->stays = false;
 	if (!makes_sense(c, r))
 		return WVM_RUN_MALFORMED;
 	if (!whole && (!c->held_seq || r->base != c->held_seq))
@@ -178,6 +182,7 @@ void wvm_kvm_cpu_execute(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, co
 	int error = 0;
 
 	*e = (struct wvm_vcpu_exit){.kind = WVM_VCPU_EXIT_KICKED};
+	c->may_stay = r->flags & WVM_VCPU_RUN_STAY;
 	if (r->data_len)
 		memcpy(c->exit.data, r->data, r->data_len);
 	if (r->flags & WVM_VCPU_RUN_GET) {
@@ -204,11 +209,18 @@ void wvm_kvm_cpu_execute(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, co
 
 /* ---- the answer ------------------------------------------------------------------------ */
 
-/* What of a midway answer is at hand without the whole state. */
+static bool stays(const struct wvm_kvm_cpu *c, const struct wvm_vcpu_exit *e)
+{
+	return c->may_stay && (e->kind == WVM_VCPU_EXIT_HLT || e->kind == WVM_VCPU_EXIT_WINDOW ||
+			       e->kind == WVM_VCPU_EXIT_KICKED);
+}
+
+/* Where the state does not go along, what is at hand without a call for each of its sections. */
 static int say_registers(struct wvm_kvm_cpu *c, struct wvm_vcpu_exit *e)
 {
+	const uint32_t shared = UINT32_C(1) << WVM_KVM_REGS | UINT32_C(1) << WVM_KVM_EVENTS;
 	const struct kvm_regs *regs;
-	int r = wvm_kvm_get(c->v, c->midway ? UINT32_C(1) << WVM_KVM_REGS : WVM_KVM_ALL);
+	int r = wvm_kvm_get(c->v, c->midway || c->stays ? shared : WVM_KVM_ALL);
 
 	if (r)
 		return r;
@@ -216,7 +228,7 @@ static int say_registers(struct wvm_kvm_cpu *c, struct wvm_vcpu_exit *e)
 	e->ip = regs->rip;
 	if (regs->rflags & RFLAGS_IF)
 		e->flags |= WVM_VCPU_EXIT_IF;
-	if (c->midway) {
+	if (c->midway || c->stays) {
 		e->ticks = wvm_kvm_ticks(c->v);
 		return 0;
 	}
@@ -232,11 +244,14 @@ size_t wvm_kvm_cpu_answer(struct wvm_kvm_cpu *c, uint64_t seq, struct wvm_vcpu_e
 	uint64_t base = c->held_seq;
 	size_t used;
 
+	c->stays = stays(c, e);
 	if (say_registers(c, e)) {
 		*text = wvm_kvm_error();
 		return 0;
 	}
-	if (c->midway)
+	if (c->stays)
+		e->flags |= WVM_VCPU_EXIT_STAYS | (takes_interrupts(c) ? WVM_VCPU_EXIT_OPEN : 0);
+	if (c->midway || c->stays)
 		return wvm_vcpu_exit_encode(out, room, e);
 	room -= wvm_vcpu_exit_state_at();
 	used = wvm_vcpu_delta(l, c->held, wvm_kvm_state(c->v), WVM_KVM_ALL, at, room);

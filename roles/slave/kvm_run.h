@@ -22,6 +22,8 @@ struct wvm_kvm_cpu {
 	 * part that is missing lies in KVM.
 	 */
 	bool midway;
+	bool may_stay,
+		stays; /* as the last run allows, and as its answer said: KVM's state is newer */
 	struct wvm_kvm_exit exit;
 	bool leave; /* atomic; the guest is to be left for reasons of the slave's own */
 	bool lost;  /* atomic; by the signal handler: memory that cannot be had, at lost_at */

@@ -146,14 +146,14 @@ static unsigned find_machine(struct wvm_slave_cpu *c)
 static void begin(struct wvm_slave_cpu *c)
 {
 	struct wvm_job *job = &c->job;
-	bool midway = job->midway;
+	bool keeps = job->keeps;
 	unsigned reason;
 
 	*job = (struct wvm_job){.vcpu = c->run.vcpu,
 				.seq = c->run.seq,
 				.run = c->in,
 				.run_len = c->run.in.len,
-				.midway = midway, /* as it was, should it be refused */
+				.keeps = keeps, /* as it was, should it be refused */
 				.answer = c->out,
 				.kicked = wvm_run_slave_kicked(&c->run),
 				.done = wvm_slave_job_done};

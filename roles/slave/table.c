@@ -16,7 +16,7 @@ static bool forgettable(const struct wvm_slave *s, const struct wvm_slave_vm *vm
 	if (now_ns - vm->heard_ns < WVM_SLAVE_FORGET_NS)
 		return false;
 	for (unsigned i = 0; i < WVM_SLAVE_CPUS; i++)
-		if (s->cpus[i].vm == vm && (s->cpus[i].executing || s->cpus[i].job.midway))
+		if (s->cpus[i].vm == vm && (s->cpus[i].executing || s->cpus[i].job.keeps))
 			return false;
 	return true;
 }

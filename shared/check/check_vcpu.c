@@ -47,6 +47,8 @@ static struct wvm_vcpu_run random_run(void)
 		.layout = (uint32_t)random64(),
 	};
 
+	if (r.flags & WVM_VCPU_RUN_GET)
+		r.flags &= (uint8_t)~WVM_VCPU_RUN_STAY;
 	if (!(r.flags & WVM_VCPU_RUN_WHOLE))
 		r.base = random64() | 1;
 	if (r.flags & WVM_VCPU_RUN_INJECT)
@@ -70,6 +72,8 @@ static struct wvm_vcpu_exit random_exit(void)
 		.ip = random64(),
 	};
 
+	if (e.flags & (WVM_VCPU_EXIT_STATE | WVM_VCPU_EXIT_MIDWAY))
+		e.flags &= (uint8_t)~WVM_VCPU_EXIT_STAYS;
 	if (e.flags & WVM_VCPU_EXIT_STATE)
 		e.state = part(&e.state_len, 5000);
 	if (e.kind != WVM_VCPU_EXIT_PIO && e.kind != WVM_VCPU_EXIT_MMIO) {
@@ -191,6 +195,29 @@ START_TEST(other_bytes_are_refused_or_mean_what_they_say)
 		free(copy);
 	}
 	ck_assert_uint_gt(refused, 5000);
+}
+END_TEST
+
+START_TEST(a_state_that_comes_does_not_stay)
+{
+	static const uint8_t wrong_exits[] = {WVM_VCPU_EXIT_STAYS | WVM_VCPU_EXIT_STATE,
+					      WVM_VCPU_EXIT_STAYS | WVM_VCPU_EXIT_MIDWAY};
+	struct wvm_vcpu_exit e = {.kind = WVM_VCPU_EXIT_HLT, .flags = WVM_VCPU_EXIT_STAYS}, exit;
+	struct wvm_vcpu_run r = {.engine = WVM_VCPU_ENGINE_KVM, .base = 1}, run;
+	size_t len = wvm_vcpu_exit_encode(out, sizeof(out), &e);
+
+	ck_assert_int_eq(wvm_vcpu_exit_decode(out, len, &exit), 0);
+	for (unsigned i = 0; i < sizeof(wrong_exits); i++) {
+		e.flags = wrong_exits[i];
+		len = wvm_vcpu_exit_encode(out, sizeof(out), &e);
+		ck_assert_int_eq(wvm_vcpu_exit_decode(out, len, &exit), -EBADMSG);
+	}
+	r.flags = WVM_VCPU_RUN_STAY;
+	len = wvm_vcpu_run_encode(out, sizeof(out), &r);
+	ck_assert_int_eq(wvm_vcpu_run_decode(out, len, &run), 0);
+	r.flags = WVM_VCPU_RUN_STAY | WVM_VCPU_RUN_GET;
+	len = wvm_vcpu_run_encode(out, sizeof(out), &r);
+	ck_assert_int_eq(wvm_vcpu_run_decode(out, len, &run), -EBADMSG);
 }
 END_TEST
 
@@ -330,6 +357,7 @@ int main(void)
 	tcase_add_test(t, an_answer_comes_out_as_it_went_in);
 	tcase_add_test(t, a_state_that_lies_in_place_is_not_copied);
 	tcase_add_test(t, other_bytes_are_refused_or_mean_what_they_say);
+	tcase_add_test(t, a_state_that_comes_does_not_stay);
 	tcase_add_test(t, every_kind_has_a_name);
 	tcase_add_test(t, a_hello_comes_out_as_it_went_in);
 	tcase_add_test(t, a_setup_comes_out_as_it_went_in);
