@@ -2,14 +2,18 @@
  * Processors by KVM, each in a thread of its own beside the shard. The VM's memory is that of
  * libwavevm, mapped once; what the guest sees of it where is KVM's table.
  *
+ * A worker is handed its job without a lock, and told by a semaphore: that is on the way of every
+ * run.
+ *
  * Locks: `setup_lock` is held while the machine is made or changed, which may take long and is
- * never waited for by the shard. `lock` guards the list of workers and what they are told;
+ * never waited for by the shard. `lock` guards the list of workers and whether they are open;
  * nothing waits under it. `map_lock` is held for reading while guests run, for writing while
  * KVM's table of memory changes.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,8 +35,8 @@ struct worker {
 	struct wvm_engine_vm *vm;
 	unsigned vcpu;
 	pthread_t thread;
-	pthread_cond_t told; /* vm->lock */
-	struct wvm_job *job; /* to be executed; vm->lock, looked at without it by spin() */
+	sem_t told;
+	struct wvm_job *job; /* to be executed; atomic, set before it is told */
 	struct wvm_kvm_cpu cpu;
 	bool open; /* cpu is; vm->lock */
 };
@@ -54,7 +58,7 @@ struct wvm_engine_vm {
 
 	pthread_mutex_t lock;
 	unsigned refs;     /* the slave, and each worker */
-	bool closing;      /* as a worker's job */
+	bool closing;      /* atomic, as a worker's job */
 	char trouble[200]; /* libwavevm's last word about memory */
 	struct worker *workers[WVM_VCPU_MAX];
 };
@@ -339,7 +343,7 @@ static void unref(struct wvm_engine_vm *vm)
 	for (unsigned i = 0; i < WVM_VCPU_MAX; i++) {
 		if (!vm->workers[i])
 			continue;
-		pthread_cond_destroy(&vm->workers[i]->told);
+		sem_destroy(&vm->workers[i]->told);
 		free(vm->workers[i]);
 	}
 	wvm_kvm_close(vm->kvm);
@@ -352,8 +356,7 @@ static void unref(struct wvm_engine_vm *vm)
 	__atomic_fetch_sub(&closing_count, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Until there is something to do, or it is time to sleep. What it saw is read again under the lock.
- */
+/* Until there is something to do, or it is time to sleep. */
 static void spin(const struct worker *w)
 {
 	const struct wvm_engine_vm *vm = w->vm;
@@ -378,13 +381,11 @@ static void *work(void *arg)
 		struct wvm_job *job;
 
 		spin(w);
-		pthread_mutex_lock(&vm->lock);
-		while (!w->job && !vm->closing)
-			pthread_cond_wait(&w->told, &vm->lock);
-		job = w->job;
-		__atomic_store_n(&w->job, NULL, __ATOMIC_RELAXED);
-		closing = vm->closing;
-		pthread_mutex_unlock(&vm->lock);
+		while (sem_wait(&w->told))
+			; /* a kick that came too late */
+		/* What was handed over before the end is executed: it is owed an answer. */
+		closing = __atomic_load_n(&vm->closing, __ATOMIC_ACQUIRE);
+		job = __atomic_exchange_n(&w->job, NULL, __ATOMIC_ACQUIRE);
 		if (job)
 			execute(w, job);
 		else if (closing)
@@ -447,7 +448,7 @@ static struct worker *make_worker(struct wvm_engine_vm *vm, unsigned vcpu)
 		return NULL;
 	w->vm = vm;
 	w->vcpu = vcpu;
-	pthread_cond_init(&w->told, NULL);
+	sem_init(&w->told, 0, 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, WORKER_STACK);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -463,7 +464,7 @@ static struct worker *make_worker(struct wvm_engine_vm *vm, unsigned vcpu)
 	if (!r)
 		return w;
 	wvm_log("VM %u: no thread for processor %u: %s", vm->vm_id, vcpu, strerror(r));
-	pthread_cond_destroy(&w->told);
+	sem_destroy(&w->told);
 	free(w);
 	return NULL;
 }
@@ -478,10 +479,8 @@ static void vm_start(struct wvm_engine_vm *vm, struct wvm_job *job)
 		wvm_job_refuse(job, WVM_RUN_ENGINE);
 		return;
 	}
-	pthread_mutex_lock(&vm->lock);
-	__atomic_store_n(&w->job, job, __ATOMIC_RELAXED);
-	pthread_cond_signal(&w->told);
-	pthread_mutex_unlock(&vm->lock);
+	__atomic_store_n(&w->job, job, __ATOMIC_RELEASE);
+	sem_post(&w->told);
 }
 
 static void vm_kick(struct wvm_engine_vm *vm, struct wvm_job *job)
@@ -500,10 +499,10 @@ static void vm_close(struct wvm_engine_vm *vm)
 {
 	__atomic_fetch_add(&closing_count, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&vm->lock);
-	__atomic_store_n(&vm->closing, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&vm->closing, true, __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < WVM_VCPU_MAX; i++)
 		if (vm->workers[i])
-			pthread_cond_signal(&vm->workers[i]->told);
+			sem_post(&vm->workers[i]->told);
 	pthread_mutex_unlock(&vm->lock);
 	unref(vm);
 }
