@@ -32,7 +32,8 @@
 	X(fallocate, "fallocate")              \
 	X(lseek, "lseek")                      \
 	X(madvise, "madvise")                  \
-	X(statfs, "statfs")
+	X(statfs, "statfs")                    \
+	X(yield, "sched_yield")
 
 enum wvm_call {
 #define X(field, name) WVM_CALL_##field,

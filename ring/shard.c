@@ -269,6 +269,7 @@ static int spin(struct wvm_shard *s)
 		} else {
 			uint64_t before = now;
 
+			wvm_count_call(WVM_CALL_yield);
 			sched_yield();
 			now = wvm_now_ns();
 			if (now - before > SPIN_LOST_NS) {

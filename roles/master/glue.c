@@ -13,6 +13,8 @@
 #include "shared/core/assert.h"
 #include "shared/wire.h"
 
+#define POLL_NS         UINT64_C(50000)  /* longer than a round trip between spinning peers */
+#define WAIT_POLL_NS    UINT64_C(200000) /* and than one to a peer that has to be woken */
 #define TICKS_PER_TURN  256u /* due timers handled before sockets get their turn again */
 #define NO_ROOM_SAID_NS UINT64_C(10000000000) /* between two lines about it */
 
@@ -598,6 +600,20 @@ void wvm_node_core_timer(struct wvm_timer *timer, uint64_t now_ns)
 }
 
 /*
+ * While somebody here waits for a page his core has often nothing else to do, and would have to be
+ * woken for the answer, which takes as long as the rest of the way. Whoever has something to do
+ * gets the core (wvm_shard_set_poll()).
+ */
+static void set_poll(struct wvm_node_shard *s)
+{
+	uint64_t poll_ns = s->node->options->poll ? POLL_NS : 0;
+
+	if (wvm_core_requests(s->core))
+		poll_ns = WAIT_POLL_NS;
+	wvm_shard_set_poll(s->shard, poll_ns);
+}
+
+/*
  * One timer of the shard stands for all of the core's. It follows the deadline
  * exactly: one left standing would come close, and a sleep that ends before the
  * kernel's next tick makes the kernel reprogram its clock, at 14 us a time on
@@ -616,8 +632,8 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	more |= wvm_reclaim_turn(s);
 	wvm_runs_end(s);
 	wvm_stale_turn(s);
+	set_poll(s);
 	due = wvm_core_deadline(s->core);
-
 	if (due == s->armed_ns)
 		return more;
 	s->armed_ns = due;

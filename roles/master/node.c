@@ -20,9 +20,8 @@
 
 #define IP_UDP_HEADERS 28u
 #define PAD_PART       8u /* of a datagram: 128 of 1472 let pages of 3 datagrams leave 14 at a time */
-#define FILES          96u             /* a shard's own */
-#define POLL_NS        UINT64_C(50000) /* longer than a round trip between spinning peers */
-#define WANDER         2u              /* one write after a read may be chance */
+#define FILES          96u /* a shard's own */
+#define WANDER         2u  /* one write after a read may be chance */
 
 /* ---- who is who ------------------------------------------------------------------------ */
 
@@ -365,7 +364,6 @@ static int make_shard(struct wvm_node *n, unsigned index, char *err, size_t err_
 		.kernel = &n->kernel,
 		.files = FILES + (index ? WVM_CLIENTS_MAX : WVM_CLIENTS_FILES),
 		.inbox_bytes = sizeof(struct wvm_msg) + WVM_PAGE_BYTES + 64,
-		.poll_ns = n->options->poll ? POLL_NS : 0,
 		.died = on_died,
 		.died_ctx = n,
 	};

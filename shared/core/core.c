@@ -200,6 +200,11 @@ const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)
 	return &core->stats;
 }
 
+uint32_t wvm_core_requests(const struct wvm_core *core)
+{
+	return core->params.limits.requests - core->requests_free;
+}
+
 const struct wvm_layout_range *wvm_core_placed(const struct wvm_core *core, uint32_t vm,
 					       uint64_t page)
 {

@@ -480,6 +480,8 @@ struct wvm_home_page wvm_core_homed_in(const struct wvm_home_unit *unit,
 
 /* Written by the core's thread, readable by others (each figure by itself). */
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core);
+/* Own requests that wait for their home's answer, or for room to be sent. */
+uint32_t wvm_core_requests(const struct wvm_core *core);
 
 /*
  * The driver could not put a granted page into the RAM file (no room): it is
