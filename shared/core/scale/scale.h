@@ -24,6 +24,7 @@
 
 #define SCALE_GATEWAYS 2u  /* of a pod, and of a zone */
 #define SCALE_DEATHS   64u /* that are watched */
+#define SCALE_CURVE    101u
 #define SCALE_NEVER    UINT32_MAX
 #define SCALE_FRAME    28u /* IPv4 and UDP around a datagram */
 
@@ -125,7 +126,7 @@ uint32_t scale_below(struct scale *s, uint32_t n);
 struct scale_spread {
 	uint32_t reached, of; /* nodes */
 	uint32_t median_ms, p99_ms, max_ms;
-	uint32_t *curve_ms; /* 101 points: when n % were reached; of those that were */
+	uint32_t *curve_ms; /* SCALE_CURVE points: when n % of those were */
 };
 
 struct scale_plan {
@@ -143,10 +144,12 @@ struct scale_result {
 	double state_bytes;     /* of a host, on average */
 	double messages, bytes; /* sent by a host in a second, while nothing happens */
 	struct scale_spread epoch;
-	struct scale_spread first;                /* from a death to the first verdict on it */
-	struct scale_spread all;                  /* to those of all of its groups */
-	double node_hours, suspected, false_dead; /* the last two in all */
-	double seconds;                           /* of real time */
+	struct scale_spread first; /* from a death to the first verdict on it */
+	struct scale_spread all;   /* to those of all of its groups */
+	double node_hours;
+	double suspected;  /* by a node in an hour of quiet: all of them live */
+	double false_dead; /* notes that a live node is dead, of all observers, by node and hour */
+	double seconds;    /* of real time */
 };
 
 /* False, with a line on stderr: there is no memory. */

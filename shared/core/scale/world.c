@@ -492,6 +492,19 @@ void scale_announce(struct scale *s, uint32_t host, enum wvm_node_state life)
 	}
 }
 
+/* How many objects of a host are in a group of another. */
+static uint32_t shared_groups(struct scale *s, uint32_t host, uint32_t other)
+{
+	uint32_t n = 0, top = scale_top(&s->c, other);
+
+	for (uint32_t tier = 0; tier <= scale_top(&s->c, host) && tier <= top; tier++) {
+		const struct wvm_gossip *g = scale_object(s, host, tier);
+
+		n += other - g->self.first < g->self.count;
+	}
+	return n;
+}
+
 void scale_kill(struct scale *s, uint32_t host)
 {
 	struct scale_death *d = &s->death[s->deaths];
@@ -499,16 +512,14 @@ void scale_kill(struct scale *s, uint32_t host)
 	s->host[host].up = false;
 	free(s->host[host].learner);
 	s->host[host].learner = NULL;
+	for (uint32_t i = 0; i < s->deaths; i++)
+		s->death[i].group -= shared_groups(s, host, s->death[i].host);
 	if (s->deaths == SCALE_DEATHS)
 		return;
 	s->deaths++;
 	*d = (struct scale_death){.host = host, .at_ms = s->now_ms};
-	for (uint32_t i = 0; i < s->agents; i++) {
-		const struct wvm_gossip *g = s->agent[i].g;
-
-		d->group += s->host[s->agent[i].host].up && host - g->self.first < g->self.count &&
-			    scale_top(&s->c, host) >= g->self.tier;
-	}
+	for (uint32_t i = 0; i < s->hosts; i++)
+		d->group += s->host[i].up ? shared_groups(s, i, host) : 0;
 }
 
 uint64_t scale_bytes(const struct scale_config *c)
