@@ -194,6 +194,9 @@ static void fill(struct wvm_gossip *g, const struct wvm_gossip_out *o, struct wv
 	}
 	if (o->kind == WVM_GOSSIP_ANNOUNCE)
 		return;
+	/* Where it is: the helper's view may be too full to have it. */
+	if (o->kind == WVM_GOSSIP_PROBE_FOR && wvm_gossip_find(g, o->target))
+		wvm_gossip_entry_of(&m->entry[m->count++], wvm_gossip_find(g, o->target));
 	if (p && p->status != WVM_GOSSIP_ALIVE)
 		wvm_gossip_entry_of(&m->entry[m->count++], p);
 	if (p && wvm_gossip_member(g, p))

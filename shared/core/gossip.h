@@ -235,7 +235,10 @@ struct wvm_gossip {
 	uint32_t room, mask;
 	uint32_t count, cursor, news_at_slot, news_count;
 	uint32_t members, dead, suspects, others; /* members: of the group, with the dead */
+	uint64_t last_place; /* of who is given up first when room is needed, */
+	uint32_t last;       /* if last_known: no peer has changed since it was looked for */
 	uint32_t seq;
+	bool last_known;
 	uint8_t health, self_sends, epoch_sends;
 	/* The probe of this period; target WVM_NODE_MAX: none, or answered. */
 	uint8_t asked_count, nacks; /* nacks: a bit for each of asked */

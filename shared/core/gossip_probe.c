@@ -217,16 +217,39 @@ void wvm_gossip_convict(struct wvm_gossip *g, uint64_t now_ns)
 
 /* ---- probes for others ------------------------------------------------------------------ */
 
+/* Where a node is, by this view or else by what m tells; false: nobody knows. */
+static bool where(const struct wvm_gossip *g, const struct wvm_gossip_msg *m, uint32_t node,
+		  uint32_t *ip, uint16_t *port)
+{
+	const struct wvm_gossip_peer *p = wvm_gossip_find(g, node);
+
+	if (p) {
+		*ip = p->ip;
+		*port = p->port;
+		return true;
+	}
+	for (uint32_t i = 0; i < m->count; i++) {
+		if (m->entry[i].node != node)
+			continue;
+		*ip = m->entry[i].ip;
+		*port = m->entry[i].port;
+		return true;
+	}
+	return false;
+}
+
 enum wvm_drop wvm_gossip_probe_for(struct wvm_gossip *g, uint32_t from,
 				   const struct wvm_gossip_msg *m, uint64_t now_ns)
 {
-	uint32_t index = wvm_gossip_index(g, m->target), i = 0;
+	struct wvm_gossip_out probe_it = {.to = m->target, .kind = WVM_GOSSIP_PROBE};
+	uint32_t i = 0;
 
 	if (m->target == g->self.node) {
 		wvm_gossip_answer(g, from, m, WVM_GOSSIP_ACK, m->target);
 		return WVM_DROP_NONE;
 	}
-	if (index == NIL)
+	if (m->target - g->self.first >= g->self.count ||
+	    !where(g, m, m->target, &probe_it.ip, &probe_it.port))
 		return WVM_DROP_NODE;
 	while (i < WVM_GOSSIP_RELAYS && g->relay[i].until_ns)
 		i++;
@@ -245,7 +268,8 @@ enum wvm_drop wvm_gossip_probe_for(struct wvm_gossip *g, uint32_t from,
 		.until_ns = now_ns + g->config->direct_ns * 4 / 5,
 	};
 	g->relay_at = wvm_gossip_min(g->relay_at, g->relay[i].until_ns);
-	wvm_gossip_send(g, &g->peer[index], WVM_GOSSIP_PROBE, g->relay[i].seq, 0);
+	probe_it.seq = g->relay[i].seq;
+	wvm_gossip_put(g, &probe_it);
 	return WVM_DROP_NONE;
 }
 

@@ -174,8 +174,10 @@ bool wvm_gossip_parent(const struct wvm_gossip *g, const struct wvm_gossip_peer 
 	return in_group(g, p->node) && p->top > g->self.tier;
 }
 
+/* A peer comes (1), goes (UINT32_MAX), or does both as it changes. */
 static void count(struct wvm_gossip *g, const struct wvm_gossip_peer *p, uint32_t by)
 {
+	g->last_known = false;
 	if (!wvm_gossip_member(g, p)) {
 		g->others += by;
 		return;
@@ -251,26 +253,32 @@ static uint64_t place(const struct wvm_gossip *g, uint32_t node, uint8_t status,
 	return rank << 62 | wvm_random_mix(node ^ g->salt) >> 2;
 }
 
-static bool make_room(struct wvm_gossip *g, const struct wvm_gossip_entry *e)
+/* Who would have to go; looked for again only after a change. */
+static void find_last(struct wvm_gossip *g)
 {
-	uint64_t worst = 0, mine = place(g, e->node, e->status, e->top);
-	uint32_t victim = 0;
-
-	if (g->count < g->room)
-		return true;
-	g->counters.full++;
+	g->last_place = 0;
 	for (uint32_t i = 0; i < g->count; i++) {
 		const struct wvm_gossip_peer *p = &g->peer[i];
 		uint64_t its = place(g, p->node, p->status, p->top);
 
-		if (its > worst) {
-			worst = its;
-			victim = i;
-		}
+		if (its < g->last_place)
+			continue;
+		g->last_place = its;
+		g->last = i;
 	}
-	if (worst <= mine)
+	g->last_known = true;
+}
+
+static bool make_room(struct wvm_gossip *g, const struct wvm_gossip_entry *e)
+{
+	if (g->count < g->room)
+		return true;
+	g->counters.full++;
+	if (!g->last_known)
+		find_last(g);
+	if (g->last_place <= place(g, e->node, e->status, e->top))
 		return false;
-	wvm_gossip_forget(g, victim);
+	wvm_gossip_forget(g, g->last);
 	return true;
 }
 

@@ -287,6 +287,25 @@ START_TEST(an_epoch_reaches_all_through_the_tiers)
 }
 END_TEST
 
+/* Each watches those whom it has room for; helpers hear where the silent one is. */
+START_TEST(a_view_smaller_than_its_group_holds_no_dead_for_alive)
+{
+	struct scale_config c = config(100);
+
+	c.room = 40;
+	begin(&c);
+	scale_run(&s, 5 * SECOND);
+	scale_kill(&s, 1);
+	scale_run(&s, 90 * SECOND);
+	ck_assert_uint_eq(opinions(1, WVM_GOSSIP_ALIVE), 0);
+	ck_assert_uint_ge(s.death[0].told, 20); /* 40 % of 99, less those that made room */
+	for (uint32_t i = 0; i < s.hosts; i++)
+		ck_assert_uint_le(scale_object(&s, i, 0)->count, 40);
+	ck_assert_uint_eq(s.n.false_dead, 0);
+	scale_free(&s);
+}
+END_TEST
+
 START_TEST(the_same_seed_is_the_same_run)
 {
 	struct scale_counts n[2];
@@ -325,6 +344,7 @@ int main(void)
 	tcase_add_test(tc, nodes_that_know_one_seed_find_all);
 	tcase_add_test(tc, a_changed_life_reaches_all);
 	tcase_add_test(tc, an_epoch_reaches_all_through_the_tiers);
+	tcase_add_test(tc, a_view_smaller_than_its_group_holds_no_dead_for_alive);
 	tcase_add_test(tc, the_same_seed_is_the_same_run);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);

@@ -107,7 +107,8 @@ bool scale_measure(const struct scale_plan *plan, struct scale_result *r)
 	}
 	r->hosts = s.hosts;
 	r->agents = s.agents;
-	r->state_bytes = (double)wvm_gossip_bytes(plan->c.room) * s.agents / s.hosts;
+	r->state_bytes = (double)scale_object_bytes(&plan->c, 0) +
+			 (double)scale_object_bytes(&plan->c, 1) * (s.agents - s.hosts) / s.hosts;
 	quiet(&s, r);
 	from_ms = s.now_ms;
 	scale_epoch(&s, somebody(&s));

@@ -31,7 +31,8 @@
 struct scale_config {
 	struct wvm_gossip_config gossip;
 	uint32_t pod, pods, zones; /* hosts of a pod, pods of a zone, zones; at least 2, 1, 1 */
-	uint32_t room;             /* of each view */
+	uint32_t room;             /* of each view of tier 0 */
+	uint32_t room_up;          /* of the others, at least room; 0: the same */
 	uint32_t seeds;            /* members that each knows at first; 0: all of its groups */
 	uint32_t loss_ppm;         /* of datagrams */
 	uint32_t delay_min_ms, delay_max_ms; /* one way; at least 1 */
@@ -99,6 +100,14 @@ void scale_gossip(struct wvm_gossip_config *c, bool ours, uint32_t hosts);
 /* Bytes that a world will take, without its messages. */
 uint64_t scale_bytes(const struct scale_config *c);
 uint32_t scale_agents(const struct scale_config *c);
+/* Of a view in that tier, and the bytes of an object there. */
+uint32_t scale_room(const struct scale_config *c, uint32_t tier);
+size_t scale_object_bytes(const struct scale_config *c, uint32_t tier);
+uint32_t scale_hosts(const struct scale_config *c);
+/* The object of a host in a tier, which is not above its top; the ids of its group there. */
+uint32_t scale_agent_of(const struct scale_config *c, uint32_t host, uint32_t tier);
+void scale_group_of(const struct scale_config *c, uint32_t host, uint32_t tier, uint32_t *first,
+		    uint32_t *count);
 /* The highest tier of a host. */
 uint32_t scale_top(const struct scale_config *c, uint32_t host);
 

@@ -9,7 +9,6 @@
 #define SLOTS (1u << 16)
 #define IP    UINT32_C(0x0a000000)
 #define PORT  9001u
-#define TIERS 3u
 
 enum kind {
 	TIMER,   /* of an agent */
@@ -30,28 +29,9 @@ struct scale_learner {
 	struct wvm_epoch e;
 };
 
-void scale_gossip(struct wvm_gossip_config *c, bool ours, uint32_t hosts)
+static uint32_t least(uint32_t a, uint32_t b)
 {
-	uint64_t log10_milli = 0;
-
-	wvm_gossip_defaults(c);
-	if (ours)
-		return;
-	/* 1000 * log10(hosts), by squaring: no libm for one number. */
-	double x = hosts;
-	for (; x >= 10; x /= 10)
-		log10_milli += 1000;
-	for (uint64_t bit = 500; bit; bit /= 2) {
-		x *= x;
-		if (x >= 10) {
-			x /= 10;
-			log10_milli += bit;
-		}
-	}
-	c->period_ns = 1000 * MS;
-	c->direct_ns = 500 * MS;
-	c->news_ns = 200 * MS;
-	c->suspect_ns = 4 * (log10_milli > 1000 ? log10_milli : 1000) * MS;
+	return a < b ? a : b;
 }
 
 uint32_t scale_below(struct scale *s, uint32_t n)
@@ -59,65 +39,9 @@ uint32_t scale_below(struct scale *s, uint32_t n)
 	return (uint32_t)wvm_random_below(&s->random, n);
 }
 
-/* ---- the tree --------------------------------------------------------------------------- */
-
-static uint32_t least(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
-
-static uint32_t pod_gateways(const struct scale_config *c)
-{
-	return c->pods * c->zones > 1 ? least(SCALE_GATEWAYS, c->pod) : 0;
-}
-
-static uint32_t zone_gateways(const struct scale_config *c)
-{
-	return c->zones > 1 ? least(SCALE_GATEWAYS, c->pods) : 0;
-}
-
-static uint32_t hosts_of(const struct scale_config *c)
-{
-	return c->pod * c->pods * c->zones;
-}
-
-uint32_t scale_agents(const struct scale_config *c)
-{
-	return hosts_of(c) + c->pods * c->zones * pod_gateways(c) + c->zones * zone_gateways(c);
-}
-
-uint32_t scale_top(const struct scale_config *c, uint32_t host)
-{
-	uint32_t place = host % c->pod, pod = host / c->pod % c->pods;
-
-	if (place >= pod_gateways(c))
-		return 0;
-	return place == 0 && pod < zone_gateways(c) ? 2 : 1;
-}
-
-static uint32_t agent_of(const struct scale_config *c, uint32_t host, uint32_t tier)
-{
-	uint32_t pod = host / c->pod, at = hosts_of(c);
-
-	if (tier == 0)
-		return host;
-	if (tier == 1)
-		return at + pod * pod_gateways(c) + host % c->pod;
-	at += c->pods * c->zones * pod_gateways(c);
-	return at + pod / c->pods * zone_gateways(c) + pod % c->pods;
-}
-
-/* The ids of a host's group in a tier. */
-static void group_of(const struct scale_config *c, uint32_t host, uint32_t tier, uint32_t *first,
-		     uint32_t *count)
-{
-	*count = tier == 0 ? c->pod : tier == 1 ? c->pod * c->pods : hosts_of(c);
-	*first = host / *count * *count;
-}
-
 struct wvm_gossip *scale_object(struct scale *s, uint32_t host, uint32_t tier)
 {
-	return s->agent[agent_of(&s->c, host, tier)].g;
+	return s->agent[scale_agent_of(&s->c, host, tier)].g;
 }
 
 uint8_t scale_opinion(struct scale *s, uint32_t host, uint32_t tier, uint32_t of)
@@ -225,7 +149,7 @@ static void enter(struct scale *s, uint32_t host, uint32_t epoch)
 	h->epoch = epoch;
 	h->learnt_ms = s->now_ms;
 	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
-		uint32_t agent = agent_of(&s->c, host, tier);
+		uint32_t agent = scale_agent_of(&s->c, host, tier);
 
 		wvm_gossip_epoch(s->agent[agent].g, epoch, now_ns(s));
 		drain(s, agent);
@@ -355,7 +279,7 @@ static void send_gossip(struct scale *s, uint32_t agent, const struct wvm_gossip
 	uint8_t bytes[WVM_GOSSIP_BYTES_MAX];
 	size_t len = wvm_gossip_encode(bytes, &a->msg);
 	struct scale_event *m = event(MESSAGE, s->agent[agent].host,
-				      agent_of(&s->c, a->node, s->agent[agent].tier), len);
+				      scale_agent_of(&s->c, a->node, s->agent[agent].tier), len);
 
 	memcpy(m->bytes, bytes, len);
 	send(s, m, a->ip == IP + a->node && a->port == PORT ? a->node : SCALE_NEVER);
@@ -434,7 +358,7 @@ static void populate(struct scale *s, struct wvm_gossip *g)
 		known++;
 	}
 	for (uint32_t tries = 0;
-	     count < s->hosts && !s->c.seeds && tries < 2 * s->c.room && g->count < g->room;
+	     count < s->hosts && !s->c.seeds && tries < 2 * g->room && g->count < g->room;
 	     tries++) {
 		uint32_t node = scale_below(s, s->hosts);
 
@@ -445,9 +369,17 @@ static void populate(struct scale *s, struct wvm_gossip *g)
 	}
 }
 
+static uint8_t *object_memory(const struct scale *s, uint32_t agent)
+{
+	uint64_t low = least(agent, s->hosts);
+
+	return s->objects + low * scale_object_bytes(&s->c, 0) +
+	       (agent - low) * scale_object_bytes(&s->c, 1);
+}
+
 static void start_agent(struct scale *s, uint32_t host, uint32_t tier)
 {
-	uint32_t agent = agent_of(&s->c, host, tier);
+	uint32_t agent = scale_agent_of(&s->c, host, tier);
 	struct scale_agent *a = &s->agent[agent];
 	struct wvm_gossip_self self = {
 		.node = host,
@@ -460,12 +392,12 @@ static void start_agent(struct scale *s, uint32_t host, uint32_t tier)
 		.life = WVM_NODE_WARMING,
 	};
 
-	group_of(&s->c, host, tier, &self.first, &self.count);
+	scale_group_of(&s->c, host, tier, &self.first, &self.count);
 	a->host = host;
 	a->tier = (uint8_t)tier;
 	a->armed_ms = SCALE_NEVER;
-	a->g = wvm_gossip_init(s->objects + agent * wvm_gossip_bytes(s->c.room), s->c.room,
-			       &s->c.gossip, &self, s->c.seed ^ (uint64_t)agent << 20, now_ns(s));
+	a->g = wvm_gossip_init(object_memory(s, agent), scale_room(&s->c, tier), &s->c.gossip,
+			       &self, s->c.seed ^ (uint64_t)agent << 20, now_ns(s));
 	populate(s, a->g);
 	wvm_gossip_announce(a->g, WVM_NODE_ACTIVE, now_ns(s));
 	drain(s, agent);
@@ -488,7 +420,7 @@ void scale_announce(struct scale *s, uint32_t host, enum wvm_node_state life)
 {
 	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
 		wvm_gossip_announce(scale_object(s, host, tier), life, now_ns(s));
-		drain(s, agent_of(&s->c, host, tier));
+		drain(s, scale_agent_of(&s->c, host, tier));
 	}
 }
 
@@ -522,24 +454,16 @@ void scale_kill(struct scale *s, uint32_t host)
 		d->group += s->host[i].up ? shared_groups(s, i, host) : 0;
 }
 
-uint64_t scale_bytes(const struct scale_config *c)
-{
-	uint64_t agents = scale_agents(c), hosts = hosts_of(c);
-
-	return agents * (wvm_gossip_bytes(c->room) + sizeof(struct scale_agent) +
-			 sizeof(struct scale_event) + 32) +
-	       hosts * sizeof(struct scale_host);
-}
-
 bool scale_init(struct scale *s, const struct scale_config *c)
 {
-	uint32_t agents = scale_agents(c), hosts = hosts_of(c);
+	uint32_t agents = scale_agents(c), hosts = scale_hosts(c);
 
 	*s = (struct scale){.c = *c, .hosts = hosts, .agents = agents};
 	s->random = wvm_random_mix(c->seed) | 1;
 	s->host = calloc(hosts, sizeof(*s->host));
 	s->agent = calloc(agents, sizeof(*s->agent));
-	s->objects = malloc(agents * wvm_gossip_bytes(c->room));
+	s->objects = malloc(hosts * scale_object_bytes(c, 0) +
+			    (uint64_t)(agents - hosts) * scale_object_bytes(c, 1));
 	s->slot = calloc(SLOTS, sizeof(struct scale_event *));
 	s->slot_end = calloc(SLOTS, sizeof(struct scale_event *));
 	s->told_room = SCALE_DEATHS * least(agents, 20000);
