@@ -64,7 +64,7 @@ static const struct argp_option options[] = {
 	{"zones", OPT_ZONES, "N", 0, "Zones", 1},
 	{"view", 'v', "N", 0, "Peers in a view, at most 32,767", 1},
 	{"gateway-view", 'g', "N", 0,
-	 "Likewise of gateways in the tiers above; has to hold their group", 1},
+	 "Peers in the views of gateways, which are to hold their groups", 1},
 	{"after", 'a', "S", 0, "Seconds after the epoch and the deaths", 1},
 	{"quiet", 'q', "S", 0, "Seconds before, while messages are counted", 1},
 	{"deaths", 'd', "N", 0, "Nodes that die, at most 64", 1},
@@ -187,7 +187,7 @@ int main(int argc, char **argv)
 		parse,
 		NULL,
 		"Membership gossip and the spread of an epoch among simulated nodes: the machines "
-		"that the daemons use, under virtual time. Options of one run replace the table of "
+		"that daemons are to use, under virtual time. Options of one run replace the table of "
 		"runs.",
 		NULL,
 		NULL,
