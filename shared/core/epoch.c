@@ -3,6 +3,7 @@
 
 #include "shared/core/assert.h"
 #include "shared/core/epoch_rules.h"
+#include "shared/core/random.h"
 
 #define NEVER UINT64_MAX
 
@@ -264,15 +265,6 @@ static enum wvm_drop accept(struct wvm_epoch *e, uint32_t from, const struct wvm
 
 /* ---- proposer --------------------------------------------------------------------------- */
 
-/* xorshift64*; below `below`. */
-static uint64_t random_below(struct wvm_epoch *e, uint64_t below)
-{
-	e->random ^= e->random >> 12;
-	e->random ^= e->random << 25;
-	e->random ^= e->random >> 27;
-	return (e->random * UINT64_C(0x2545f4914f6cdd1d) >> 32) % below;
-}
-
 static void back_off(struct wvm_epoch *e, uint64_t now_ns)
 {
 	uint32_t shift = e->refusals < 6 ? e->refusals : 6;
@@ -286,7 +278,7 @@ static void back_off(struct wvm_epoch *e, uint64_t now_ns)
 	e->votes = 0;
 	e->value = (struct wvm_epoch_record){0};
 	e->learnt = 0;
-	e->retry_at = now_ns + mean / 2 + random_below(e, mean);
+	e->retry_at = now_ns + mean / 2 + wvm_random_below(&e->random, mean);
 }
 
 static bool enough(const struct wvm_epoch *e)

@@ -22,6 +22,7 @@ shared/fuzz_forward|link|shared/forward.c|s/o->len + len > f->mtu/o->len + len >
 shared/core/fuzz_core|link|shared/core/home.c|s/|| record == WVM_NIL ||/||/|who holds nothing may acknowledge
 shared/core/fuzz_cluster|link|shared/core/holder.c|/^	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);/d|an owner that gives up goes on storing
 shared/core/fuzz_epoch|link|shared/core/epoch.c|s/if (e->d.accepted != m->ballot) {/if (true) {/|a second record at the same ballot is accepted
+shared/core/fuzz_gossip|link|shared/core/gossip_view.c|s/if (((s - at) & g->mask) < ((s - hole) & g->mask))/if (s - at < 9999)/|a peer behind one that is forgotten is lost
 roles/master/fuzz_clients|include|roles/master/clients_attach.c|s/st.st_size == (off_t)bytes/true/|a channel may have any size
 roles/master/fuzz_vcpus|link|roles/master/vcpus.c|s/if (msg.payload_len != len - sizeof(msg))/if (false)/|a record may have less than its message says
 roles/master/fuzz_control|include|roles/master/control.c|s/part = is->len - at < WVM_CONTROL_PART ? is->len - at : WVM_CONTROL_PART;/part = WVM_CONTROL_PART;/|the last part has the length of the others
