@@ -300,7 +300,7 @@ void wvm_gossip_epoch(struct wvm_gossip *g, uint32_t epoch, uint64_t now_ns)
 		return;
 	g->self.epoch = epoch;
 	g->epoch_sends = wvm_gossip_sends(g);
-	tell_soon(g, now_ns);
+	g->news_at = now_ns; /* at once, also where rounds of other news never end */
 }
 
 static void renew(struct wvm_gossip *g, uint32_t above, uint64_t now_ns)
