@@ -1,6 +1,6 @@
 #!/bin/bash
 # A guest boots and verifies its memory through three tiers of gateways: deploy/topologies/federation-2x2.conf
-# with its ROUTE files as they are. Two pods of two hosts each, in networks that reach each other only by
+# with its ROUTE files as they are, its daemons started on each host by wvm-host. Two pods of two hosts each, in networks that reach each other only by
 # the gateways of the pods and the core gateway. Under load the core is killed and replaced at
 # another address, the pods' gateways are killed and started again, and the core moves back in peace.
 # Needs root, and QEMU and the guest built (make qemu guest). About a minute.
@@ -16,21 +16,20 @@ WVM_BIN=$BUILD/bin
 . roles/check/net.sh
 
 QEMU=$BUILD/qemu/qemu-system-x86_64
-TOPOLOGY=deploy/topologies/federation-2x2.conf
-ROUTES=deploy/topologies/routes
+TOPOLOGY=$PWD/deploy/topologies/federation-2x2.conf
+ROUTES=$PWD/deploy/topologies/routes
 MEM=160      # MiB of the guest's RAM
 VM=6         # whose units are dealt evenly to four nodes
-STRESS=20    # seconds of the guest's stress test, within which all harm is done
+STRESS=24    # seconds of the guest's stress test, within which all harm is done
 VISITS=250   # pages per second that each program on nodes 1 to 3 takes from the guest
 OUTAGE=2     # seconds that nobody does anything about the core that was killed
 DEADLINE=5000 # ms that an access waits for a page; shared/PROTOCOL.md
-ANOTHER=2000 # messages by which a gateway that was replaced shows that it is in use
+ANOTHER=500  # messages by which a gateway that was replaced shows that it is in use
 
 # Hosts: node I of the topology is host I + 1.
 POD_A=5 POD_B=6 CORE=7 SPARE=8
 CORE_IP=10.0.0.10 SPARE_IP=10.0.0.20
-declare -A gateway=() # their pids, by host
-masters=() visitors=() guest=
+visitors=() guest=
 
 give_up() {
 	printf 'FAILED  %s\n' "$1"
@@ -38,6 +37,16 @@ give_up() {
 	failed=$((failed + 1))
 	finish
 	exit 1
+}
+
+# on HOST ACTION [DAEMON]: what an operator does there.
+on() { net_exec "$1" deploy/wvm-host "${@:2}" -c "$NET_DIR/host.$1"; }
+
+stop_daemons() {
+	local conf
+	for conf in "$NET_DIR"/host.*; do
+		on "${conf##*.}" stop >/dev/null
+	done
 }
 
 remove_files() {
@@ -49,6 +58,7 @@ remove_files() {
 make_networks() {
 	net_up_apart 8 || return 1
 	net_on_exit remove_files
+	net_on_exit stop_daemons
 	net_link pod-a 1 192.168.10.10/24 && net_link pod-a 2 192.168.10.11/24 &&
 		net_link pod-a "$POD_A" 192.168.10.1/24 || return 1
 	net_link pod-b 3 192.168.20.10/24 && net_link pod-b 4 192.168.20.11/24 &&
@@ -57,33 +67,52 @@ make_networks() {
 		net_link core "$CORE" "$CORE_IP/24" && net_link core "$SPARE" "$SPARE_IP/24"
 }
 
-# start_gateway HOST LOG ROUTES UPSTREAM_IP UPSTREAM_PORT
-start_gateway() {
-	net_start "$1" "$2" "$WVM_BIN/wavevm_gateway" 8000 "$4" "$5" "$ROUTES/$3.routes" 9002
-	gateway[$1]=$NET_PID
-	net_wait_for ': ready,' "$NET_DIR/$2.log" 10 ||
-		give_up "gateway $2 does not start" "$NET_DIR/$2.log"
+# configure HOST ROUTES UPSTREAM [LINE...]: its host.conf.
+configure() {
+	{
+		printf '%s\n' "GATEWAY=$WVM_BIN/wavevm_gateway" "GATEWAY_ROUTES=$ROUTES/$2.routes" \
+			"GATEWAY_UPSTREAM=$3" "RUN_DIR=run.$1" "LOG_DIR=log.$1" START_TIMEOUT=30 STOP_TIMEOUT=10
+		[ $# -lt 4 ] || printf '%s\n' "${@:4}"
+	} >"$NET_DIR/host.$1"
 }
 
-# From the top, as the topology's comment has it.
+start_gateway() {
+	run on "$1" start gateway
+	[ "$status" = 0 ] || give_up "no gateway on host $1: $output"
+}
+
+# From the top, as the topology's comment has it. A master is ready when all are.
 start_daemons() {
-	local i pod
-	start_gateway "$CORE" core federation-core 0.0.0.0 0
-	start_gateway "$POD_A" pod-a federation-pod-a "$CORE_IP" 8000
-	start_gateway "$POD_B" pod-b federation-pod-b "$CORE_IP" 8000
+	local i pod starting=()
+	configure "$CORE" federation-core '0.0.0.0 0'
+	configure "$SPARE" federation-core '0.0.0.0 0'
+	configure "$POD_A" federation-pod-a "$CORE_IP 8000"
+	configure "$POD_B" federation-pod-b "$CORE_IP 8000"
+	for i in "$CORE" "$POD_A" "$POD_B"; do
+		start_gateway "$i"
+	done
 	for i in 0 1 2 3; do
 		pod=192.168.10.1
 		[ "$i" -lt 2 ] || pod=192.168.20.1
-		start_gateway $((i + 1)) "sidecar-$i" "leaf-$i" "$pod" 8000
-		net_start $((i + 1)) "master-$i" "$WVM_BIN/wavevm_node_master" $((MEM * 2)) 9000 "$TOPOLOGY" \
-			"$i" 9001 9005 --vm "$VM:${MEM}M" --ring-path "$NET_DIR/ring.$i" \
-			--shm-file "/dev/shm/$NET_TAG-$i" --state-dir "$NET_DIR/state.$i"
-		masters[i]=$NET_PID
+		configure $((i + 1)) "leaf-$i" "$pod 8000" "TOPOLOGY=$TOPOLOGY" "PHYS_ID=$i" "RAM_MB=$((MEM * 2))" \
+			"MASTER=$WVM_BIN/wavevm_node_master" "WVM_RING_PATH=$NET_DIR/ring.$i" \
+			"WVM_SHM_FILE=/dev/shm/$NET_TAG-$i" \
+			"MASTER_OPTIONS=--vm $VM:${MEM}M --state-dir $NET_DIR/state.$i"
+		on $((i + 1)) start >"$scratch/start.$i" 2>&1 &
+		starting[i]=$!
 	done
 	for i in 0 1 2 3; do
-		net_wait_for ': ready,' "$NET_DIR/master-$i.log" 30 ||
-			give_up "node $i does not start" "$NET_DIR/master-$i.log"
+		wait "${starting[i]}" || give_up "node $i does not start" "$scratch/start.$i"
 	done
+}
+
+pid_of() { head -n 1 "$NET_DIR/run.$1/gateway.pid"; }
+
+# kill_gateway HOST: as its host's kernel would; nobody is told.
+kill_gateway() {
+	local pid
+	pid=$(pid_of "$1") && kill -KILL "$pid" || return 1
+	while net_running "$pid"; do sleep 0.01; done
 }
 
 start_guest() {
@@ -222,12 +251,12 @@ core_is_replaced_elsewhere() {
 	holds 'the guest is under load' under_load
 	before=$(retried)
 	from=$(now_ms)
-	net_kill "${gateway[$CORE]}"
+	kill_gateway "$CORE"
 	sleep "$OUTAGE"
 	after=$(retried)
 	output="$before requests repeated, $OUTAGE s later $after"
 	holds 'without a core requests are repeated' test "$after" -gt "$before"
-	start_gateway "$SPARE" core-at-another-address federation-core 0.0.0.0 0
+	start_gateway "$SPARE"
 	order_core "$SPARE_IP"
 	took=$(($(now_ms) - from))
 	output="took $took ms"
@@ -237,12 +266,13 @@ core_is_replaced_elsewhere() {
 	printf 'proof: tiers: core killed, replaced at another address after %s ms\n' "$took"
 }
 
-# What an operator has written into host.conf by then: the core is at another address.
+# An order is kept as long as the gateway that got it: by then host.conf has the core's address, too.
 pod_is_restarted() {
 	local host=$1 name=$2 from took
+	sed -i "s/^GATEWAY_UPSTREAM=.*/GATEWAY_UPSTREAM=$SPARE_IP 8000/" "$NET_DIR/host.$host"
 	from=$(now_ms)
-	net_kill "${gateway[$host]}"
-	start_gateway "$host" "$name-again" "federation-$name" "$SPARE_IP" 8000
+	kill_gateway "$host"
+	start_gateway "$host"
 	took=$(($(now_ms) - from))
 	output="took $took ms"
 	holds "$name is restarted in place in time" test "$took" -lt "$DEADLINE"
@@ -253,7 +283,7 @@ pod_is_restarted() {
 
 core_moves_in_peace() {
 	local before after
-	start_gateway "$CORE" core-back federation-core 0.0.0.0 0
+	start_gateway "$CORE"
 	order_core "$CORE_IP"
 	holds 'a core that was started beforehand takes over' passes_on "$CORE"
 	before=$(forwarded "$SPARE")
@@ -261,9 +291,8 @@ core_moves_in_peace() {
 	after=$(forwarded "$SPARE")
 	output="$before, then $after messages by the other one"
 	holds 'by its counters: nothing goes by the other one any more' test "$before" = "$after"
-	net_stop "${gateway[$SPARE]}"
-	verdict 'which ends' $?
-	unset "gateway[$SPARE]"
+	run on "$SPARE" stop
+	expect 'which ends' 0 'gateway is stopped'
 	holds 'the guest is still under load' under_load
 	printf 'proof: tiers: all harm was done within %s s\n' $((SECONDS - harm_began))
 }
@@ -290,13 +319,11 @@ check_guest() {
 		output=$(tail -n 3 "$NET_DIR/visitor-$i.log")
 		expect "the program on node $i has had every page it asked for" 0 'pages, '
 	done
-	for i in 0 1 2 3; do
-		net_stop "${masters[i]}"
-		verdict "master $i ends" $?
-	done
-	for host in "${!gateway[@]}"; do
-		net_stop "${gateway[$host]}"
-		verdict "the gateway on host $host ends" $?
+	for host in 1 2 3 4 "$POD_A" "$POD_B" "$CORE"; do
+		run on "$host" stop
+		expect "the daemons of host $host end" 0 'gateway is stopped'
+		[[ $output != *SIGKILL* ]]
+		verdict 'by SIGTERM alone' $?
 	done
 	printf 'proof: tiers: the guest verified %s MiB, 0 errors\n' "${line%% *}"
 }
