@@ -248,6 +248,116 @@ expect 'one that is not configured any more is stopped' 0 "slave is stopped, was
 holds 'which ends it' dead "$pid"
 run "$host" status -c "$conf"
 holds 'and is not heard of again' test "$(grep -c slave <<<"$output")" = 0
+
+# The gateway comes before the master, and goes after it.
+gateway_pid() {
+	head -n 1 "$scratch/run/gateway.pid"
+}
+order() {
+	grep -Eo '^wvm-host: (gateway|master|slave)' <<<"$output" | cut -d ' ' -f 2 | tr '\n' ' '
+}
+cp "$here/../topologies/sidecar-3.conf" "$here/../topologies/routes/leaf-1.routes" "$scratch"
+gateway=('GATEWAY_ROUTES=leaf-1.routes' 'GATEWAY_UPSTREAM=192.168.10.1 8000' "GATEWAY=$here/fake_daemon"
+	'GATEWAY_OPTIONS=--poll')
+write_conf "${gateway[@]}"
+run "$host" start -c "$conf"
+expect 'a gateway that no NODE line names is an error' 6 \
+	"$conf:11: a master has no use for a gateway unless the NODE lines of $scratch/topology.conf name it"
+write_conf
+sed -i 's|^TOPOLOGY=.*|TOPOLOGY=sidecar-3.conf|' "$conf"
+# Without what others on this machine may have at port 8000.
+run unshare --net "$host" start -c "$conf"
+expect 'NODE lines that name a gateway ask for one' 6 \
+	'name a gateway on this host (127.x.y.z 8000), and none runs: set GATEWAY_ROUTES'
+# shellcheck disable=SC2016 # the inner shell's
+run unshare --net bash -c 'ip link set lo up
+	python3 -c "import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((\"0.0.0.0\", 8000))
+print(flush=True)
+time.sleep(20)" >"$3" &
+	until [ -s "$3" ]; do sleep 0.05; done
+	"$1" start -c "$2"; r=$?; "$1" stop -c "$2"; kill $!; exit $r' - "$host" "$conf" "$scratch/bound"
+expect 'which somebody else may have started' 0 'master is ready'
+
+# gateway_conf [LINE…]: a host behind a gateway.
+gateway_conf() {
+	write_conf "${gateway[@]}" "$@"
+	sed -i 's|^TOPOLOGY=.*|TOPOLOGY=sidecar-3.conf|' "$conf"
+}
+# bad_gateway NAME TEXT KEY [VALUE]: a line of it replaced, or left out, is refused.
+bad_gateway() {
+	gateway_conf
+	sed -i "/^$3=/d" "$conf"
+	[ $# -lt 4 ] || printf '%s=%s\n' "$3" "$4" >>"$conf"
+	run "$host" start -c "$conf"
+	expect "$1" "${5:-6}" "$2"
+}
+bad_gateway 'a gateway without an upstream' 'GATEWAY_UPSTREAM is missing: IP and port' GATEWAY_UPSTREAM
+bad_gateway 'an upstream without a port' "GATEWAY_UPSTREAM '192.168.10.1' is not an IPv4" \
+	GATEWAY_UPSTREAM 192.168.10.1
+bad_gateway 'an upstream by name' "GATEWAY_UPSTREAM 'pod 8000' is not an IPv4" GATEWAY_UPSTREAM 'pod 8000'
+bad_gateway 'routes that are not there' "$conf:14: GATEWAY_ROUTES '$scratch/none' cannot be read" \
+	GATEWAY_ROUTES none
+bad_gateway 'a gateway that is no program' 'is not a program' GATEWAY leaf-1.routes 5
+bad_gateway 'a port that NODE lines cannot name' "GATEWAY_PORT is 8001, but the NODE lines of" GATEWAY_PORT 8001
+bad_gateway 'a port that the master has' 'CTRL_PORT and GATEWAY_CTRL_PORT are both 9001' GATEWAY_CTRL_PORT 9001
+bad_gateway 'one that is none' "GATEWAY_CTRL_PORT 'x' is not a number" GATEWAY_CTRL_PORT x
+
+gateway_conf 'SLAVE_CORES=2' "SLAVE=$here/fake_daemon"
+run "$host" start -c "$conf"
+expect 'a gateway is started' 0 'gateway is ready, pid'
+holds 'before the master, and that before the slave' test "$(order)" = 'gateway master slave '
+others+=("$(gateway_pid)" "$(master_pid)" "$(slave_pid)")
+run "$host" status -c "$conf"
+expect 'it has a status' 0 "gateway runs, pid $(gateway_pid), log $scratch/log/gateway.log"
+pids="$(master_pid) $(slave_pid)"
+pid=$(gateway_pid)
+run "$host" restart gateway -c "$conf"
+expect 'it may be restarted' 0 "gateway is stopped, was pid $pid"
+holds 'alone' test "$(order)" = 'gateway gateway ' -a "$pids" = "$(master_pid) $(slave_pid)"
+holds 'as another process' alive "$(gateway_pid)"
+others+=("$(gateway_pid)")
+output=$(grep '^argument' "$FAKE_REPORT" | cut -d ' ' -f 2- | tr '\n' ' ')
+holds 'with its arguments' test "$output" = "8000 192.168.10.1 8000 $scratch/leaf-1.routes 9002 --poll "
+kill -KILL "$(gateway_pid)"
+pid=$(gateway_pid)
+while alive "$pid"; do sleep 0.05; done
+run "$host" status gateway -c "$conf"
+expect 'one that died is seen' 1 'gateway is dead'
+run "$host" start -c "$conf"
+expect 'and started again' 0 'gateway is ready'
+holds 'the others go on' test "$pids" = "$(master_pid) $(slave_pid)"
+others+=("$(gateway_pid)")
+run "$host" stop master slave -c "$conf"
+expect 'two daemons are not one' 2 'one daemon or all, not master and slave'
+sed -i '/^GATEWAY/d; s|^TOPOLOGY=.*|TOPOLOGY=topology.conf|' "$conf"
+run "$host" stop -c "$conf"
+holds 'it is stopped last, also when it is not configured any more' test "$(order)" = 'slave master gateway '
+run "$host" start gateway -c "$conf"
+expect 'nor started then' 6 'asks for no gateway'
+
+# The gateway of a pod: a host without a master.
+{
+	printf '%s\n' "${gateway[@]}" RUN_DIR=run LOG_DIR=log STOP_TIMEOUT=1
+	printf '%s\n' GATEWAY_UPSTREAM=0.0.0.0\ 0 GATEWAY_ROUTES=- GATEWAY_PORT=9000
+} | sed '/leaf-1/d; /192.168/d' >"$conf"
+run "$host" start -c "$conf"
+expect 'a gateway needs no master' 0 'gateway is ready'
+holds 'and gets none' test "$(order)" = 'gateway '
+others+=("$(gateway_pid)")
+output=$(grep '^argument' "$FAKE_REPORT" | cut -d ' ' -f 2- | tr '\n' ' ')
+holds 'nor ROUTE lines, an upstream, or a port of its own' test "$output" = '9000 0.0.0.0 0 - 9002 --poll '
+run "$host" status -c "$conf"
+expect 'it is all there is' 0 'gateway runs'
+holds 'to tell of' test "$(wc -l <<<"$output")" = 1
+run "$host" stop -c "$conf"
+expect 'and stops' 0 'gateway is stopped'
+printf 'PHYS_ID=1\n' >>"$conf"
+run "$host" start -c "$conf"
+expect 'a line of a master asks for all of them' 6 'TOPOLOGY is missing'
+
+write_conf
 sed -i 's|^RUN_DIR=.*|RUN_DIR=/dev/null/run|' "$conf"
 run "$host" start -c "$conf"
 expect 'a run directory that cannot be is an error' 1 "cannot write in RUN_DIR '/dev/null/run'"

@@ -7,6 +7,13 @@
 #   net_stop "$NET_PID"           # net_kill: by SIGKILL
 #   net_down                      # also done by a trap when the script ends
 #
+# Hosts of several networks, which reach each other only where they have one in common:
+#
+#   net_up_apart 3                # namespaces 1 2 3, joined by nothing, that forward nothing
+#   net_link lan 1 10.0.0.1/24    # a device "lan" in host 1, at the bridge of that name
+#   net_link lan 2 10.0.0.2/24
+#   net_link wan 2 10.0.1.2/24
+#
 # The namespaces are joined by veth pairs over a bridge (MTU 1500, real segments,
 # GRO on), or, when CHAOS or NET_WIRE is set, by wvm_wire with CHAOS as its
 # specification and SEED as its seed; net_chaos then changes it while it runs.
@@ -155,29 +162,49 @@ net_address() {
 		ip -n "$ns" link set eth0 up
 }
 
+# net_bridge NAME: in the namespace of bridges, which is made with the first one.
+net_bridge() {
+	local ns
+	ns=$(net_ns bridge)
+	[[ -e /run/netns/$ns ]] || ip netns add "$ns" || return 1
+	ip -n "$ns" link add "$1" mtu "${NET_MTU:-1500}" type bridge forward_delay 0 mcast_snooping 0 &&
+		ip -n "$ns" link set "$1" up
+}
+
+# net_plug BRIDGE HOST DEVICE: joins host to bridge by a device without an address.
 # A veth carries a large packet whole unless gso_max_segs forbids it, and merges what it
 # receives only if its other end has no TSO: both are set, so segments are cut and merged
 # as between hosts.
-net_join_by_bridge() {
-	local i bridge ns mtu=${NET_MTU:-1500} wire
-	bridge=$(net_ns bridge)
+net_plug() {
+	local bridge=$1 host=$2 device=$3 port="$1.$2" ns bridges mtu=${NET_MTU:-1500} wire
+	ns=$(net_ns "$host")
+	bridges=$(net_ns bridge)
 	wire=$(net_wire_program)
-	ip netns add "$bridge" || return 1
-	ip -n "$bridge" link add br0 mtu "$mtu" type bridge forward_delay 0 mcast_snooping 0 || return 1
-	ip -n "$bridge" link set br0 up || return 1
+	ip -n "$ns" link add "$device" mtu "$mtu" type veth peer name "$port" mtu "$mtu" \
+		netns "$bridges" || return 1
+	ip -n "$ns" link set "$device" gso_max_segs 1 txqueuelen 10000 || return 1
+	ip -n "$bridges" link set "$port" master "$bridge" up || return 1
+	ip -n "$bridges" link set "$port" gso_max_segs 1 || return 1
+	[[ -x $wire ]] || return 0
+	net_exec "$host" "$wire" --card "$device" && net_exec bridge "$wire" --card "$port"
+}
+
+net_join_by_bridge() {
+	local i
+	net_bridge br0 || return 1
 	for ((i = 1; i <= NET_COUNT; i++)); do
-		ns=$(net_ns "$i")
-		ip -n "$ns" link add eth0 mtu "$mtu" type veth peer name "port$i" mtu "$mtu" \
-			netns "$bridge" || return 1
-		ip -n "$ns" link set eth0 gso_max_segs 1 txqueuelen 10000 || return 1
-		ip -n "$bridge" link set "port$i" master br0 up || return 1
-		ip -n "$bridge" link set "port$i" gso_max_segs 1 || return 1
-		if [[ -x $wire ]]; then
-			net_exec "$i" "$wire" --card eth0 || return 1
-			net_exec bridge "$wire" --card "port$i" || return 1
-		fi
-		net_address "$i" || return 1
+		net_plug br0 "$i" eth0 && net_address "$i" || return 1
 	done
+}
+
+# net_link NETWORK HOST ADDRESS/BITS: gives a host of net_up_apart a device in a network.
+net_link() {
+	local ns
+	ns=$(net_ns "$2")
+	[[ -e /run/netns/$(net_ns bridge) ]] &&
+		ip -n "$(net_ns bridge)" link show "$1" >/dev/null 2>&1 || net_bridge "$1" || return 1
+	net_plug "$1" "$2" "$1" &&
+		ip -n "$ns" address add "$3" dev "$1" && ip -n "$ns" link set "$1" up
 }
 
 net_join_by_wire() {
@@ -210,8 +237,8 @@ net_chaos() { "$(net_wire_program)" --tell "$NET_DIR/wire" "$@"; }
 # The wire's counters now, as JSON.
 net_wire_stats() { net_chaos stats; }
 
-# net_up N: makes hosts 1 .. N and joins them. On failure everything is removed again.
-net_up() {
+# Hosts 1 .. N without a network. On failure everything is removed again.
+net_make_hosts() {
 	local i
 	if ((EUID != 0)); then
 		net_say "network namespaces need root"
@@ -235,11 +262,26 @@ net_up() {
 	for ((i = 1; i <= NET_COUNT; i++)); do
 		net_add_host "$i" || { net_down; return 1; }
 	done
+}
+
+# net_up N: makes hosts 1 .. N and joins them. On failure everything is removed again.
+net_up() {
+	net_make_hosts "${1:-}" || return 1
 	if [[ -n ${CHAOS:-} || -n ${NET_WIRE:-} ]]; then
 		net_join_by_wire || { net_down; return 1; }
 	else
 		net_join_by_bridge || { net_down; return 1; }
 	fi
+}
+
+# net_up_apart N: makes hosts 1 .. N, for net_link. None of them is a router: what one of
+# them passes on, a program there does.
+net_up_apart() {
+	local i
+	net_make_hosts "${1:-}" || return 1
+	for ((i = 1; i <= NET_COUNT; i++)); do
+		net_exec "$i" sysctl -qw net.ipv4.ip_forward=0 || { net_down; return 1; }
+	done
 }
 
 # Ends what net_start and net_up started and removes the namespaces. May be called twice.

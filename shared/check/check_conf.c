@@ -595,6 +595,7 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 		{"deploy/topologies/large-and-small.conf", 4, 41, 164, 0},
 		{"deploy/topologies/numa-2.conf", 2, 8, 32, 2},
 		{"deploy/topologies/sidecar-3.conf", 3, 12, 48, 0},
+		{"deploy/topologies/federation-2x2.conf", 4, 16, 64, 0},
 	};
 
 	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
@@ -615,6 +616,33 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 }
 END_TEST
 
+static void load_routes(struct wvm_routes *r, const char *name)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "deploy/topologies/routes/%s.routes", name);
+	ck_assert_msg(!wvm_routes_load(r, path, err, sizeof(err)), "%s", err);
+	ck_assert(!r->has_default);
+}
+
+/* The sidecar of a node of the topology routes that node's vnodes, all to its own master. */
+static void check_leaf(const struct wvm_topology *t, uint32_t i)
+{
+	struct wvm_routes leaf;
+	char name[16];
+
+	ck_assert(wvm_conf_node_is_sidecar(&t->nodes[i]));
+	snprintf(name, sizeof(name), "leaf-%u", i);
+	load_routes(&leaf, name);
+	for (uint32_t v = 0; v < t->vnode_count; v++) {
+		const struct wvm_route *r = wvm_routes_find(&leaf, v);
+
+		ck_assert(!r == (wvm_topology_by_vnode(t, v) != &t->nodes[i]));
+		ck_assert(!r || (r->ip >> 24 == 127 && r->port == 9000));
+	}
+	wvm_routes_free(&leaf);
+}
+
 /* Every vnode of the topology has its own sidecar, and the pod's gateway has a way to it. */
 START_TEST(the_example_routes_fit_their_topology)
 {
@@ -622,24 +650,43 @@ START_TEST(the_example_routes_fit_their_topology)
 	struct wvm_routes pod;
 
 	ck_assert(!wvm_topology_load(&t, "deploy/topologies/sidecar-3.conf", err, sizeof(err)));
-	ck_assert_msg(
-		!wvm_routes_load(&pod, "deploy/topologies/routes/pod.routes", err, sizeof(err)),
-		"%s", err);
-	for (uint32_t i = 0; i < t.count; i++) {
-		struct wvm_routes leaf;
-		char path[64];
-
-		ck_assert(wvm_conf_node_is_sidecar(&t.nodes[i]));
-		snprintf(path, sizeof(path), "deploy/topologies/routes/leaf-%u.routes", i);
-		ck_assert_msg(!wvm_routes_load(&leaf, path, err, sizeof(err)), "%s", err);
-		for (uint32_t v = 0; v < t.vnode_count; v++)
-			ck_assert(!wvm_routes_find(&leaf, v) ==
-				  (wvm_topology_by_vnode(&t, v) != &t.nodes[i]));
-		wvm_routes_free(&leaf);
-	}
+	load_routes(&pod, "pod");
+	for (uint32_t i = 0; i < t.count; i++)
+		check_leaf(&t, i);
 	for (uint32_t v = 0; v < t.vnode_count; v++)
 		ck_assert_ptr_nonnull(wvm_routes_find(&pod, v));
 	wvm_routes_free(&pod);
+	wvm_topology_free(&t);
+}
+END_TEST
+
+/* The core knows which pod has a vnode, and that pod, not the other one, which of its hosts. */
+START_TEST(the_routes_of_the_federation_lead_down_to_every_node)
+{
+	static const uint32_t pod_ip[] = {0x0a000001, 0x0a000002},
+			      host_ip[] = {0xc0a80a0a, 0xc0a80a0b, 0xc0a8140a, 0xc0a8140b};
+	struct wvm_topology t;
+	struct wvm_routes pod[2], core;
+
+	ck_assert(
+		!wvm_topology_load(&t, "deploy/topologies/federation-2x2.conf", err, sizeof(err)));
+	load_routes(&pod[0], "federation-pod-a");
+	load_routes(&pod[1], "federation-pod-b");
+	load_routes(&core, "federation-core");
+	for (uint32_t i = 0; i < t.count; i++)
+		check_leaf(&t, i);
+	for (uint32_t v = 0; v < t.vnode_count; v++) {
+		uint32_t node = (uint32_t)(wvm_topology_by_vnode(&t, v) - t.nodes);
+		const struct wvm_route *r = wvm_routes_find(&core, v);
+
+		ck_assert(r && r->ip == pod_ip[node / 2] && r->port == 8000);
+		r = wvm_routes_find(&pod[node / 2], v);
+		ck_assert(r && r->ip == host_ip[node] && r->port == 8000);
+		ck_assert_ptr_null(wvm_routes_find(&pod[1 - node / 2], v));
+	}
+	wvm_routes_free(&pod[0]);
+	wvm_routes_free(&pod[1]);
+	wvm_routes_free(&core);
 	wvm_topology_free(&t);
 }
 END_TEST
@@ -714,6 +761,7 @@ int main(void)
 	tcase_add_test(tc, a_file_that_cannot_be_read_is_told);
 	tcase_add_test(tc, the_example_topologies_are_what_their_comments_say);
 	tcase_add_test(tc, the_example_routes_fit_their_topology);
+	tcase_add_test(tc, the_routes_of_the_federation_lead_down_to_every_node);
 	tcase_add_test(tc, mutated_files_are_read_or_refused_with_one_line);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
