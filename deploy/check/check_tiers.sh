@@ -20,9 +20,9 @@ TOPOLOGY=$PWD/deploy/topologies/federation-2x2.conf
 ROUTES=$PWD/deploy/topologies/routes
 MEM=160      # MiB of the guest's RAM
 VM=6         # whose units are dealt evenly to four nodes
-STRESS=24    # seconds of the guest's stress test, within which all harm is done
+STRESS=36    # seconds of the guest's stress test, within which all harm is done
 VISITS=250   # pages per second that each program on nodes 1 to 3 takes from the guest
-OUTAGE=2     # seconds that nobody does anything about the core that was killed
+OUTAGE=1     # seconds that nobody does anything about the core that was killed
 DEADLINE=5000 # ms that an access waits for a page; shared/PROTOCOL.md
 ANOTHER=500  # messages by which a gateway that was replaced shows that it is in use
 
