@@ -21,6 +21,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 typedef void wvm_fuzz_put(const char *name, const void *data, size_t len);
 void wvm_fuzz_seeds(wvm_fuzz_put *put);
 
+/*
+ * Hands over run-0 to run-3, of `len` bytes: the decisions of a generator that begins with
+ * `random`, the first byte of each with only the bits of `keep`, and those of `set`.
+ */
+static inline void fuzz_put_random(wvm_fuzz_put *put, uint32_t random, size_t len, uint8_t keep,
+				   uint8_t set)
+{
+	uint8_t seed[1024];
+
+	for (uint32_t n = 0; n < 4 && len <= sizeof(seed); n++) {
+		char name[] = "run-0";
+
+		for (size_t i = 0; i < len; i++) {
+			random = random * 1664525 + 1013904223;
+			seed[i] = (uint8_t)(random >> 24);
+		}
+		seed[0] = (uint8_t)((seed[0] & keep) | set);
+		name[4] = (char)('0' + n);
+		put(name, seed, len);
+	}
+}
+
 /* A property that must hold for every input. */
 #define FUZZ_CHECK(cond, ...)                                                                \
 	do {                                                                                 \

@@ -174,22 +174,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	return 0;
 }
 
-/* ---- seeds: random decisions, and one message as bytes ------------------------------------ */
+/* ---- seeds: random decisions ------------------------------------------------------------- */
 
 void wvm_fuzz_seeds(wvm_fuzz_put *put)
 {
-	uint8_t seed[512];
-	uint32_t random = 1;
-
-	for (uint32_t n = 0; n < 4; n++) {
-		char name[] = "run-0";
-
-		for (size_t i = 0; i < sizeof(seed); i++) {
-			random = random * 1664525 + 1013904223;
-			seed[i] = (uint8_t)(random >> 24);
-		}
-		seed[0] = 7; /* three voters, this one among them */
-		name[4] = (char)('0' + n);
-		put(name, seed, sizeof(seed));
-	}
+	fuzz_put_random(put, 1, 512, 0, 7); /* three voters, this one among them */
 }

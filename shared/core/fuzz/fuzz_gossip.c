@@ -214,18 +214,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 void wvm_fuzz_seeds(wvm_fuzz_put *put)
 {
-	uint8_t seed[1024];
-	uint32_t random = 3;
-
-	for (uint32_t n = 0; n < 4; n++) {
-		char name[] = "run-0";
-
-		for (size_t i = 0; i < sizeof(seed); i++) {
-			random = random * 1664525 + 1013904223;
-			seed[i] = (uint8_t)(random >> 24);
-		}
-		seed[0] |= 2; /* it speaks */
-		name[4] = (char)('0' + n);
-		put(name, seed, sizeof(seed));
-	}
+	fuzz_put_random(put, 3, 1024, 0xff, 2); /* it speaks */
 }
