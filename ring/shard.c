@@ -263,6 +263,8 @@ static int spin(struct wvm_shard *s)
 			WVM_COUNT(s, spins, 1);
 			return 1;
 		}
+		if (now >= until)
+			break;
 		if (__atomic_load_n(s->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) {
 			err = enter(s, 0, IORING_ENTER_GETEVENTS, WVM_NEVER);
 			now = wvm_now_ns();
@@ -277,8 +279,6 @@ static int spin(struct wvm_shard *s)
 				break;
 			}
 		}
-		if (now >= until)
-			break;
 	}
 	return err;
 }

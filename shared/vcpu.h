@@ -71,8 +71,7 @@ enum wvm_vcpu_exit_flag {
 	WVM_VCPU_EXIT_OPEN = 4,   /* an interrupt can be taken now */
 	WVM_VCPU_EXIT_WRITE = 8,  /* PIO, MMIO, MSR: by the guest; data is what it wrote */
 	WVM_VCPU_EXIT_IF = 16,    /* interrupts are enabled (RFLAGS.IF) */
-	WVM_VCPU_EXIT_STAYS =
-		32, /* the state stayed: the next run must be here, and change none of it */
+	WVM_VCPU_EXIT_STAYS = 32, /* the state stayed: the next run is here, and changes none */
 };
 #define WVM_VCPU_EXIT_FLAGS 63u
 

@@ -301,8 +301,7 @@ static void counts_of(const struct vcpu_bench *b, unsigned thing, struct series_
 	count_one(set, name, "bytes received", (double)c->bytes_received / (double)c->runs);
 }
 
-/* A move has no limit, but the same measure: that of its loop's exit and as many bytes; so has a
- * state. */
+/* A move and a state have no limit, but the same measure: their loop's exit, and as many bytes. */
 static void series_of(const struct vcpu_bench *b, unsigned thing, struct series_set *set)
 {
 	const struct result *ours = of(&b->ours, thing), *floor = of(&b->floor, thing),

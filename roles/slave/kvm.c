@@ -45,8 +45,9 @@ const uint32_t wvm_kvm_msrs[] = {
 #define MSRS (sizeof(wvm_kvm_msrs) / sizeof(wvm_kvm_msrs[0]))
 const unsigned wvm_kvm_msr_count = MSRS;
 
-#define MSR_TSC 0x10u
-#define AT_TSC  0u /* in wvm_kvm_msrs */
+#define MSR_TSC       0x10u
+#define OFFSET_STANDS UINT64_C(1000000000) /* ticks of the host's; a third to half a second */
+#define AT_TSC        0u                   /* in wvm_kvm_msrs */
 
 #define SHARED (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 
@@ -65,7 +66,8 @@ struct wvm_kvm_vcpu {
 		known; /* sections in `run` are those of the processor: 1 << enum wvm_kvm_section */
 	bool has_msr[MSRS];
 	bool offset_known;
-	uint64_t offset; /* of its time stamp counter to this host's */
+	uint64_t offset;    /* of its time stamp counter to this host's */
+	uint64_t offset_at; /* the host's when that was read */
 };
 
 static __thread char error_text[160];
@@ -248,8 +250,7 @@ struct msr_list {
 	struct kvm_msr_entry entry[MSRS];
 };
 
-/* Whether a counter that was read after `before` of the host's, and until now, fits to the offset.
- */
+/* Whether a counter that was read since the host's was `before` fits to the offset. */
 static bool within(const struct wvm_kvm_vcpu *v, uint64_t before, uint64_t ticks)
 {
 	return ticks - (before + v->offset) <= __builtin_ia32_rdtsc() - before;
@@ -501,13 +502,25 @@ static void say(struct wvm_kvm_vcpu *v, struct wvm_kvm_exit *e)
 	}
 }
 
-int wvm_kvm_run(struct wvm_kvm_vcpu *v, int irq, bool window, struct wvm_kvm_exit *e)
+/* Events that the run is about to bring replace KVM's own, with one that was injected before. */
+static int inject(struct wvm_kvm_vcpu *v, int irq)
 {
 	struct kvm_interrupt take = {.irq = (uint32_t)irq};
+
+	if (!(v->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS))
+		return ioctl(v->fd, KVM_INTERRUPT, &take);
+	v->run->s.regs.events.interrupt.injected = 1;
+	v->run->s.regs.events.interrupt.nr = (uint8_t)irq;
+	v->run->s.regs.events.interrupt.soft = 0;
+	return 0;
+}
+
+int wvm_kvm_run(struct wvm_kvm_vcpu *v, int irq, bool window, struct wvm_kvm_exit *e)
+{
 	int r;
 
 	*e = (struct wvm_kvm_exit){.kind = WVM_KVM_EXIT_KICKED};
-	if (irq >= 0 && ioctl(v->fd, KVM_INTERRUPT, &take))
+	if (irq >= 0 && inject(v, irq))
 		return failed("KVM does not take interrupt %d: %s", irq, strerror(errno));
 	v->run->request_interrupt_window = window;
 	r = ioctl(v->fd, KVM_RUN, 0);
@@ -558,16 +571,18 @@ static int offset_call(struct wvm_kvm_vcpu *v, unsigned long call, uint64_t *off
 /*
  * A call for a processor costs as much as an exit of its guest (KVM loads all of it), and this is
  * asked twice a run. So it is reckoned from the host's counter where that gives what KVM says:
- * where the kernel tells the offset, and both count at one rate.
+ * where the kernel tells the offset, and both count at one rate. A guest that writes its counter
+ * changes the offset, which is seen when it is read again.
  */
 uint64_t wvm_kvm_ticks(struct wvm_kvm_vcpu *v)
 {
 	uint64_t before, ticks;
 
-	if (v->offset_known)
-		return __builtin_ia32_rdtsc() + v->offset;
-	v->offset_known = !offset_call(v, KVM_GET_DEVICE_ATTR, &v->offset);
 	before = __builtin_ia32_rdtsc();
+	if (v->offset_known && before - v->offset_at < OFFSET_STANDS)
+		return before + v->offset;
+	v->offset_known = !offset_call(v, KVM_GET_DEVICE_ATTR, &v->offset);
+	before = v->offset_at = __builtin_ia32_rdtsc();
 	ticks = ask_ticks(v);
 	v->offset_known = v->offset_known && within(v, before, ticks);
 	return ticks;

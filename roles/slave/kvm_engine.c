@@ -322,6 +322,8 @@ static void execute(struct worker *w, struct wvm_job *job)
 	if (!text)
 		job->answer_len = (uint32_t)wvm_kvm_cpu_answer(&w->cpu, job->seq, &e, job->answer,
 							       WVM_RUN_MAX, &text);
+	if (text)
+		wvm_kvm_cpu_spoil(&w->cpu);
 	job->keeps = w->cpu.midway || w->cpu.stays;
 	if (text) {
 		wvm_job_error(job, explain(w, text, line, sizeof(line)));

@@ -25,6 +25,12 @@ void wvm_kvm_cpu_close(struct wvm_kvm_cpu *c)
 	free(c->held);
 }
 
+void wvm_kvm_cpu_spoil(struct wvm_kvm_cpu *c)
+{
+	c->held_seq = 0;
+	c->midway = c->stays = false;
+}
+
 /* ---- what the run brings --------------------------------------------------------------- */
 
 static bool makes_sense(const struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r)
@@ -75,15 +81,13 @@ unsigned wvm_kvm_cpu_take(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, u
 		return WVM_RUN_MALFORMED;
 	/* One that moved away with an access open has been started anew by its owner. */
 	if (whole && !(r->flags & WVM_VCPU_RUN_RESUME))
-		c->midway = c->stays = false;
+		wvm_kvm_cpu_spoil(c);
 	if (!makes_sense(c, r))
 		return WVM_RUN_MALFORMED;
 	if (!whole && (!c->held_seq || r->base != c->held_seq))
 		return WVM_RUN_BASE;
-	if (whole) {
+	if (whole)
 		memset(c->held, 0, l->bytes);
-		c->held_seq = 0;
-	}
 	if (wvm_vcpu_apply(l, c->held, r->state, r->state_len, &changed))
 		return WVM_RUN_MALFORMED;
 	if (whole)
@@ -96,10 +100,8 @@ unsigned wvm_kvm_cpu_take(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, u
 		c->held_seq = changed ? 0 : c->held_seq; /* KVM has it not */
 		return WVM_RUN_MALFORMED;
 	}
-	if (wvm_kvm_set(c->v, changed) || (r->ticks && wvm_kvm_ticks_reach(c->v, r->ticks))) {
-		c->held_seq = 0;
+	if (wvm_kvm_set(c->v, changed) || (r->ticks && wvm_kvm_ticks_reach(c->v, r->ticks)))
 		*text = wvm_kvm_error();
-	}
 	return WVM_RUN_NO_REASON;
 }
 

@@ -22,8 +22,8 @@ struct wvm_kvm_cpu {
 	 * part that is missing lies in KVM.
 	 */
 	bool midway;
-	bool may_stay,
-		stays; /* as the last run allows, and as its answer said: KVM's state is newer */
+	bool may_stay; /* as the last run allows */
+	bool stays;    /* as its answer said: KVM's state is newer */
 	struct wvm_kvm_exit exit;
 	bool leave; /* atomic; the guest is to be left for reasons of the slave's own */
 	bool lost;  /* atomic; by the signal handler: memory that cannot be had, at lost_at */
@@ -34,9 +34,13 @@ struct wvm_kvm_cpu {
 int wvm_kvm_cpu_open(struct wvm_kvm_cpu *c, struct wvm_kvm *kvm, unsigned index);
 void wvm_kvm_cpu_close(struct wvm_kvm_cpu *c);
 
+/* Both sides have no state in common any more: the next run has to bring the whole. */
+void wvm_kvm_cpu_spoil(struct wvm_kvm_cpu *c);
+
 /*
  * Before anything is executed: whether the run makes sense here, and its state. A reason to
- * refuse it, or WVM_RUN_NO_REASON; then *text may be a line, for which it ends with ERROR.
+ * refuse it, or WVM_RUN_NO_REASON; then *text may be a line, for which it ends with ERROR. After
+ * any line, here or below, follows wvm_kvm_cpu_spoil().
  */
 unsigned wvm_kvm_cpu_take(struct wvm_kvm_cpu *c, const struct wvm_vcpu_run *r, uint64_t seq,
 			  const char **text);

@@ -235,7 +235,7 @@ static bool take_answer(struct wvm_engine_vm *vm, unsigned vcpu, const struct wv
 	memcpy(job->answer, a->data, a->len);
 	job->answer_len = (uint32_t)a->len;
 	job->reason = WVM_RUN_NO_REASON;
-	job->keeps = e.flags & WVM_VCPU_EXIT_MIDWAY;
+	job->keeps = e.flags & (WVM_VCPU_EXIT_MIDWAY | WVM_VCPU_EXIT_STAYS);
 	job->done(job);
 	return true;
 }

@@ -22,6 +22,11 @@
 #define WVM_SLAVE_POLL_NS UINT64_C(50000) /* as the master's */
 #define WVM_SLAVE_FORGET_NS \
 	UINT64_C(60000000000) /* far longer than any copy of a message is under way */
+/*
+ * A VM whose processor left something here that its owner has not (MIDWAY, STAYS) is forgotten
+ * after a day of silence, and only when there is no room otherwise: by then its owner is gone.
+ */
+#define WVM_SLAVE_KEPT_NS   UINT64_C(86400000000000)
 /* An owner that is silent so long has given its run up by half of that time. */
 #define WVM_SLAVE_SILENT_NS (2 * WVM_RUN_DEADLINE_NS)
 

@@ -10,14 +10,21 @@ struct wvm_slave_vm *wvm_slave_vm_find(struct wvm_slave *s, uint16_t id)
 	return NULL;
 }
 
-/* Nothing would be lost with it but what its owner sends again. */
+/* Nothing would be lost with it but what its owner sends again, or has given up long ago. */
 static bool forgettable(const struct wvm_slave *s, const struct wvm_slave_vm *vm, uint64_t now_ns)
 {
-	if (now_ns - vm->heard_ns < WVM_SLAVE_FORGET_NS)
+	uint64_t silent_ns = now_ns - vm->heard_ns;
+
+	if (silent_ns < WVM_SLAVE_FORGET_NS)
 		return false;
-	for (unsigned i = 0; i < WVM_SLAVE_CPUS; i++)
-		if (s->cpus[i].vm == vm && (s->cpus[i].executing || s->cpus[i].job.keeps))
+	for (unsigned i = 0; i < WVM_SLAVE_CPUS; i++) {
+		const struct wvm_slave_cpu *c = &s->cpus[i];
+
+		if (c->vm != vm)
+			continue;
+		if (c->executing || (c->job.keeps && silent_ns < WVM_SLAVE_KEPT_NS))
 			return false;
+	}
 	return true;
 }
 

@@ -239,6 +239,39 @@ START_TEST(a_guest_that_cannot_go_on_is_reported_each_time)
 }
 END_TEST
 
+/* ---- interrupts ------------------------------------------------------------------------- */
+
+/*
+ * In real mode, from reset: 0:CODE halts, and vector 0x20 leads to an output. The interrupt must be
+ * taken whatever of the state comes along, as with the first run after a move.
+ */
+START_TEST(an_interrupt_that_comes_with_a_new_state_is_taken)
+{
+	static const uint32_t along[] = {0, 1u << WVM_KVM_REGS, 1u << WVM_KVM_EVENTS, WVM_KVM_ALL};
+	const uint8_t vector[] = {0, 0x20, 0, 0}, output[] = {0xe6, 0x10}; /* out %al, $0x10 */
+	struct wvm_kvm_exit e;
+	struct kvm_sregs *s;
+	struct guest g;
+
+	open_guest(&g);
+	g.mem[CODE] = 0xf4; /* hlt */
+	memcpy(g.mem + 0x20 * 4, vector, sizeof(vector));
+	memcpy(g.mem + 0x2000, output, sizeof(output));
+	ck_assert_int_eq(wvm_kvm_get(g.v, WVM_KVM_ALL), 0);
+	s = section(&g, WVM_KVM_SREGS);
+	s->cs.base = s->cs.selector = 0;
+	*(struct kvm_regs *)section(&g, WVM_KVM_REGS) =
+		(struct kvm_regs){.rip = CODE, .rflags = 0x202, .rsp = STACK};
+	ck_assert_int_eq(wvm_kvm_set(g.v, WVM_KVM_ALL), 0);
+	ck_assert_int_eq(run(&g).kind, WVM_KVM_EXIT_HLT);
+	ck_assert_int_eq(wvm_kvm_get(g.v, WVM_KVM_ALL), 0);
+	ck_assert_int_eq(wvm_kvm_set(g.v, along[_i]), 0);
+	ck_assert_int_eq(wvm_kvm_run(g.v, 0x20, false, &e), 0);
+	ck_assert_msg(e.kind == WVM_KVM_EXIT_PIO && e.at == 0x10, "kind %u", e.kind);
+	close_guest(&g);
+}
+END_TEST
+
 /* ---- kicks ----------------------------------------------------------------------------- */
 
 START_TEST(a_kick_before_a_run_ends_it_at_once)
@@ -433,6 +466,7 @@ int main(void)
 	tcase_add_test(t, a_guest_reads_and_writes_ports);
 	tcase_add_test(t, a_guest_reads_and_writes_where_no_memory_is);
 	tcase_add_test(t, a_guest_that_cannot_go_on_is_reported_each_time);
+	tcase_add_loop_test(t, an_interrupt_that_comes_with_a_new_state_is_taken, 0, 4);
 	tcase_add_test(t, a_kick_before_a_run_ends_it_at_once);
 	tcase_add_test(t, a_kick_ends_a_guest_that_never_would);
 	tcase_add_test(t, a_running_processor_moves_between_two_and_computes_the_same);
