@@ -176,6 +176,18 @@ int wvm_membership_wish(struct wvm_membership *m, const struct wvm_epoch_record 
 	return r;
 }
 
+int wvm_membership_install(struct wvm_membership *m, const struct wvm_epoch_record *record,
+			   uint64_t now_ns)
+{
+	int r;
+
+	if (m->saving)
+		return -EBUSY;
+	r = wvm_epoch_install(&m->epoch, record, now_ns) ? 0 : -EINVAL;
+	drain(m, now_ns);
+	return r;
+}
+
 /* ---- what comes ------------------------------------------------------------------------ */
 
 bool wvm_membership_takes(uint8_t type)

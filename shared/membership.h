@@ -112,6 +112,13 @@ void wvm_membership_saved(struct wvm_membership *m, uint64_t now_ns);
 int wvm_membership_wish(struct wvm_membership *m, const struct wvm_epoch_record *record,
 			uint64_t now_ns);
 
+/*
+ * The record that a whole view ends with, as wvm_epoch_install(): what behind() asks for. 0;
+ * -EBUSY: a store is under way; -EINVAL: it is not later than the present one.
+ */
+int wvm_membership_install(struct wvm_membership *m, const struct wvm_epoch_record *record,
+			   uint64_t now_ns);
+
 void wvm_membership_tick(struct wvm_membership *m, uint64_t now_ns);
 uint64_t wvm_membership_deadline(const struct wvm_membership *m); /* UINT64_MAX: none */
 
