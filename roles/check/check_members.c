@@ -17,6 +17,7 @@
 #define HEARD_MS 2000u /* all know of all */
 #define DEAD_MS  8000u /* two periods, 5 s of suspicion, and rounds of news */
 #define STOP_MS  3000u
+#define STORM    30000u
 
 static struct cluster cluster;
 
@@ -304,6 +305,101 @@ START_TEST(what_strangers_say_changes_nothing_and_is_counted)
 }
 END_TEST
 
+/* ---- a storm --------------------------------------------------------------------------- */
+
+static int stranger_socket(void)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	inet_pton(AF_INET, "127.0.77.9", &at.sin_addr);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	inet_pton(AF_INET, cluster.node[0].ip, &at.sin_addr);
+	at.sin_port = htons(cluster.node[0].ctrl_port);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	return fd;
+}
+
+/* Noise; gossip with some bytes changed, in half of it under a right checksum. */
+static size_t hostile(uint8_t bytes[WVM_MTU_DEFAULT], unsigned i)
+{
+	static const struct wvm_gossip_msg probe = {.kind = WVM_GOSSIP_PROBE,
+						    .life = WVM_NODE_ACTIVE,
+						    .ip = 0x7f004d02,
+						    .port = 1,
+						    .incarnation = 1,
+						    .seq = 1};
+	struct wvm_msg m = {.type = WVM_MSG_HEARTBEAT, .hops = 1, .epoch = 1, .src = 1, .dst = 0};
+	uint8_t payload[WVM_GOSSIP_BYTES_MAX];
+	size_t len;
+
+	if (i % 3 == 0) {
+		len = (size_t)(rand() % WVM_MTU_DEFAULT);
+		for (size_t k = 0; k < len; k++)
+			bytes[k] = (uint8_t)rand();
+		return len;
+	}
+	m.payload_len = (uint16_t)wvm_gossip_encode(payload, &probe);
+	m.seg_total = wvm_wire_total(m.payload_len);
+	len = wvm_wire_encode(bytes, WVM_MTU_DEFAULT, &m, payload);
+	for (unsigned k = 0; k < i % 4; k++)
+		bytes[(size_t)rand() % len] ^= (uint8_t)(1 + rand() % 255);
+	if (i % 3 == 1)
+		wvm_wire_seal(bytes, len);
+	return len;
+}
+
+static uint64_t received(unsigned node, uint64_t *counted)
+{
+	json_t *o = cluster_json(&cluster, node, "stats");
+	json_t *section = json_object_get(o, "membership"), *value;
+	uint64_t sum = figure(section, "gossip_received") + figure(section, "ballots_received");
+	uint64_t all = figure(section, "received");
+	const char *name;
+
+	json_object_foreach(section, name, value) if (!strncmp(name, "dropped_", 8))
+		sum += (uint64_t)json_integer_value(value);
+	*counted = sum;
+	json_decref(o);
+	return all;
+}
+
+START_TEST(a_storm_of_strangers_is_counted_and_nobody_is_dead_for_it)
+{
+	uint64_t before, after, counted, end, hidden;
+	uint8_t bytes[WVM_MTU_DEFAULT];
+	int fd;
+
+	begin(CLUSTER_LOOPBACK);
+	before = received(0, &counted);
+	hidden = counter(0, "dropped_source");
+	fd = stranger_socket();
+	for (unsigned i = 0; i < STORM; i++) {
+		size_t len = hostile(bytes, i);
+
+		ck_assert_int_eq(send(fd, bytes, len, 0), (ssize_t)len);
+		if (i % 16 == 15)
+			usleep(300); /* its socket is small */
+	}
+	close(fd);
+	end = cluster_now_ms() + 20000;
+	do
+		after = received(0, &counted);
+	while (after - before < STORM * 9 / 10 && cluster_now_ms() < end);
+	printf("proof: of a storm of %u datagrams to one control port %lu were counted\n", STORM,
+	       after - before);
+	ck_assert_uint_ge(after - before, STORM * 9 / 10);
+	ck_assert_uint_eq(after, counted);
+	ck_assert_uint_gt(counter(0, "dropped_source") - hidden, STORM / 20);
+	for (unsigned i = 0; i < NODES; i++)
+		for (unsigned k = 0; k < NODES; k++)
+			await(i, k, "ALIVE", BUSY * HEARD_MS);
+	for (unsigned i = 0; i < NODES; i++)
+		ck_assert_uint_eq(said(i, "is DEAD"), 0);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 START_TEST(a_damaged_file_of_ballots_is_one_clear_error_and_is_left_alone)
 {
 	static char text[CLUSTER_OUT_BYTES];
@@ -381,6 +477,7 @@ static Suite *members_suite(void)
 	tcase_add_test(t, a_node_that_stands_still_for_3_s_is_not_dead_and_accuses_nobody);
 	tcase_add_test(t, a_node_that_is_ended_says_goodbye);
 	tcase_add_test(t, what_strangers_say_changes_nothing_and_is_counted);
+	tcase_add_test(t, a_storm_of_strangers_is_counted_and_nobody_is_dead_for_it);
 	tcase_add_test(t, a_damaged_file_of_ballots_is_one_clear_error_and_is_left_alone);
 	tcase_add_test(
 		t, nodes_of_one_address_without_control_ports_run_and_say_that_they_do_not_watch);
