@@ -237,5 +237,5 @@ int wvm_ballots_begin(struct wvm_ballots *b, const char *dir, uint32_t phys_id, 
 		return refuse(b, r, err, err_len);
 	wvm_epoch_first(d, first);
 	r = wvm_ballots_store(b, d);
-	return r ? refuse(b, r, err, err_len) : 0;
+	return r ? refuse(b, r, err, err_len) : n == -ENOENT;
 }

@@ -28,8 +28,9 @@ struct wvm_ballots {
 /*
  * Reads the node's file in dir, which exists. What has never promised anything (no file yet, or one
  * of the first record alone) begins with `first` and is stored; else *d is what was stored last.
- * Any thread; blocks for the disk. 0, or -errno with one line in err, and then the node must not
- * vote: -EINVAL the file is damaged, -EEXIST it is of another node or another cluster's.
+ * Any thread; blocks for the disk. 0, or 1 when there was no file; or -errno with one line in err,
+ * and then the node must not vote: -EINVAL the file is damaged, -EEXIST it is of another node or
+ * another cluster's.
  */
 int wvm_ballots_begin(struct wvm_ballots *b, const char *dir, uint32_t phys_id, uint32_t node,
 		      uint64_t cluster, const struct wvm_epoch_record *first,

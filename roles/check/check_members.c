@@ -1,14 +1,17 @@
 /* Live masters watch each other: who answers, who does not, and who only says so. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "roles/check/cluster.h"
+#include "shared/ballots.h"
 #include "shared/core/gossip.h"
 #include "shared/wire.h"
 
@@ -228,8 +231,149 @@ START_TEST(a_node_that_is_ended_says_goodbye)
 }
 END_TEST
 
+/* ---- as if it were another node -------------------------------------------------------- */
+
+/* The kernel closes the sockets of a killed process's io_uring a moment after its end. */
+static int socket_at(const char *ip, uint16_t port)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+	uint64_t end = cluster_now_ms() + 5000;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	inet_pton(AF_INET, ip, &at.sin_addr);
+	while (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+		ck_assert_msg(cluster_now_ms() < end, "%s: %s", ip, strerror(errno));
+		cluster_sleep_ms(20);
+	}
+	return fd;
+}
+
+static void send_to_node(int fd, unsigned node, const uint8_t *bytes, size_t len)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET,
+				 .sin_port = htons(cluster.node[node].ctrl_port)};
+
+	inet_pton(AF_INET, cluster.node[node].ip, &at.sin_addr);
+	ck_assert_int_eq(sendto(fd, bytes, len, 0, (struct sockaddr *)&at, sizeof(at)),
+			 (ssize_t)len);
+}
+
+/* From node 1 to node 0. */
+static void send_prepare(int fd, uint32_t round)
+{
+	struct wvm_epoch_msg e = {
+		.kind = WVM_EPOCH_PREPARE, .epoch = 2, .ballot = wvm_epoch_ballot(round, 1)};
+	struct wvm_msg m = {.type = WVM_MSG_BALLOT,
+			    .hops = 1,
+			    .epoch = 1,
+			    .src = 1,
+			    .payload_len = WVM_EPOCH_MSG_BYTES,
+			    .seg_total = WVM_EPOCH_MSG_BYTES};
+	uint8_t payload[WVM_EPOCH_MSG_BYTES], bytes[WVM_MTU_DEFAULT];
+
+	wvm_epoch_encode(payload, &e);
+	send_to_node(fd, 0, bytes, wvm_wire_encode(bytes, sizeof(bytes), &m, payload));
+}
+
+/* The next ballot that comes, within so many milliseconds; gossip is passed over. */
+static bool receive_ballot(int fd, struct wvm_epoch_msg *e, unsigned ms)
+{
+	uint64_t end = cluster_now_ms() + ms;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	uint8_t bytes[WVM_MTU_DEFAULT];
+
+	while (cluster_now_ms() < end) {
+		const uint8_t *payload;
+		struct wvm_msg m;
+		size_t consumed;
+		ssize_t n;
+
+		if (poll(&p, 1, 20) < 1)
+			continue;
+		n = recv(fd, bytes, sizeof(bytes), 0);
+		ck_assert_int_eq(wvm_wire_decode(bytes, (size_t)n, &m, &payload, &consumed),
+				 WVM_DROP_NONE);
+		if (m.type == WVM_MSG_BALLOT) {
+			ck_assert(wvm_epoch_decode(e, payload, m.payload_len));
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Asks again, as the network may lose: until this is the answer to that ballot. */
+static struct wvm_epoch_msg ask(int fd, uint32_t round)
+{
+	struct wvm_epoch_msg e;
+
+	for (unsigned i = 0; i < 20; i++) {
+		send_prepare(fd, round);
+		if (receive_ballot(fd, &e, 1000) && wvm_epoch_round(e.ballot) == round)
+			return e;
+	}
+	ck_abort_msg("no answer to the ballot of round %u", round);
+}
+
+static struct wvm_epoch_durable stored(unsigned node)
+{
+	struct wvm_ballots b = {.node = node};
+	uint8_t bytes[WVM_BALLOTS_BYTES];
+	struct wvm_epoch_durable d;
+	char path[200];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/ballots.%u", cluster.node[node].state, node);
+	f = fopen(path, "re");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fread(bytes, 1, sizeof(bytes), f), sizeof(bytes));
+	fclose(f);
+	/* Of some cluster: whose is not known here. */
+	ck_assert_int_ne(wvm_ballots_decode(&b, bytes, sizeof(bytes), &d), -EINVAL);
+	return d;
+}
+
+START_TEST(a_promise_is_on_the_disk_before_it_is_given_and_holds_after_kill_and_restart)
+{
+	struct wvm_epoch_msg e;
+	char path[200];
+	json_t *o;
+	int fd;
+
+	begin(CLUSTER_LOOPBACK);
+	cluster_node_end(&cluster, 1, SIGKILL);
+	fd = socket_at(cluster.node[1].ip, cluster.node[1].ctrl_port);
+	e = ask(fd, 5);
+	ck_assert_int_eq(e.kind, WVM_EPOCH_PROMISE);
+	ck_assert_uint_eq(stored(0).promised, wvm_epoch_ballot(5, 1));
+	o = cluster_json(&cluster, 0, "epoch");
+	ck_assert_uint_eq(figure(json_object_get(o, "promised"), "round"), 5);
+	json_decref(o);
+	/* A directory where the new file is to be: it cannot be stored, so nothing is promised. */
+	snprintf(path, sizeof(path), "%s/ballots.0.new", cluster.node[0].state);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	send_prepare(fd, 6);
+	ck_assert(!receive_ballot(fd, &e, 2500));
+	ck_assert_uint_eq(stored(0).promised, wvm_epoch_ballot(5, 1));
+	ck_assert_uint_eq(said(0, "cannot store ballots"), 1);
+	ck_assert(is(2, 0, "ALIVE"));
+	ck_assert_int_eq(rmdir(path), 0);
+	ck_assert(receive_ballot(fd, &e, 20000)); /* as soon as it can */
+	ck_assert_int_eq(e.kind, WVM_EPOCH_PROMISE);
+	ck_assert_uint_eq(wvm_epoch_round(e.ballot), 6);
+	ck_assert_uint_eq(stored(0).promised, wvm_epoch_ballot(6, 1));
+	ck_assert_uint_eq(said(0, "ballots are stored again"), 1);
+	cluster_node_end(&cluster, 0, SIGKILL);
+	cluster_node_start(&cluster, 0, NULL);
+	e = ask(fd, 4);
+	ck_assert_int_eq(e.kind, WVM_EPOCH_REFUSED);
+	ck_assert_uint_eq(e.other, wvm_epoch_ballot(6, 1));
+	close(fd);
+	cluster_kill(&cluster);
+}
+END_TEST
+
 /* To node 0, as if it were node 1: it is of a far higher incarnation, and node 2 suspect. */
-static void forge(const char *from_ip, uint16_t from_port, const struct cluster_node *to)
+static void forge(const char *from_ip, uint16_t from_port)
 {
 	struct wvm_gossip_msg g = {.kind = WVM_GOSSIP_NEWS,
 				   .life = WVM_NODE_ACTIVE,
@@ -237,10 +381,8 @@ static void forge(const char *from_ip, uint16_t from_port, const struct cluster_
 				   .epoch = 9,
 				   .incarnation = 1 << 30};
 	struct wvm_msg m = {.type = WVM_MSG_HEARTBEAT, .hops = 1, .epoch = 1, .src = 1, .dst = 0};
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(from_port)};
 	uint8_t payload[WVM_GOSSIP_BYTES_MAX], bytes[WVM_MTU_DEFAULT];
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	uint64_t end = cluster_now_ms() + 5000;
+	int fd = socket_at(from_ip, from_port);
 	struct in_addr ip;
 	size_t len;
 
@@ -258,16 +400,7 @@ static void forge(const char *from_ip, uint16_t from_port, const struct cluster_
 	m.payload_len = (uint16_t)len;
 	m.seg_total = wvm_wire_total((uint32_t)len);
 	len = wvm_wire_encode(bytes, sizeof(bytes), &m, payload);
-	inet_pton(AF_INET, from_ip, &at.sin_addr);
-	/* The kernel closes the sockets of a killed process's io_uring a moment after its end. */
-	while (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
-		ck_assert_msg(cluster_now_ms() < end, "%s: %s", from_ip, strerror(errno));
-		cluster_sleep_ms(20);
-	}
-	inet_pton(AF_INET, to->ip, &at.sin_addr);
-	at.sin_port = htons(to->ctrl_port);
-	ck_assert_int_eq(sendto(fd, bytes, len, 0, (struct sockaddr *)&at, sizeof(at)),
-			 (ssize_t)len);
+	send_to_node(fd, 0, bytes, len);
 	close(fd);
 }
 
@@ -281,7 +414,7 @@ START_TEST(what_strangers_say_changes_nothing_and_is_counted)
 	see(0, before);
 	dropped = counter(0, "dropped_source");
 	for (unsigned i = 0; i < 3; i++)
-		forge(from[i], 0, &cluster.node[0]);
+		forge(from[i], 0);
 	while (counter(0, "dropped_source") < dropped + 3) {
 		ck_assert_msg(cluster_now_ms() < end, "not counted");
 		cluster_sleep_ms(50);
@@ -295,7 +428,7 @@ START_TEST(what_strangers_say_changes_nothing_and_is_counted)
 	/* From the right address it would have been believed: so the test's message is a good one.
 	 */
 	cluster_node_end(&cluster, 1, SIGKILL);
-	forge(cluster.node[1].ip, cluster.node[1].ctrl_port, &cluster.node[0]);
+	forge(cluster.node[1].ip, cluster.node[1].ctrl_port);
 	end = cluster_now_ms() + 20000;
 	do {
 		ck_assert_msg(cluster_now_ms() < end, "not believed");
@@ -306,19 +439,6 @@ START_TEST(what_strangers_say_changes_nothing_and_is_counted)
 END_TEST
 
 /* ---- a storm --------------------------------------------------------------------------- */
-
-static int stranger_socket(void)
-{
-	struct sockaddr_in at = {.sin_family = AF_INET};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	inet_pton(AF_INET, "127.0.77.9", &at.sin_addr);
-	ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-	inet_pton(AF_INET, cluster.node[0].ip, &at.sin_addr);
-	at.sin_port = htons(cluster.node[0].ctrl_port);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-	return fd;
-}
 
 /* Noise; gossip with some bytes changed, in half of it under a right checksum. */
 static size_t hostile(uint8_t bytes[WVM_MTU_DEFAULT], unsigned i)
@@ -373,11 +493,11 @@ START_TEST(a_storm_of_strangers_is_counted_and_nobody_is_dead_for_it)
 	begin(CLUSTER_LOOPBACK);
 	before = received(0, &counted);
 	hidden = counter(0, "dropped_source");
-	fd = stranger_socket();
+	fd = socket_at("127.0.77.9", 0);
 	for (unsigned i = 0; i < STORM; i++) {
 		size_t len = hostile(bytes, i);
 
-		ck_assert_int_eq(send(fd, bytes, len, 0), (ssize_t)len);
+		send_to_node(fd, 0, bytes, len);
 		if (i % 16 == 15)
 			usleep(300); /* its socket is small */
 	}
@@ -419,6 +539,9 @@ START_TEST(a_damaged_file_of_ballots_is_one_clear_error_and_is_left_alone)
 	cluster_read(cluster.node[1].log, text, sizeof(text));
 	ck_assert_msg(strstr(text, path) && strstr(text, "put a good copy"), "%s", text);
 	ck_assert_int_eq(unlink(path), 0);
+	cluster_node_start(&cluster, 1, NULL);
+	cluster_node_await(&cluster, 1);
+	ck_assert_uint_eq(said(1, "there was none"), 1);
 	cluster_kill(&cluster);
 }
 END_TEST
@@ -476,6 +599,8 @@ static Suite *members_suite(void)
 		       a_killed_node_is_dead_to_the_others_alone_and_alive_again_when_it_is_back);
 	tcase_add_test(t, a_node_that_stands_still_for_3_s_is_not_dead_and_accuses_nobody);
 	tcase_add_test(t, a_node_that_is_ended_says_goodbye);
+	tcase_add_test(
+		t, a_promise_is_on_the_disk_before_it_is_given_and_holds_after_kill_and_restart);
 	tcase_add_test(t, what_strangers_say_changes_nothing_and_is_counted);
 	tcase_add_test(t, a_storm_of_strangers_is_counted_and_nobody_is_dead_for_it);
 	tcase_add_test(t, a_damaged_file_of_ballots_is_one_clear_error_and_is_left_alone);

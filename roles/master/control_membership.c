@@ -175,6 +175,9 @@ void wvm_control_membership_stats(json_t *o, const struct wvm_node *node)
 		snprintf(name, sizeof(name), "dropped_%s", wvm_drop_name(k));
 		set(section, name, c->drops[k]);
 	}
+	set(section, "peers", n->m.gossip->count);
+	set(section, "peers_suspect", n->m.gossip->suspects);
+	set(section, "peers_dead", n->m.gossip->dead);
 	set(section, "probes", g->probes);
 	set(section, "probes_failed", g->failed);
 	set(section, "suspected", g->suspected);

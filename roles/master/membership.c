@@ -2,10 +2,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "roles/master/node.h"
@@ -282,9 +284,29 @@ enum wvm_drop wvm_node_membership_relayed(struct wvm_node *node, unsigned shard,
 	return reason;
 }
 
+/* What the operator may not have meant. Of a node that runs: one that is refused says one line. */
+static void tell(const struct wvm_node_membership *n)
+{
+	if (n->off[0])
+		wvm_log("%s: %s", n->node->options->topology, n->off);
+	if (n->made && n->node->boot > 1)
+		wvm_log("%s: there was none: this node begins as one that never voted; if it did, "
+			"stop it and put the file back",
+			n->ballots.path);
+	if (n->in_memory)
+		wvm_log("%s: is in memory, but ballots have to outlive this host: name a directory "
+			"on a disk (--state-dir)",
+			n->ballots.dir);
+}
+
 void wvm_node_membership_life(struct wvm_node_membership *n, enum wvm_node_state life)
 {
-	if (!n || !n->open)
+	if (!n)
+		return;
+	if (!n->told)
+		tell(n);
+	n->told = true;
+	if (!n->open)
 		return;
 	wvm_membership_life(&n->m, life, n->node->shards[0].shard->now_ns);
 	arm(n);
@@ -320,6 +342,7 @@ static int read_ballots(struct wvm_node_membership *n, struct wvm_epoch_durable 
 	uint32_t *ids = calloc(node->members.count, sizeof(*ids));
 	uint64_t cluster = (uint64_t)wvm_members_hash(node) << 32 | wvm_layout_hash(node);
 	struct wvm_epoch_record first;
+	struct statfs fs;
 	int r;
 
 	if (!ids) {
@@ -332,8 +355,11 @@ static int read_ballots(struct wvm_node_membership *n, struct wvm_epoch_durable 
 	free(ids);
 	r = wvm_ballots_begin(&n->ballots, node->options->state_dir, node->options->phys_id,
 			      vnode_of(node, node->self), cluster, &first, d, err, err_len);
-	if (r)
+	if (r < 0)
 		return r;
+	n->made = r > 0;
+	n->in_memory = !statfs(n->ballots.dir, &fs) &&
+		       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 	r = wvm_saver_open(&n->saver, &n->ballots, node->shards[0].shard, on_saved, n);
 	if (r)
 		snprintf(err, err_len, "cannot start a thread: %s", strerror(-r));
@@ -404,10 +430,8 @@ int wvm_node_membership_open(struct wvm_node_membership **out, struct wvm_node *
 	sem_init(&n->left, 0, 0);
 	if ((r = find_peers(n, err, err_len)))
 		return r;
-	if (n->off[0]) {
-		wvm_log("%s: %s", node->options->topology, n->off);
+	if (n->off[0])
 		return 0;
-	}
 	if ((r = read_ballots(n, &d, err, err_len)) || (r = make_machines(n, &d, err, err_len)) ||
 	    (r = open_socket(n, err, err_len)))
 		return r;

@@ -38,6 +38,8 @@ struct wvm_node_membership {
 	struct wvm_timer timer;
 	uint64_t armed_ns;
 	struct wvm_ballots ballots;
+	bool made, in_memory; /* the file of ballots: at this start; on a tmpfs */
+	bool told;            /* what there is to say at a start is said */
 	struct wvm_saver saver;
 	sem_t left; /* the farewell is said */
 };

@@ -88,7 +88,7 @@ START_TEST(the_first_start_makes_the_file_and_the_next_ones_read_what_was_stored
 {
 	struct wvm_epoch_durable d, again, v = voted();
 
-	ck_assert_int_eq(begin(&d), 0);
+	ck_assert_int_eq(begin(&d), 1);
 	ck_assert_uint_eq(d.current.epoch, 1);
 	ck_assert_uint_eq(d.promised, 0);
 	ck_assert_int_eq(access(ballots.path, F_OK), 0);
@@ -103,7 +103,7 @@ START_TEST(no_damaged_byte_and_no_other_length_is_taken)
 	struct wvm_epoch_durable d, v = voted();
 	uint8_t bytes[256];
 
-	ck_assert_int_eq(begin(&d), 0);
+	ck_assert_int_eq(begin(&d), 1);
 	ck_assert_int_eq(wvm_ballots_store(&ballots, &v), 0);
 	ck_assert_uint_eq(read_back(bytes), WVM_BALLOTS_BYTES);
 	for (unsigned i = 0; i < WVM_BALLOTS_BYTES; i++) {
@@ -136,7 +136,7 @@ START_TEST(a_state_that_cannot_have_been_stored_is_refused)
 	uint8_t bytes[WVM_BALLOTS_BYTES];
 	uint32_t crc;
 
-	ck_assert_int_eq(begin(&d), 0);
+	ck_assert_int_eq(begin(&d), 1);
 	wvm_ballots_encode(bytes, &ballots, &v);
 	memset(bytes + WVM_BALLOTS_BYTES - 12, 0, 8); /* promised below accepted */
 	crc = wvm_crc32c(0, bytes, WVM_BALLOTS_BYTES - 4);
@@ -150,7 +150,7 @@ START_TEST(votes_of_another_cluster_are_refused_and_no_votes_are_replaced)
 {
 	struct wvm_epoch_durable d, v = voted();
 
-	ck_assert_int_eq(begin(&d), 0);
+	ck_assert_int_eq(begin(&d), 1);
 	ck_assert_int_eq(wvm_ballots_begin(&ballots, dir, PHYS, NODE, CLUSTER + 1, &first, &d, err,
 					   sizeof(err)),
 			 0);
@@ -172,7 +172,7 @@ START_TEST(a_store_that_fails_leaves_the_old_file_and_says_so)
 	struct wvm_epoch_durable d, v = voted();
 	char temporary[300];
 
-	ck_assert_int_eq(begin(&d), 0);
+	ck_assert_int_eq(begin(&d), 1);
 	snprintf(temporary, sizeof(temporary), "%s.new", ballots.path);
 	ck_assert_int_eq(mkdir(temporary, 0700), 0); /* no file can be made there */
 	ck_assert_int_eq(wvm_ballots_store(&ballots, &v), -EISDIR);

@@ -285,7 +285,7 @@ static void begin_life(uint32_t self)
 	gossip.port = at.port;
 	gossip.incarnation = wvm_gossip_incarnation((uint16_t)++shared->boot[self]);
 	wvm_ballots_first(&first, ids, NODES);
-	NEED(!wvm_ballots_begin(&me.ballots, dir, self, self, 1, &first, &d, err, sizeof(err)),
+	NEED(wvm_ballots_begin(&me.ballots, dir, self, self, 1, &first, &d, err, sizeof(err)) >= 0,
 	     "node %u: %.200s", self, err);
 	wvm_membership_init(&me.m, &ops, NULL, me.memory, WVM_GOSSIP_ROOM, WVM_MTU_DEFAULT, &gossip,
 			    &d, me.random, now_ns());
