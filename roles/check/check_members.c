@@ -575,6 +575,29 @@ START_TEST(nodes_of_one_address_without_control_ports_run_and_say_that_they_do_n
 }
 END_TEST
 
+/* At 127.0.0.1 the socket for orders is the one for other nodes. */
+START_TEST(nodes_at_127_0_0_1_watch_each_other_and_answer_orders_by_one_socket)
+{
+	char text[256] = "", *at = text;
+
+	cluster_prepare(&cluster, &(struct cluster_opts){.vm = "1:1G"});
+	for (unsigned i = 0; i < NODES; i++) {
+		struct cluster_node *n = &cluster.node[i];
+
+		snprintf(n->ip, sizeof(n->ip), "127.0.0.1");
+		n->port = cluster_free_port(n->ip);
+		at += sprintf(at, "NODE %u %s %u 1 4 %u\n", i, n->ip, n->port, n->ctrl_port);
+	}
+	write_topology(text);
+	for (unsigned i = 0; i < NODES; i++)
+		cluster_node_start(&cluster, i, NULL);
+	for (unsigned i = 0; i < NODES; i++)
+		cluster_node_await(&cluster, i);
+	await_all();
+	cluster_stop(&cluster);
+}
+END_TEST
+
 START_TEST(a_control_port_other_than_the_topology_s_is_refused)
 {
 	static char text[CLUSTER_OUT_BYTES];
@@ -606,6 +629,7 @@ static Suite *members_suite(void)
 	tcase_add_test(t, a_damaged_file_of_ballots_is_one_clear_error_and_is_left_alone);
 	tcase_add_test(
 		t, nodes_of_one_address_without_control_ports_run_and_say_that_they_do_not_watch);
+	tcase_add_test(t, nodes_at_127_0_0_1_watch_each_other_and_answer_orders_by_one_socket);
 	tcase_add_test(t, a_control_port_other_than_the_topology_s_is_refused);
 	return s;
 }

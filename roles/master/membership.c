@@ -210,8 +210,14 @@ static void learnt(void *ctx, const struct wvm_epoch_record *record, enum wvm_ep
 	wvm_node_record(n->node, record);
 }
 
+/* Whoever is asked again says so again: once for each epoch is enough. */
 static void behind(void *ctx, uint32_t vnode, uint32_t epoch)
 {
+	struct wvm_node_membership *n = ctx;
+
+	if (epoch == n->behind)
+		return;
+	n->behind = epoch;
 	wvm_log("vnode %u is in epoch %u, too far ahead to be followed record by record: stop this "
 		"node, and start it when it has the ballots and the topology of that epoch",
 		vnode, epoch);

@@ -39,6 +39,7 @@ struct wvm_node_membership {
 	uint64_t armed_ns;
 	struct wvm_ballots ballots;
 	bool made, in_memory; /* the file of ballots: at this start; on a tmpfs */
+	uint32_t behind;      /* the epoch that was said to be too far ahead; 0: none */
 	bool told;            /* what there is to say at a start is said */
 	struct wvm_saver saver;
 	sem_t left; /* the farewell is said */
