@@ -275,7 +275,8 @@ void wvm_print_members(const json_t *o)
 		if (!json_object_get(item, "heard"))
 			printf("not in the view, which is full\n");
 		else if (!json_is_true(json_object_get(item, "heard")))
-			printf("%-8s %-8s not heard of yet\n", "?", text(item, "status"));
+			printf("%-8s %-8s not heard of yet, for %.1f s\n", "?",
+			       text(item, "status"), (double)number(item, "since_ms") / 1000);
 		else
 			printf("%-8s %-8s %6llu %12llu %6llu %7llu  %.1f s\n", text(item, "life"),
 			       text(item, "status"), number(item, "boot"),
