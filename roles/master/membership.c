@@ -165,10 +165,13 @@ static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, ui
 			"and gets an error after 5 s, until it is started again",
 			phys_id, at);
 	else
-		wvm_log("node %u (%s) is DEAD: no answer for %.1f s, neither here nor by way of "
-			"others: whoever needs its pages waits, and gets an error after 5 s, until "
-			"it is back",
-			phys_id, at, since);
+		wvm_log("node %u (%s) is DEAD: its control port has not answered for %.1f s, neither "
+			"here nor to others%s: if it has ended or is cut off, whoever needs its pages "
+			"waits, and gets an error after 5 s, until it is back",
+			phys_id, at, since,
+			note->epoch ? ""
+				    : ", and never since this node began (is that port open "
+				      "between the hosts?)");
 }
 
 static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
