@@ -98,7 +98,7 @@ nodes_up() {
 	read -ra cpus <<<"$2"
 	shift 2
 	for i in "${!cpus[@]}"; do
-		printf 'NODE %d 127.0.0.1 %d 1 4\n' "$i" $((9000 + 10 * i))
+		printf 'NODE %d 127.0.0.1 %d 1 4 %d\n' "$i" $((9000 + 10 * i)) $((9001 + 10 * i))
 	done >"$NODES_DIR/topology"
 	for i in "${!cpus[@]}"; do
 		mkdir -p "$NODES_DIR/state.$i"

@@ -8,6 +8,8 @@
 #include "shared/conf_line.h"
 #include "shared/conf_place.h"
 
+#define CTRL_PORT_WORD 6u /* of a NODE line */
+
 static bool is_loopback(uint32_t ip)
 {
 	return ip >> 24 == 127;
@@ -18,15 +20,41 @@ bool wvm_conf_node_is_sidecar(const struct wvm_conf_node *node)
 	return is_loopback(node->ip) && node->port == WVM_GATEWAY_PORT;
 }
 
+/* The field that may be left out. Nodes behind gateways are reached through these. */
+static int parse_ctrl_port(struct conf *c, struct wvm_conf_node *node)
+{
+	uint64_t port;
+	int rc;
+
+	node->ctrl_port = node->zero = 0;
+	if (c->count <= CTRL_PORT_WORD)
+		return 0;
+	rc = conf_number(c, CTRL_PORT_WORD, "ctrl_port", 1, UINT16_MAX, &port);
+	if (rc)
+		return rc;
+	if (wvm_conf_node_is_sidecar(node))
+		return conf_fail(c,
+				 "ctrl_port '%s': a node that is reached by a gateway (port %u) "
+				 "has none here",
+				 c->words[CTRL_PORT_WORD], WVM_GATEWAY_PORT);
+	if (port == node->port)
+		return conf_fail(c, "ctrl_port '%s' is the port of the node's messages",
+				 c->words[CTRL_PORT_WORD]);
+	node->ctrl_port = (uint16_t)port;
+	return 0;
+}
+
 static int parse_node(struct conf *c, struct wvm_topology *t, struct wvm_conf_node *node)
 {
-	static const char *const fields[] = {"phys_id", "ip", "port", "cores", "ram_gb", NULL};
+	static const char *const fields[] = {"phys_id", "ip",        "port", "cores",
+					     "ram_gb",  "ctrl_port", NULL};
+	static const char *const least[] = {"phys_id", "ip", "port", "cores", "ram_gb", NULL};
 	uint64_t phys_id, port, cores, ram_gb, vnodes;
 	int rc;
 
 	if (strcmp(c->words[0], "NODE") != 0)
 		return conf_fail(c, "'%s' is neither NODE nor PLACE", c->words[0]);
-	rc = conf_fields(c, fields);
+	rc = conf_fields(c, c->count > CTRL_PORT_WORD ? fields : least);
 	rc = rc ? rc : conf_number(c, 1, "phys_id", 0, WVM_NODE_MAX - 1, &phys_id);
 	rc = rc ? rc : conf_ipv4(c, 2, &node->ip);
 	rc = rc ? rc : conf_number(c, 3, "port", 1, UINT16_MAX, &port);
@@ -46,7 +74,7 @@ static int parse_node(struct conf *c, struct wvm_topology *t, struct wvm_conf_no
 	node->first_vnode = t->vnode_count;
 	node->vnode_count = (uint32_t)vnodes;
 	node->line = c->line;
-	return 0;
+	return parse_ctrl_port(c, node);
 }
 
 static int add_node(struct conf *c, struct wvm_topology *t)

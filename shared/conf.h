@@ -1,7 +1,7 @@
 /*
  * The configuration files, identical on all nodes:
  *
- *   NODE   <phys_id> <ip> <port> <cores> <ram_gb>      topology
+ *   NODE   <phys_id> <ip> <port> <cores> <ram_gb> [<ctrl_port>]      topology
  *   PLACE  <vm_id> <first_mib> <mib> <phys_id>         and what of a VM lives where
  *   ROUTE  <first_vnode> <count> <next_hop_ip> <port>  gateway routes
  *   DEVICE <pci> <vfio group>                          passed-through devices,
@@ -46,6 +46,8 @@ struct wvm_conf_node {
 	uint32_t first_vnode;
 	uint32_t vnode_count; /* ram_gb / WVM_VNODE_GB, at least 1 */
 	uint32_t line;        /* of the file */
+	uint16_t ctrl_port;   /* where its membership messages go; 0: that of whoever reads */
+	uint16_t zero;
 };
 
 /*

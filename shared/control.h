@@ -29,14 +29,16 @@ enum wvm_control_op {
 	WVM_CONTROL_JOIN = 6,           /* not yet: NOT_YET */
 	WVM_CONTROL_STATUS = 64,        /* who the node is, its VMs, clients, pages, placement */
 	WVM_CONTROL_STATS = 65,         /* every counter, and the fault histograms */
-	WVM_CONTROL_WHERE = 66,  /* operand: gpa. Slice, home, and this node's part in the page */
-	WVM_CONTROL_TRACE = 67,  /* operand: ms from now on that faults are traced; 0: no more */
-	WVM_CONTROL_STAMPS = 68, /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the
-				  * trace of that shard has from stamp number `first` on */
-	WVM_CONTROL_VCPUS = 69,  /* processors of programs here that may run on other nodes */
-	WVM_CONTROL_MOVE = 70,   /* operand: vcpu << WVM_CONTROL_VCPU_SHIFT | token << 32 | node.
-				  * That one shall run there. Ask again to hear whether it does; the
-				  * token (not 0) says that it is the same order */
+	WVM_CONTROL_WHERE = 66,   /* operand: gpa. Slice, home, and this node's part in the page */
+	WVM_CONTROL_TRACE = 67,   /* operand: ms from now on that faults are traced; 0: no more */
+	WVM_CONTROL_STAMPS = 68,  /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the
+				   * trace of that shard has from stamp number `first` on */
+	WVM_CONTROL_VCPUS = 69,   /* processors of programs here that may run on other nodes */
+	WVM_CONTROL_MOVE = 70,    /* operand: vcpu << WVM_CONTROL_VCPU_SHIFT | token << 32 | node.
+				   * That one shall run there. Ask again to hear whether it does; the
+				   * token (not 0) says that it is the same order */
+	WVM_CONTROL_MEMBERS = 71, /* who answers, by gossip */
+	WVM_CONTROL_EPOCH = 72,   /* the present record, and what is under way about the next */
 };
 
 enum wvm_control_status {

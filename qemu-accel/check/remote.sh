@@ -55,7 +55,7 @@ end_slave() {
 start_cluster() {
 	local id cores=(2 4 2)
 	for id in 0 1 2; do
-		echo "NODE $id 127.0.0.1 $((port + id)) ${cores[id]} 4"
+		echo "NODE $id 127.0.0.1 $((port + id)) ${cores[id]} 4 $((port + 10 + id))"
 	done >"$work/topology"
 	for id in 0 1 2; do
 		WVM_RING_PATH=$work/ring.$id WVM_SHM_FILE=$shm.$id "$MASTER" 512 $((port + id)) "$work/topology" \

@@ -186,7 +186,7 @@ start_cluster() {
 	local id
 	port=$((port + 100))
 	for id in 0 1 2; do
-		echo "NODE $id 127.0.0.1 $((port + id)) 1 4"
+		echo "NODE $id 127.0.0.1 $((port + id)) 1 4 $((port + 10 + id))"
 	done >"$work/topology"
 	printf '%s\n' "$@" >>"$work/topology"
 	for id in 0 1 2; do

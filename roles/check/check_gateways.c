@@ -104,6 +104,49 @@ START_TEST(masters_share_memory_through_sidecars_and_a_pod)
 }
 END_TEST
 
+/* Whether `node` has heard of `of`, and says this status of it. */
+static bool says(unsigned node, unsigned of, const char *status)
+{
+	json_t *o = cluster_json(&cluster, node, "members");
+	const json_t *m = json_array_get(json_object_get(o, "members"), of);
+	bool is = json_is_true(json_object_get(m, "heard")) &&
+		  !strcmp(json_string_value(json_object_get(m, "status")), status);
+
+	json_decref(o);
+	return is;
+}
+
+static void await_says(unsigned node, unsigned of, const char *status)
+{
+	uint64_t end = cluster_now_ms() + 30000; /* a hang, not a measure */
+
+	while (!says(node, of, status)) {
+		ck_assert_msg(cluster_now_ms() < end, "node %u does not say %s of node %u", node,
+			      status, of);
+		cluster_sleep_ms(100);
+	}
+}
+
+START_TEST(masters_watch_each_other_through_gateways_and_one_cut_off_accuses_nobody)
+{
+	start_all(NULL);
+	for (unsigned i = 0; i < NODES; i++)
+		for (unsigned k = 0; k < NODES; k++)
+			await_says(i, k, "ALIVE");
+	ck_assert_int_eq(WTERMSIG(gateway_end(&sidecar[2], SIGKILL)), SIGKILL);
+	await_says(0, 2, "DEAD");
+	await_says(1, 2, "DEAD");
+	for (unsigned i = 0; i < NODES; i++)
+		for (unsigned k = 0; k < 2; k++)
+			ck_assert(!says(i, k, "DEAD"));
+	gateway_start(&sidecar[2], NULL);
+	for (unsigned i = 0; i < NODES; i++)
+		for (unsigned k = 0; k < NODES; k++)
+			await_says(i, k, "ALIVE");
+	stop_all();
+}
+END_TEST
+
 START_TEST(gateways_that_are_killed_and_replaced_cost_no_byte)
 {
 	static struct churn w;
@@ -578,6 +621,7 @@ static Suite *suite(void)
 	TCase *c = cluster_tcase(s, "cluster", 120), *one = cluster_tcase(s, "alone", 60);
 
 	tcase_add_test(c, masters_share_memory_through_sidecars_and_a_pod);
+	tcase_add_test(c, masters_watch_each_other_through_gateways_and_one_cut_off_accuses_nobody);
 	tcase_add_test(c, gateways_that_are_killed_and_replaced_cost_no_byte);
 	tcase_add_test(c, a_pod_that_pushes_back_is_heard_by_masters_and_costs_no_byte);
 	tcase_add_test(c, a_strangers_packets_lead_nowhere_and_create_no_route);

@@ -185,6 +185,18 @@ void cluster_preload(char *path, size_t size, const char *name)
 
 /* ---- networks -------------------------------------------------------------------------- */
 
+static bool port_is_free(const char *ip, uint16_t port)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool is;
+
+	inet_pton(AF_INET, ip, &sin.sin_addr);
+	is = !bind(fd, (struct sockaddr *)&sin, sizeof(sin));
+	close(fd);
+	return is;
+}
+
 /*
  * A UDP port that is free on this address now, and stays so: below the range
  * that the kernel deals from (ip_local_port_range), each one once.
@@ -280,7 +292,9 @@ static void name_node(struct cluster *c, unsigned i)
 	if (c->opts.net == CLUSTER_LOOPBACK) {
 		snprintf(n->ip, sizeof(n->ip), "127.0.77.%u", i + 1);
 		n->port = cluster_free_port(n->ip);
-		n->ctrl_port = cluster_free_port("127.0.0.1");
+		do
+			n->ctrl_port = cluster_free_port("127.0.0.1"); /* for wvm_ctl */
+		while (!port_is_free(n->ip, n->ctrl_port));            /* and for other nodes */
 		n->slave_port = cluster_free_port("127.0.0.1");
 	} else {
 		snprintf(n->ip, sizeof(n->ip), "10.77.0.%u", i + 1);
@@ -309,8 +323,11 @@ void cluster_prepare(struct cluster *c, const struct cluster_opts *opts)
 	ck_assert_ptr_nonnull(f);
 	for (unsigned i = 0; i < c->nodes; i++) {
 		name_node(c, i);
-		fprintf(f, "NODE %u %s %u 1 4\n", i, c->opts.sidecars ? "127.0.0.1" : c->node[i].ip,
-			c->opts.sidecars ? 8000 : c->node[i].port);
+		if (c->opts.sidecars)
+			fprintf(f, "NODE %u 127.0.0.1 8000 1 4\n", i);
+		else
+			fprintf(f, "NODE %u %s %u 1 4 %u\n", i, c->node[i].ip, c->node[i].port,
+				c->node[i].ctrl_port);
 	}
 	fputs(c->opts.place ? c->opts.place : "", f);
 	ck_assert_int_eq(fclose(f), 0);

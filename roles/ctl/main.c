@@ -28,6 +28,8 @@ static const struct command {
 	{"stats", WVM_CONTROL_STATS, wvm_print_stats, false},
 	{"where", WVM_CONTROL_WHERE, wvm_print_where, true},
 	{"vcpu", WVM_CONTROL_VCPUS, wvm_print_vcpus, false},
+	{"members", WVM_CONTROL_MEMBERS, wvm_print_members, false},
+	{"epoch", WVM_CONTROL_EPOCH, wvm_print_epoch, false},
 	{"route", WVM_CONTROL_ROUTE_DUMP, wvm_print_routes, false},
 };
 
@@ -150,8 +152,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case ARGP_KEY_END:
 		if (!o->command)
-			argp_error(state,
-				   "a command is missing: status, stats, where, vcpu or route");
+			argp_error(
+				state,
+				"a command is missing: status, stats, where, vcpu, members, epoch "
+				"or route");
 		else if (o->command->operand && state->arg_num < 2)
 			argp_error(state, "where needs a GPA, as 0x100000");
 		else if (o->move && state->arg_num < 4)
@@ -227,8 +231,9 @@ int main(int argc, char **argv)
 	static const struct argp argp = {
 		.options = option_list,
 		.parser = parse,
-		.args_doc = "status\nstats\nwhere GPA\nvcpu [move I NODE]\nroute [list]\n"
-			    "route add FIRST IP PORT\nroute del FIRST",
+		.args_doc =
+			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nroute [list]\n"
+			"route add FIRST IP PORT\nroute del FIRST",
 		.doc = "Asks the WaveVM master on this host, or a gateway.\v"
 		       "status  who the node is, its VMs, members and pages\n"
 		       "stats   all counters that are not 0, and the fault histograms\n"
@@ -236,6 +241,9 @@ int main(int argc, char **argv)
 		       "topology, or the hash), and what this node knows of the page\n"
 		       "vcpu    where the vCPUs of this node's QEMU are that run elsewhere, and what "
 		       "they did; move: vCPU I goes on on NODE, which is waited for\n"
+		       "members who of the cluster's nodes answers, as this node has it\n"
+		       "epoch   the record of members that counts, who votes on the next, and what "
+		       "is under way\n"
 		       "route   the routes of a gateway; add: the vnodes from FIRST on go by IP:PORT "
 		       "from now on, del: they do not any more. status and stats with --port of a "
 		       "gateway are its own",

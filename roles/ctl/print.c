@@ -178,8 +178,9 @@ static void print_histogram(const json_t *o, const char *key, const char *title)
 
 void wvm_print_stats(const json_t *o)
 {
-	static const char *const sections[] = {"core",    "node",  "gateway", "memory", "syscalls",
-					       "runtime", "drops", "control", "code",   "vcpus"};
+	static const char *const sections[] = {"core",     "node",    "gateway",   "memory",
+					       "syscalls", "runtime", "drops",     "control",
+					       "code",     "vcpus",   "membership"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
 		print_counters(json_object_get(o, sections[i]), sections[i]);
@@ -247,4 +248,88 @@ void wvm_print_where(const json_t *o)
 	if (json_object_get(o, "owner_node"))
 		printf(", owner node %llu", number(o, "owner_node"));
 	printf("%s\n", json_is_true(json_object_get(o, "lost")) ? ", LOST" : "");
+}
+
+/* Of those who do not watch each other. */
+static bool print_why_not(const json_t *o)
+{
+	if (json_is_true(json_object_get(o, "watching")))
+		return false;
+	printf("node %llu does not watch other nodes: %s\n", number(o, "node"), text(o, "why_not"));
+	return true;
+}
+
+void wvm_print_members(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "members"), *item;
+	size_t i;
+
+	if (print_why_not(o))
+		return;
+	printf("%-6s %-6s %-22s %-8s %-8s %6s %12s %6s %7s  %s\n", "node", "vnode", "address",
+	       "life", "status", "boot", "incarnation", "epoch", "health", "since");
+	json_array_foreach(list, i, item)
+	{
+		printf("%-6llu %-6llu %-22s ", number(item, "node"), number(item, "vnode"),
+		       text(item, "address"));
+		if (!json_object_get(item, "heard"))
+			printf("not in the view, which is full\n");
+		else if (!json_is_true(json_object_get(item, "heard")))
+			printf("%-8s %-8s not heard of yet, for %.1f s\n", "?",
+			       text(item, "status"), (double)number(item, "since_ms") / 1000);
+		else
+			printf("%-8s %-8s %6llu %12llu %6llu %7llu  %.1f s\n", text(item, "life"),
+			       text(item, "status"), number(item, "boot"),
+			       number(item, "incarnation"), number(item, "epoch"),
+			       number(item, "health"), (double)number(item, "since_ms") / 1000);
+	}
+	if (number(o, "left_off"))
+		printf("and %llu more\n", number(o, "left_off"));
+}
+
+/* Nodes by their id; one that the topology does not have by its vnode. */
+static void print_node(const json_t *o)
+{
+	if (json_object_get(o, "node"))
+		printf("node %llu", number(o, "node"));
+	else
+		printf("vnode %llu", number(o, "vnode"));
+}
+
+static void print_record(const json_t *o, const char *title)
+{
+	const json_t *voters = json_object_get(o, "voters"), *item;
+	size_t i;
+
+	if (!o)
+		return;
+	printf("%s %llu: ", title, number(o, "epoch"));
+	print_node(o);
+	printf(" is %s; on the next vote", text(o, "life"));
+	json_array_foreach(voters, i, item)
+	{
+		printf(i ? ", " : " ");
+		print_node(item);
+	}
+	printf("\n");
+}
+
+void wvm_print_epoch(const json_t *o)
+{
+	const json_t *promised = json_object_get(o, "promised");
+
+	if (print_why_not(o))
+		return;
+	print_record(json_object_get(o, "record"), "epoch");
+	printf("node %llu %s; %s%s; conflicts %llu\n", number(o, "node"),
+	       json_is_true(json_object_get(o, "votes")) ? "votes" : "does not vote",
+	       text(o, "phase"),
+	       json_is_true(json_object_get(o, "storing")) ? ", waits for the disk" : "",
+	       number(o, "conflicts"));
+	print_record(json_object_get(o, "wish"), "wish for epoch");
+	if (promised)
+		printf("promised: no ballot below round %llu of vnode %llu\n",
+		       number(promised, "round"), number(promised, "vnode"));
+	print_record(json_object_get(o, "accepted"), "accepted for epoch");
+	printf("ballots in %s\n", text(o, "file"));
 }

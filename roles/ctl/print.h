@@ -9,5 +9,7 @@ void wvm_print_stats(const json_t *stats);
 void wvm_print_where(const json_t *where);
 void wvm_print_vcpus(const json_t *vcpus);
 void wvm_print_routes(const json_t *routes);
+void wvm_print_members(const json_t *members);
+void wvm_print_epoch(const json_t *epoch);
 
 #endif

@@ -375,6 +375,7 @@ static json_t *stats_json(const struct wvm_node *n)
 	add_calls(o, n);
 	add_control(o, &n->control->counters);
 	add_vcpus(o, n);
+	wvm_control_membership_stats(o, n);
 	return o;
 }
 
@@ -584,6 +585,8 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	case WVM_CONTROL_STAMPS: o = stamps_json(c, q, &status); break;
 	case WVM_CONTROL_VCPUS: o = wvm_control_vcpus(c->node); break;
 	case WVM_CONTROL_MOVE: o = wvm_control_move(c->node, q->vm_id, q->operand, &status); break;
+	case WVM_CONTROL_MEMBERS: o = wvm_control_members(c->node); break;
+	case WVM_CONTROL_EPOCH: o = wvm_control_epoch(c->node); break;
 	default: return WVM_CONTROL_UNKNOWN;
 	}
 	c->last += c->last == UINT32_MAX ? 2 : 1;
@@ -600,6 +603,14 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	return status;
 }
 
+/* Nodes at 127.0.0.1 have one socket for both. A request has another magic. */
+static bool for_membership(const struct wvm_node *n, const uint8_t *data, size_t len)
+{
+	const struct wvm_node_membership *m = n->membership;
+
+	return m && m->open && m->shared && len >= 4 && !memcmp(data, "WVMX", 4);
+}
+
 static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data, size_t len)
 {
 	struct wvm_control *c = ctx;
@@ -610,6 +621,10 @@ static void on_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t
 	uint16_t status = WVM_CONTROL_OK;
 	size_t at, part = 0;
 
+	if (for_membership(c->node, data, len)) {
+		wvm_node_membership_datagram(c->node->membership, from, data, len);
+		return;
+	}
 	if (len != WVM_CONTROL_REQUEST_BYTES) {
 		c->counters.bad_length++;
 		return;
@@ -651,8 +666,8 @@ int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err,
 					  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 					  .sin_port = htons(node->options->ctrl_port)},
 				 .datagram = on_datagram,
-				 .rx_buffers = 2,
-				 .tx_buffers = 16,
+				 .rx_buffers = 4,
+				 .tx_buffers = 64,
 				 .socket_bytes = 1 << 17};
 	void *ctx = c;
 	int r;
@@ -670,6 +685,11 @@ int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err,
 	}
 	*out = c;
 	return 0;
+}
+
+struct wvm_udp *wvm_control_udp(struct wvm_control *c)
+{
+	return c->udp;
 }
 
 void wvm_control_close(struct wvm_control *c)

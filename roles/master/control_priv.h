@@ -17,4 +17,9 @@ json_t *wvm_control_vcpus(const struct wvm_node *n);
 /* operand as of WVM_CONTROL_MOVE. NULL and *status: there is nothing to move. */
 json_t *wvm_control_move(struct wvm_node *n, uint16_t vm_id, uint64_t operand, uint16_t *status);
 
+/* control_membership.c: who answers; the epoch and its voters; counters, as a section of o. */
+json_t *wvm_control_members(const struct wvm_node *n);
+json_t *wvm_control_epoch(const struct wvm_node *n);
+void wvm_control_membership_stats(json_t *o, const struct wvm_node *n);
+
 #endif

@@ -387,6 +387,7 @@ void wvm_node_ready(struct wvm_node *node)
 	       node->topology.vnode_count, node->options->ring_path);
 	fflush(stdout);
 	sd_notify(0, "READY=1");
+	wvm_node_membership_life(node->membership, WVM_NODE_ACTIVE);
 }
 
 static void join_changed(struct wvm_node *node)
@@ -507,6 +508,18 @@ static void relay(struct wvm_node_shard *s, const struct sockaddr_in *from, stru
 		s->accepted++;
 }
 
+/* Gossip and ballots that come by this host's gateway; others have a port of their own. */
+static void take_membership(struct wvm_node_shard *s, const struct sockaddr_in *from,
+			    const struct wvm_msg *msg, const uint8_t *payload)
+{
+	enum wvm_drop reason = wvm_node_membership_relayed(s->node, s->index, from, msg, payload);
+
+	if (reason)
+		drop(s, reason);
+	else
+		s->accepted++;
+}
+
 static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		       struct wvm_msg *msg, const uint8_t *payload)
 {
@@ -523,6 +536,10 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 	}
 	if (!from_member(s->node, member, from)) {
 		drop(s, WVM_DROP_SOURCE);
+		return;
+	}
+	if (wvm_membership_takes(msg->type)) {
+		take_membership(s, from, msg, payload);
 		return;
 	}
 	trace_message(s, WVM_STAMP_RECEIVE, msg);

@@ -485,6 +485,7 @@ static void on_started(struct wvm_shard *self, void *ctx, const void *data, size
 	}
 	if (n->adoption.active)
 		wvm_adopt_begin(n, self->now_ns);
+	wvm_node_membership_life(n->membership, WVM_NODE_WARMING);
 	n->join_timer.fire = wvm_node_join_timer;
 	wvm_node_join_timer(&n->join_timer, self->now_ns);
 }
@@ -547,7 +548,8 @@ static int build(struct wvm_node *n, char *err, size_t err_len)
 			return r;
 	if ((r = begin_life(n, &shape, err, err_len)))
 		return r;
-	if ((r = wvm_control_open(&n->control, n, err, err_len)))
+	if ((r = wvm_control_open(&n->control, n, err, err_len)) ||
+	    (r = wvm_node_membership_open(&n->membership, n, err, err_len)))
 		return r;
 	for (unsigned i = 0; i < n->shard_count; i++)
 		if ((r = wvm_trace_open(&n->shards[i].trace, n->shards[i].shard))) {
@@ -563,6 +565,7 @@ static void unbuild(struct wvm_node *n)
 
 	if (n->clients)
 		wvm_clients_close(n->clients, remove);
+	wvm_node_membership_close(n->membership);
 	wvm_control_close(n->control);
 	for (unsigned i = 0; i < n->shard_count; i++) {
 		struct wvm_node_shard *s = &n->shards[i];
@@ -618,6 +621,7 @@ int wvm_node_start(struct wvm_node *node, const struct wvm_master_options *optio
 
 void wvm_node_stop(struct wvm_node *node)
 {
+	wvm_node_membership_leave(node->membership);
 	for (unsigned i = 0; i < node->shard_count; i++)
 		wvm_shard_stop(node->shards[i].shard);
 	for (unsigned i = 0; i < node->shard_count; i++) {

@@ -15,6 +15,7 @@
 #include "roles/master/backing.h"
 #include "roles/master/clients.h"
 #include "roles/master/mem.h"
+#include "roles/master/membership.h"
 #include "roles/master/options.h"
 #include "roles/master/pins.h"
 #include "roles/master/reclaim.h"
@@ -102,6 +103,7 @@ struct wvm_node {
 	bool ready;      /* announced: holder and home serve */
 	bool keep_files; /* they are a former life's, and not taken over yet */
 	struct wvm_control *control;
+	struct wvm_node_membership *membership; /* shard 0 */
 	uint64_t started_ns;
 	int exit_status;
 };
@@ -166,6 +168,8 @@ void wvm_layout_stranger(struct wvm_node *node, uint32_t member, uint64_t identi
 /* control.c: the control port of shard 0 */
 int wvm_control_open(struct wvm_control **out, struct wvm_node *node, char *err, size_t err_len);
 void wvm_control_close(struct wvm_control *control);
+/* Its socket; what comes there and is no request goes to the membership. */
+struct wvm_udp *wvm_control_udp(struct wvm_control *control);
 
 /* What came to the control port. */
 struct wvm_control_counters {

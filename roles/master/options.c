@@ -51,7 +51,10 @@ static const struct argp_option option_list[] = {
 	{"poll", OPT_POLL, NULL, 0, "spin before sleeping, giving the core away at each look", 0},
 	{"read-ahead", OPT_AHEAD, "PAGES", 0,
 	 "pages of other nodes to ask for ahead of one who reads in order, 0 to 64 (64)", 0},
-	{"state-dir", OPT_STATE, "DIR", 0, "what outlives a reboot (/var/lib/wavevm)", 0},
+	{"state-dir", OPT_STATE, "DIR", 0,
+	 "what outlives a reboot: boot counter and ballots, on a disk "
+	 "(/var/lib/wavevm)",
+	 0},
 	{"fresh", OPT_FRESH, NULL, 0,
 	 "discard what a killed master left, instead of going on with it; only when the whole "
 	 "cluster starts anew",
@@ -175,7 +178,7 @@ void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
 		.doc = "Runs one node of a WaveVM cluster: its share of the guests' memory and "
 		       "directory, and the programs on this host that map it.\v"
 		       "TOPOLOGY is the same file on all nodes (NODE <phys_id> <ip> <port> "
-		       "<cores> <ram_gb>); PHYS_ID says which line is this host. PLACE <vm_id> "
+		       "<cores> <ram_gb> [<ctrl_port>]); PHYS_ID says which line is this host. PLACE <vm_id> "
 		       "<first_mib> <mib> <phys_id> puts a range of a VM's memory on one node, "
 		       "instead of on all of them by hash. Ends cleanly on "
 		       "SIGTERM. INSTANCE is WVM_INSTANCE_ID, else PHYS_ID.",

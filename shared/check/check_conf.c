@@ -69,7 +69,17 @@ static const struct {
 	{NODES, "NODE 0 10.0.0.1 9000\n", "t.conf:1: field cores is missing after '9000'"},
 	{NODES, "NODE 0 10.0.0.1 9000 4\n", "t.conf:1: field ram_gb is missing after '4'"},
 	{NODES, "NODE 0 10.0.0.1 9000 4 # 16\n", "t.conf:1: field ram_gb is missing after '4'"},
-	{NODES, "NODE 0 10.0.0.1 9000 4 16 x\n", "t.conf:1: unexpected field 'x' after ram_gb"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 x\n", "t.conf:1: ctrl_port 'x' is not a decimal number"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 0\n",
+	 "t.conf:1: ctrl_port '0' is not in the range 1 to 65535"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 65536\n",
+	 "t.conf:1: ctrl_port '65536' is not in the range 1 to 65535"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 9000\n",
+	 "t.conf:1: ctrl_port '9000' is the port of the node's messages"},
+	{NODES, "NODE 0 127.0.0.1 8000 4 16 9001\n",
+	 "t.conf:1: ctrl_port '9001': a node that is reached by a gateway (port 8000) has none here"},
+	{NODES, "NODE 0 10.0.0.1 9000 4 16 9001 x\n",
+	 "t.conf:1: unexpected field 'x' after ctrl_port"},
 	{NODES, "NODE 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7\n",
 	 "t.conf:1: too many fields, beginning with '6'"},
 	{NODES, "NODE zero 10.0.0.1 9000 4 16\n",
@@ -287,19 +297,19 @@ static struct wvm_topology topology(const char *text)
 START_TEST(vnodes_are_dealt_in_the_order_of_the_file)
 {
 	static const struct wvm_conf_node want[] = {
-		{7, 0x0a000001, 9000, 4, 16, 0, 4, 2},
-		{2, 0x0a000002, 65535, 0, 3, 4, 1, 4},
-		{9, 0x7f000001, 1, 65535, 1, 5, 1, 5},
-		{0, 0xdfffffff, 9000, 1, 4, 6, 1, 6},
-		{1048575, 0x01000000, 9000, 2, 131, 7, 32, 7},
+		{7, 0x0a000001, 9000, 4, 16, 0, 4, 2, 0, 0},
+		{2, 0x0a000002, 65535, 0, 3, 4, 1, 4, 9003, 0},
+		{9, 0x7f000001, 1, 65535, 1, 5, 1, 5, 0, 0},
+		{0, 0xdfffffff, 9000, 1, 4, 6, 1, 6, 65535, 0},
+		{1048575, 0x01000000, 9000, 2, 131, 7, 32, 7, 1, 0},
 	};
 	struct wvm_topology t = topology("# five\n"
 					 "NODE 7 10.0.0.1 9000 4 16\n"
 					 "\n"
-					 "\tNODE  2\t10.0.0.2 65535 0 3  # memory only\n"
+					 "\tNODE  2\t10.0.0.2 65535 0 3 9003  # memory only\n"
 					 "NODE 9 127.0.0.1 1 65535 1\r\n"
-					 "NODE 0 223.255.255.255 09000 1 4\n"
-					 "NODE 1048575 1.0.0.0 9000 2 131");
+					 "NODE 0 223.255.255.255 09000 1 4 65535\n"
+					 "NODE 1048575 1.0.0.0 9000 2 131 1");
 
 	ck_assert_uint_eq(t.count, 5);
 	ck_assert_uint_eq(t.vnode_count, 39);
@@ -315,6 +325,7 @@ START_TEST(vnodes_are_dealt_in_the_order_of_the_file)
 		ck_assert_uint_eq(node->first_vnode, want[i].first_vnode);
 		ck_assert_uint_eq(node->vnode_count, want[i].vnode_count);
 		ck_assert_uint_eq(node->line, want[i].line);
+		ck_assert_uint_eq(node->ctrl_port, want[i].ctrl_port);
 		ck_assert_ptr_eq(wvm_topology_by_phys(&t, node->phys_id), node);
 	}
 	wvm_topology_free(&t);

@@ -128,8 +128,8 @@ _Static_assert(sizeof(struct wvm_epoch_msg) == 64, "without padding");
 
 /*
  * 64 bytes, big-endian: kind (1), 0 (3), epoch (4), ballot (8), other (8); of the record epoch (4),
- * node (4), state (1), voters (1), 0 (2), voter (7 * 4). What a kind has not is 0. It has no number
- * on the wire yet; it is to be the payload of BALLOT, whose header tells the sender.
+ * node (4), state (1), voters (1), 0 (2), voter (7 * 4). What a kind has not is 0. The payload of
+ * BALLOT, whose header tells the sender.
  */
 #define WVM_EPOCH_MSG_BYTES 64u
 

@@ -109,9 +109,12 @@ static void write_topology(FILE *f, const struct wvm_topology *t)
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct wvm_conf_node *n = &t->nodes[i];
 
-		fprintf(f, "NODE %u %u.%u.%u.%u %u %u %u\n", n->phys_id, n->ip >> 24,
+		fprintf(f, "NODE %u %u.%u.%u.%u %u %u %u", n->phys_id, n->ip >> 24,
 			n->ip >> 16 & 255, n->ip >> 8 & 255, n->ip & 255, n->port, n->cores,
 			n->ram_gb);
+		if (n->ctrl_port)
+			fprintf(f, " %u", n->ctrl_port);
+		fputc('\n', f);
 	}
 	for (uint32_t i = 0; i < t->place_count; i++) {
 		const struct wvm_layout_range *r = &t->places[i];

@@ -19,6 +19,7 @@ shared/fuzz_conf|link|shared/conf_devices.c|s/if (bar.gpa & (bar.size - 1))/if (
 shared/fuzz_spsc|include|shared/spsc.c|s/align_up(length) > left)/false)/|a record may run beyond the ring
 shared/fuzz_vcpu|link|shared/vcpu.c|s/ || at != len)/)/|bytes behind the last part are taken
 shared/fuzz_forward|link|shared/forward.c|s/o->len + len > f->mtu/o->len + len > f->mtu + 64/|a datagram may be longer than the mtu
+shared/fuzz_membership|link|shared/membership.c|s/while (!m->saving \&\& wvm_epoch_next/while (wvm_epoch_next/|a ballot leaves before its state is stored
 shared/core/fuzz_core|link|shared/core/home.c|s/|| record == WVM_NIL ||/||/|who holds nothing may acknowledge
 shared/core/fuzz_cluster|link|shared/core/holder.c|/^	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);/d|an owner that gives up goes on storing
 shared/core/fuzz_epoch|link|shared/core/epoch.c|s/if (e->d.accepted != m->ballot) {/if (true) {/|a second record at the same ballot is accepted

@@ -92,6 +92,16 @@ uint64_t wvm_now_ns(void)
 	return 5000000000u;
 }
 
+/* As in membership.c, without a socket and timers. */
+void wvm_node_membership_datagram(void *ctx, const struct sockaddr_in *from, const uint8_t *data,
+				  size_t len)
+{
+	struct wvm_node_membership *n = ctx;
+	struct wvm_hop at = {.ip = ntohl(from->sin_addr.s_addr), .port = ntohs(from->sin_port)};
+
+	wvm_membership_datagram(&n->m, &at, data, len, wvm_now_ns());
+}
+
 void wvm_shard_hook(struct wvm_shard *s, enum wvm_hook_stage stage, struct wvm_hook *h)
 {
 }
@@ -109,6 +119,76 @@ static void make_trace(struct wvm_trace *t, struct wvm_shard *shard)
 	for (unsigned i = 0; i < WVM_CONTROL_STAMPS_MAX + 100; i++)
 		wvm_trace(t, i % WVM_STAMP_KINDS, (uint8_t)i, 7, ~(uint64_t)i, ~(uint64_t)i);
 	wvm_trace_until(t, 0);
+}
+
+/* ---- membership ------------------------------------------------------------------------------ */
+
+static struct wvm_node_membership membership;
+static struct wvm_node_peer peers[3];
+
+static bool where(void *ctx, uint32_t vnode, struct wvm_hop *out)
+{
+	uint32_t member = wvm_member_of(&node.members, vnode);
+
+	if (member == WVM_SLICE_NIL)
+		return false;
+	*out = peers[member].at;
+	return true;
+}
+
+static bool send_to(void *ctx, uint32_t vnode, const struct wvm_hop *to, const uint8_t *bytes,
+		    size_t len)
+{
+	FUZZ_CHECK(len <= WVM_MTU_DEFAULT && to->port == 9001, "%zu bytes to %x", len, to->ip);
+	return true;
+}
+
+/* The disk is slow for ever: all of its states are shown. */
+static void save(void *ctx, const struct wvm_epoch_durable *d)
+{
+	FUZZ_CHECK(wvm_epoch_durable_check(d), "a state to store");
+}
+
+static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
+{
+}
+
+static void learnt(void *ctx, const struct wvm_epoch_record *r, enum wvm_epoch_verdict verdict)
+{
+}
+
+static void behind(void *ctx, uint32_t vnode, uint32_t epoch)
+{
+}
+
+static void open_membership(void)
+{
+	static const struct wvm_membership_ops ops = {.where = where,
+						      .send = send_to,
+						      .save = save,
+						      .note = note,
+						      .learnt = learnt,
+						      .behind = behind};
+	struct wvm_gossip_self self = {.ip = 0x0a000001, .port = 9001, .incarnation = 1 << 16};
+	uint32_t ids[3];
+	struct wvm_epoch_record first;
+	struct wvm_epoch_durable d;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		ids[i] = node.members.list[i].first_vnode;
+		peers[i].at = (struct wvm_hop){.ip = 0x0a000001 + i, .port = 9001};
+	}
+	wvm_ballots_first(&first, ids, 3);
+	wvm_epoch_first(&d, &first);
+	membership = (struct wvm_node_membership){
+		.node = &node, .open = true, .shared = true, .peers = peers};
+	membership.gossip_memory = aligned_alloc(8, wvm_gossip_bytes(WVM_GOSSIP_ROOM));
+	wvm_membership_init(&membership.m, &ops, &membership, membership.gossip_memory,
+			    WVM_GOSSIP_ROOM, WVM_MTU_DEFAULT, &self, &d, 1, wvm_now_ns());
+	for (uint32_t i = 1; i < 3; i++)
+		FUZZ_CHECK(wvm_membership_add(&membership.m, ids[i], wvm_now_ns()), "add");
+	wvm_membership_life(&membership.m, WVM_NODE_ACTIVE, wvm_now_ns());
+	node.membership = &membership;
 }
 
 static void open_node(void)
@@ -161,6 +241,7 @@ static void open_node(void)
 	make_trace(&node.shards[0].trace, &shard);
 	FUZZ_CHECK(!wvm_control_open(&control, &node, err, sizeof(err)), "%s", err);
 	node.control = control;
+	open_membership();
 }
 
 static uint16_t field(unsigned at)
@@ -171,7 +252,9 @@ static uint16_t field(unsigned at)
 /* Exactly the bytes of a datagram. */
 static void give(const uint8_t *data, size_t len)
 {
-	const struct sockaddr_in from = {.sin_family = AF_INET};
+	const struct sockaddr_in from = {.sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(0x0a000002),
+					 .sin_port = htons(9001)};
 	uint8_t *exact = fuzz_copy(data, len);
 
 	answers = 0;
@@ -225,7 +308,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		if (how & 0x40) {
 			fuzz_bytes(&in, datagram, bytes);
 		} else {
-			datagram[5] = (uint8_t)(WVM_CONTROL_STATUS + how % 8);
+			datagram[5] = (uint8_t)(WVM_CONTROL_STATUS + how % 8 + (how % 16 == 15));
 			datagram[7] = how & 0x20 ? fuzz_u8(&in) : 0;
 			fuzz_bytes(&in, datagram + 8, 4);
 			datagram[13] = how & 8 ? fuzz_u8(&in) : 7;
@@ -253,6 +336,10 @@ void wvm_fuzz_seeds(wvm_fuzz_put *put)
 					0, 0, 0,    5, 0x16, 0, 0,    0, 0,    0, 0, 0, 9, 0, 0,
 					0, 5, 0x16, 0, 0,    0, 0,    1, 0,    0, 9, 0, 0, 0, 9};
 
+	/* Who answers, and the epoch. */
+	static const uint8_t members[] = {7, 0, 0, 0, 0, 0, 0, 0, 15, 0, 0, 0, 0, 7, 0, 0, 0};
+
+	put("members", members, sizeof(members));
 	put("each", each, sizeof(each));
 	put("trace", trace, sizeof(trace));
 	put("vcpus", vcpus, sizeof(vcpus));

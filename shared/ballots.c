@@ -1,0 +1,241 @@
+#include "shared/ballots.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/core/assert.h"
+#include "shared/crc32c.h"
+
+#define MAGIC        "WVMBALLT"
+#define LAYOUT       1u
+#define RECORD_BYTES 40u
+
+enum offset {
+	AT_MAGIC = 0,
+	AT_LAYOUT = 8,
+	AT_NODE = AT_LAYOUT + 4,
+	AT_CLUSTER = AT_NODE + 4,
+	AT_CURRENT = AT_CLUSTER + 8,
+	AT_VALUE = AT_CURRENT + RECORD_BYTES,
+	AT_ACCEPTED = AT_VALUE + RECORD_BYTES,
+	AT_PROMISED = AT_ACCEPTED + 8,
+	AT_CRC = AT_PROMISED + 8,
+	AT_END = AT_CRC + 4,
+};
+_Static_assert(AT_END == WVM_BALLOTS_BYTES, "the size stated in the header");
+
+/* ---- bytes ----------------------------------------------------------------------------- */
+
+static void put4(uint8_t *at, uint32_t v)
+{
+	v = htobe32(v);
+	memcpy(at, &v, sizeof(v));
+}
+
+static void put8(uint8_t *at, uint64_t v)
+{
+	v = htobe64(v);
+	memcpy(at, &v, sizeof(v));
+}
+
+static uint32_t get4(const uint8_t *at)
+{
+	uint32_t v;
+
+	memcpy(&v, at, sizeof(v));
+	return be32toh(v);
+}
+
+static uint64_t get8(const uint8_t *at)
+{
+	uint64_t v;
+
+	memcpy(&v, at, sizeof(v));
+	return be64toh(v);
+}
+
+static void put_record(uint8_t *at, const struct wvm_epoch_record *r)
+{
+	put4(at, r->epoch);
+	put4(at + 4, r->node);
+	at[8] = r->state;
+	at[9] = r->voters;
+	at[10] = at[11] = 0;
+	for (unsigned i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
+		put4(at + 12 + 4 * i, r->voter[i]);
+}
+
+static void get_record(const uint8_t *at, struct wvm_epoch_record *r)
+{
+	*r = (struct wvm_epoch_record){.epoch = get4(at),
+				       .node = get4(at + 4),
+				       .state = at[8],
+				       .voters = at[9],
+				       .reserved = (uint16_t)(at[10] << 8 | at[11])};
+	for (unsigned i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
+		r->voter[i] = get4(at + 12 + 4 * i);
+}
+
+void wvm_ballots_encode(uint8_t out[WVM_BALLOTS_BYTES], const struct wvm_ballots *b,
+			const struct wvm_epoch_durable *d)
+{
+	WVM_ASSERT(wvm_epoch_durable_check(d));
+	memcpy(out + AT_MAGIC, MAGIC, AT_LAYOUT - AT_MAGIC);
+	put4(out + AT_LAYOUT, LAYOUT);
+	put4(out + AT_NODE, b->node);
+	put8(out + AT_CLUSTER, b->cluster);
+	put_record(out + AT_CURRENT, &d->current);
+	put_record(out + AT_VALUE, &d->value);
+	put8(out + AT_ACCEPTED, d->accepted);
+	put8(out + AT_PROMISED, d->promised);
+	put4(out + AT_CRC, wvm_crc32c(0, out, AT_CRC));
+}
+
+int wvm_ballots_decode(const struct wvm_ballots *b, const uint8_t *bytes, size_t len,
+		       struct wvm_epoch_durable *d)
+{
+	if (len != WVM_BALLOTS_BYTES || memcmp(bytes, MAGIC, AT_LAYOUT - AT_MAGIC) ||
+	    get4(bytes + AT_LAYOUT) != LAYOUT ||
+	    get4(bytes + AT_CRC) != wvm_crc32c(0, bytes, AT_CRC))
+		return -EINVAL;
+	get_record(bytes + AT_CURRENT, &d->current);
+	get_record(bytes + AT_VALUE, &d->value);
+	d->accepted = get8(bytes + AT_ACCEPTED);
+	d->promised = get8(bytes + AT_PROMISED);
+	if (!wvm_epoch_durable_check(d))
+		return -EINVAL;
+	return get4(bytes + AT_NODE) == b->node && get8(bytes + AT_CLUSTER) == b->cluster ? 0
+											  : -EEXIST;
+}
+
+void wvm_ballots_first(struct wvm_epoch_record *first, const uint32_t *nodes, uint32_t count)
+{
+	*first = (struct wvm_epoch_record){.epoch = 1, .state = WVM_NODE_ACTIVE};
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t at = first->voters;
+
+		while (at && first->voter[at - 1] > nodes[i])
+			at--;
+		if (at == WVM_EPOCH_VOTERS_MAX)
+			continue;
+		if (first->voters < WVM_EPOCH_VOTERS_MAX)
+			first->voters++;
+		memmove(&first->voter[at + 1], &first->voter[at],
+			(first->voters - at - 1u) * sizeof(first->voter[0]));
+		first->voter[at] = nodes[i];
+	}
+	first->node = first->voter[0];
+}
+
+/* ---- the file -------------------------------------------------------------------------- */
+
+/* The name of a file is durable when its directory is. */
+static int sync_dir(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	r = fsync(fd) ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+static int write_new(const char *path, const uint8_t bytes[WVM_BALLOTS_BYTES])
+{
+	int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600), r = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = write(fd, bytes, WVM_BALLOTS_BYTES);
+	if (n != WVM_BALLOTS_BYTES)
+		r = n < 0 ? -errno : -ENOSPC;
+	else if (fdatasync(fd))
+		r = -errno;
+	if (close(fd) && !r)
+		r = -errno;
+	return r;
+}
+
+int wvm_ballots_store(const struct wvm_ballots *b, const struct wvm_epoch_durable *d)
+{
+	uint8_t bytes[WVM_BALLOTS_BYTES];
+	char temporary[sizeof(b->path) + 8];
+	int r;
+
+	snprintf(temporary, sizeof(temporary), "%s.new", b->path);
+	wvm_ballots_encode(bytes, b, d);
+	r = write_new(temporary, bytes);
+	if (!r && rename(temporary, b->path))
+		r = -errno;
+	return r ? r : sync_dir(b->dir);
+}
+
+/* A byte more than it should have, so that a longer file is noticed. */
+static ssize_t read_file(const char *path, uint8_t bytes[WVM_BALLOTS_BYTES + 1])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, bytes, WVM_BALLOTS_BYTES + 1);
+	if (n < 0)
+		n = -errno;
+	close(fd);
+	return n;
+}
+
+static bool promised_nothing(const struct wvm_epoch_durable *d)
+{
+	return d->current.epoch == 1 && !d->promised && !d->accepted;
+}
+
+static int refuse(const struct wvm_ballots *b, int r, char *err, size_t err_len)
+{
+	if (r == -EINVAL)
+		snprintf(err, err_len,
+			 "%s: does not hold this node's ballots any more (damaged, or written by "
+			 "another version): put a good copy of its last state back; without one "
+			 "stop all nodes, remove ballots.* of each, and start all of them",
+			 b->path);
+	else if (r == -EEXIST)
+		snprintf(err, err_len,
+			 "%s: holds votes of another node or of a cluster with other NODE or PLACE "
+			 "lines: put the former topology back, or stop all nodes, remove ballots.* "
+			 "of each, and start all of them",
+			 b->path);
+	else
+		snprintf(err, err_len, "%s: cannot keep this node's ballots: %s", b->path,
+			 strerror(-r));
+	return r;
+}
+
+int wvm_ballots_begin(struct wvm_ballots *b, const char *dir, uint32_t phys_id, uint32_t node,
+		      uint64_t cluster, const struct wvm_epoch_record *first,
+		      struct wvm_epoch_durable *d, char *err, size_t err_len)
+{
+	uint8_t bytes[WVM_BALLOTS_BYTES + 1];
+	ssize_t n;
+	int r;
+
+	*b = (struct wvm_ballots){.node = node, .cluster = cluster};
+	if (snprintf(b->dir, sizeof(b->dir), "%s", dir) >= (int)sizeof(b->dir))
+		return refuse(b, -ENAMETOOLONG, err, err_len);
+	snprintf(b->path, sizeof(b->path), "%s/ballots.%u", b->dir, phys_id);
+	n = read_file(b->path, bytes);
+	r = n >= 0 ? wvm_ballots_decode(b, bytes, (size_t)n, d) : (int)n;
+	if (!r && !promised_nothing(d))
+		return 0;
+	if (r && r != -ENOENT && (r != -EEXIST || !promised_nothing(d)))
+		return refuse(b, r, err, err_len);
+	wvm_epoch_first(d, first);
+	r = wvm_ballots_store(b, d);
+	return r ? refuse(b, r, err, err_len) : n == -ENOENT;
+}
