@@ -24,9 +24,9 @@ enum wvm_request_state {
 	WVM_REQUEST_WINDOW,  /* waits for the peer's window */
 	WVM_REQUEST_SENT,    /* the timer is the retry */
 	WVM_REQUEST_UNIT,    /* waits a while for the one that asks for the whole unit; not sent */
-	WVM_REQUEST_MOVED,   /* its home has changed: sent when the timer says so */
 	WVM_REQUEST_BLOCKED, /* the page's write-back is not acknowledged: a request that overtook
 			      * it would tell the home that the grant was never taken */
+	WVM_REQUEST_MOVED,   /* its home has changed: sent when the timer says so */
 };
 
 /* An own request for a page: one per page at most. */
