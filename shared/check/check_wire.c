@@ -68,6 +68,8 @@ static const struct kind {
 	{45, M | A | E, BYTES, REQUEST},
 	{46, M | A | E, BYTES, REQUEST},
 	{47, 0, NOTHING, 0},
+	{48, Z, PAGE, REQUEST | GPA},
+	{49, A, NOTHING, REQUEST | GPA},
 	{50, 0, BYTES, REQUEST},
 	{51, M, SOME, REQUEST},
 	{52, Z | M | E, BYTES, REQUEST},

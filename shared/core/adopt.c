@@ -45,6 +45,7 @@ static void take_over(struct wvm_core *core, uint32_t index)
 		.type = k->keep ? WVM_MSG_DOWNGRADE : WVM_MSG_FETCH_AND_INVALIDATE,
 		.state = WVM_DEMAND_WRITE_BACK,
 		.keep = k->keep,
+		.used = true,
 	};
 	d->member = wvm_core_home_of(core, vm, k->page, &d->home_vnode);
 	wvm_held_of(core, vm, k->page)->demand = index + 1;
@@ -76,6 +77,8 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	WVM_ASSERT(core->adopting && !core->serving && page < core->vms[vm].pages);
 	e->txn = 0;
+	if (wvm_handover_adopt(core, vm, page))
+		return;
 	if (wvm_merge_outdated(wvm_home_unit_of(core, vm, page), e))
 		*e = (struct wvm_home_page){0};
 	if (!e->version)
@@ -94,6 +97,7 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 void wvm_core_adopt_home_end(struct wvm_core *core)
 {
 	WVM_ASSERT(core->adopting && !core->free_block);
+	wvm_handover_begin(core);
 	for (uint32_t i = core->params.limits.holder_blocks; i-- > 0;) {
 		if (core->block_used[i / 64] >> i % 64 & 1)
 			continue;

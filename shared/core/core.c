@@ -72,7 +72,7 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 	const struct wvm_core_limits *l = &p->limits;
 	struct wvm_core *core = carve(c, sizeof(*core), 1);
 	struct wvm_core scratch, *to = core ? core : &scratch;
-	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES;
+	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + 1;
 	struct wvm_partial *partials;
 	uint32_t *buckets;
 	uint8_t *pages;
@@ -181,6 +181,7 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	if (core->vm_count == WVM_CORE_VMS_MAX || find_vm(core, vm->id) != WVM_NIL)
 		return WVM_NIL;
 	core->vms[core->vm_count] = *vm;
+	wvm_handover_add_vm(core, core->vm_count);
 	return core->vm_count++;
 }
 
@@ -358,6 +359,8 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 	case WVM_TIMER_DEMAND: wvm_holder_timer(core, (struct wvm_demand *)t); break;
 	case WVM_TIMER_TXN: wvm_home_timer(core, (struct wvm_txn *)t); break;
 	case WVM_TIMER_MERGE: wvm_merge_timer(core, (struct wvm_merge *)t); break;
+	case WVM_TIMER_PULL: wvm_handover_timer(core, (struct wvm_pull *)t); break;
+	case WVM_TIMER_WALK: wvm_handover_walk(core); break;
 	}
 }
 
@@ -381,12 +384,13 @@ struct place {
 
 static enum wvm_drop locate(struct wvm_core *core, const struct wvm_msg *msg, struct place *at)
 {
-	if (msg->epoch != core->params.epoch)
-		return WVM_DROP_EPOCH;
 	at->member = wvm_member_of(core->params.members, msg->src);
 	if (at->member == WVM_SLICE_NIL ||
 	    wvm_member_of(core->params.members, msg->dst) != core->params.self)
 		return WVM_DROP_NODE;
+	if (core->epoch_seen < msg->epoch)
+		core->epoch_seen = msg->epoch;
+	core->stats.epochs_ahead += msg->epoch > core->params.epoch;
 	at->vm = find_vm(core, msg->vm_id);
 	if (at->vm == WVM_NIL)
 		return WVM_DROP_VM;
@@ -417,6 +421,8 @@ static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
 		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
 	if (!core->serving)
 		return WVM_DROP_ROOM;
+	if (!wvm_handover_ready(core, at->vm, at->page, msg))
+		return wvm_handover_want(core, at->vm, at->page, at->member, msg);
 	if (!wvm_msg_asks_merge(msg))
 		wvm_merge_renew(core, at->vm, at->page);
 	switch (msg->type) {
@@ -451,8 +457,11 @@ static bool wanted(struct wvm_core *core, const struct place *at, const struct w
 {
 	uint32_t slot;
 
+	if (msg->type == WVM_MSG_HANDOVER_PAGE)
+		return wvm_handover_wants(core, msg);
 	if (msg->type == WVM_MSG_WRITE_BACK)
-		return wvm_home_wants(core, at->vm, at->page, at->member, msg);
+		return wvm_core_homes(core, at->vm, at->page) &&
+		       wvm_home_wants(core, at->vm, at->page, at->member, msg);
 	slot = wvm_held_of(core, at->vm, at->page)->request;
 	return slot && core->requests[slot - 1].id == msg->request;
 }
@@ -465,7 +474,8 @@ static bool wanted(struct wvm_core *core, const struct place *at, const struct w
 static bool assemble(struct wvm_core *core, const struct place *at, const struct wvm_msg *msg,
 		     const uint8_t *payload, const uint8_t **data)
 {
-	if (!msg->payload_len || msg->payload_len == msg->seg_total) {
+	if (!msg->payload_len || msg->payload_len == msg->seg_total ||
+	    msg->type == WVM_MSG_HANDOVER) {
 		*data = msg->payload_len ? payload : NULL;
 		return true;
 	}
@@ -508,6 +518,14 @@ static enum wvm_drop dispatch(struct wvm_core *core, const struct place *at,
 		if (!assemble(core, at, msg, payload, &data))
 			return WVM_DROP_NONE;
 		return to_holder(core, at, msg, data);
+	case WVM_MSG_HANDOVER:
+	case WVM_MSG_HANDOVER_PAGE:
+	case WVM_MSG_HANDOVER_DONE:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		if (!core->serving)
+			return WVM_DROP_ROOM;
+		return wvm_handover_message(core, at->vm, at->page, at->member, msg, data);
 	case WVM_MSG_WRONG_HOME: return WVM_DROP_EPOCH;
 	default: return WVM_DROP_TYPE;
 	}
@@ -522,7 +540,13 @@ static enum wvm_drop receive(struct wvm_core *core, const struct wvm_msg *msg,
 
 	drop = locate(core, msg, &at);
 	if (drop)
-		return drop;
+		return msg->epoch == core->params.epoch ? drop : WVM_DROP_EPOCH;
+	if (msg->epoch != core->params.epoch) {
+		if (msg->epoch < core->params.epoch && at.member != core->params.self &&
+		    (msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE))
+			(void)wrong_home(core, &at, msg); /* so that it learns ours */
+		return WVM_DROP_EPOCH;
+	}
 	if (windowed(msg->type) && at.member != core->params.self) {
 		uint8_t shard = wvm_request_shard(msg->request);
 

@@ -94,7 +94,12 @@ struct wvm_home_unit {
 	uint32_t owner;   /* member */
 	uint32_t merged; /* granted by a merge: pages that had entries before have none now, what is
 			  * there of older versions does not count */
-	uint32_t reserved[8];
+	/* handover.c: */
+	uint32_t moved; /* the epoch whose hand-over the rest is about */
+	uint16_t next;  /* pages of the unit below it have come */
+	uint8_t phase;  /* enum wvm_moved_phase */
+	uint8_t spare;
+	uint32_t reserved[6];
 };
 _Static_assert(sizeof(struct wvm_home_unit) == 64, "one cache line");
 
@@ -196,6 +201,7 @@ enum wvm_data_source {
 	WVM_DATA_STORE,  /* the home's stored copy of the page */
 	WVM_DATA_RAM,    /* the page in the RAM file: protected before, stable until acknowledged */
 	WVM_DATA_OUTBOX, /* outbox buffer `slot` */
+	WVM_DATA_BYTES,  /* msg.payload_len bytes at `data`: one segment, not a page */
 };
 
 enum wvm_fail_reason {
@@ -276,6 +282,11 @@ struct wvm_action {
 	X(units_merged, "units whose pages were put together again here, as holder")           \
 	X(merges_refused, "merges that the home had to refuse")                                \
 	X(home_merges, "units put together again as home")                                     \
+	X(epochs_ahead, "messages of a later epoch than ours")                                 \
+	X(handover_pages, "pages fetched from their former home")                              \
+	X(handover_units, "units fetched from their former home")                              \
+	X(handover_given, "units that their new home has fetched from here")                   \
+	X(handover_asked, "of the pages, those that somebody waited for")                      \
 	X(partials_evicted, "half-received pages dropped for lack of room")                    \
 	X(adopted_homed, "directory entries taken over from a former life")                    \
 	X(adopted_held, "held pages taken over from a former life")                            \
@@ -321,6 +332,13 @@ struct wvm_core_times {
 struct wvm_core_params {
 	const struct wvm_members *members; /* outlive the core */
 	const struct wvm_slices *slices;
+	/*
+	 * Of a node that begins, or goes on, in an epoch whose slices have moved: the table before,
+	 * and the epoch that moved them. NULL, 0: none has.
+	 */
+	const struct wvm_slices *before;
+	uint32_t moved;
+	uint8_t shards;                  /* of this node: slice % shards says whose it is; 0: 1 */
 	const struct wvm_layout *layout; /* outlives it, too; NULL: nothing is placed */
 	uint32_t self;                   /* index in members */
 	uint32_t epoch;
@@ -518,6 +536,34 @@ void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns);
 /* Grants that this shard took from member `home`, in the lives that were adopted too. Any thread.
  */
 uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home);
+
+enum wvm_epoch_taken {
+	WVM_EPOCH_TAKEN,
+	WVM_EPOCH_OLD,  /* it is not later than the present one */
+	WVM_EPOCH_BUSY, /* it moves slices, and the last hand-over is not done here: later */
+};
+
+/*
+ * The members' next epoch, once no action is left. slices outlives the core, or the second epoch
+ * after it that moves slices. Every epoch that moves slices is put in, in order, and is decided
+ * only when wvm_core_handover() is all zeros at every member. The driver has made it durable: a
+ * life that adopts this one begins in this epoch or in a later one (params.before, moved).
+ * O(slots + units).
+ */
+enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+				    const struct wvm_slices *slices);
+
+struct wvm_handover_left {
+	uint64_t in;  /* units whose home this shard has become, not all fetched and confirmed */
+	uint64_t out; /* units whose home it was, not fetched yet */
+};
+struct wvm_handover_left wvm_core_handover(const struct wvm_core *core);
+
+/* The highest epoch of any message so far: above the core's own, there is a record to pull. */
+uint32_t wvm_core_epoch_seen(const struct wvm_core *core);
+
+/* Whether this node is home of the page and has what it needs to serve it. */
+bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* The placed range that a page is in, or NULL: its home follows from its slice. Any thread. */
 const struct wvm_layout_range *wvm_core_placed(const struct wvm_core *core, uint32_t vm,

@@ -16,6 +16,8 @@ enum wvm_core_timer_kind {
 	WVM_TIMER_DEMAND,
 	WVM_TIMER_TXN,
 	WVM_TIMER_MERGE,
+	WVM_TIMER_PULL,
+	WVM_TIMER_WALK,
 };
 
 enum wvm_request_state {
@@ -24,6 +26,7 @@ enum wvm_request_state {
 	WVM_REQUEST_UNIT,    /* waits a while for the one that asks for the whole unit; not sent */
 	WVM_REQUEST_BLOCKED, /* the page's write-back is not acknowledged: a request that overtook
 			      * it would tell the home that the grant was never taken */
+	WVM_REQUEST_MOVED,   /* its home has changed: sent when the timer says so */
 };
 
 /* An own request for a page: one per page at most. */
@@ -80,6 +83,7 @@ struct wvm_demand {
 	uint8_t type;  /* the home's message */
 	uint8_t state; /* enum wvm_demand_state */
 	bool keep;     /* written back keeping a Shared copy: the RAM file has the bytes */
+	bool used;     /* not in the free list */
 	bool parked;   /* waits for wvm_core_unpin() */
 };
 
@@ -138,6 +142,54 @@ struct wvm_fill {
 };
 #define WVM_FILLS 8u
 
+/* A unit that is being handed over: at the new home, but for the last. */
+enum wvm_moved_phase {
+	WVM_MOVED_UNKNOWN = 0,
+	WVM_MOVED_COMING, /* its own entry is here; pages below `next`, and those that have one */
+	WVM_MOVED_CAME,   /* all is here */
+	WVM_MOVED_DONE,   /* and the former home knows */
+	WVM_MOVED_GIVEN,  /* at the former home: it may forget */
+};
+
+#define WVM_SHIP_HOLDERS 32u
+#define WVM_SHIP_BYTES   (56u + 12u * WVM_SHIP_HOLDERS)
+
+/* What a former home says of a unit and one page of it. */
+struct wvm_shipped {
+	struct wvm_home_unit unit;
+	uint64_t version, granted; /* version 0: there is no entry */
+	uint16_t total, first, count;
+	uint8_t state, flags;
+	uint64_t grant[WVM_SHIP_HOLDERS];
+	uint32_t member[WVM_SHIP_HOLDERS];
+};
+
+enum wvm_pull_state {
+	WVM_PULL_FREE,
+	WVM_PULL_PAGE, /* this page: somebody waits for it */
+	WVM_PULL_WALK, /* the next page of the unit that has an entry */
+	WVM_PULL_DONE, /* all of it is here: the former home may forget it */
+};
+
+/* One question to a former home. */
+struct wvm_pull {
+	struct wvm_core_timer timer;
+	uint64_t id;
+	uint64_t page; /* or the first that it may be */
+	uint64_t data; /* the page whose bytes have come + 1, or 0 */
+	uint64_t asked_ns;
+	uint64_t found; /* the page that `entry` is about + 1, or 0 */
+	uint32_t vm;
+	uint32_t queue_head, queue_tail, queued; /* requests for it; slot + 1 */
+	uint16_t tries;
+	uint8_t state; /* enum wvm_pull_state */
+	struct wvm_shipped entry;
+};
+#define WVM_PULLS      64u
+#define WVM_PULLS_WALK 16u   /* of them, for what nobody waits for */
+#define WVM_PULL_QUEUE 64u   /* requests that wait for one page; then dropped (retry) */
+#define WVM_WALK_BATCH 4096u /* units looked at in one step */
+
 struct wvm_core {
 	struct wvm_core_params params;
 	struct wvm_core_stats stats;
@@ -167,6 +219,13 @@ struct wvm_core {
 	uint32_t fill_next, fill_most;
 	struct wvm_merge merges[WVM_MERGES];
 	struct wvm_ahead ahead;
+	struct wvm_pull pulls[WVM_PULLS];
+	struct wvm_core_timer walk;
+	uint64_t walk_unit;
+	uint32_t walk_vm;
+	uint32_t epoch_seen;
+	struct wvm_handover_left left;
+	uint8_t ship[WVM_SHIP_BYTES];
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
 };
@@ -329,6 +388,33 @@ bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t 
 enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t page,
 				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t);
+
+/* handover.c */
+bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
+			const struct wvm_msg *msg);
+enum wvm_drop wvm_handover_want(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg);
+enum wvm_drop wvm_handover_message(struct wvm_core *core, uint32_t vm, uint64_t page,
+				   uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
+bool wvm_handover_wants(const struct wvm_core *core, const struct wvm_msg *msg);
+void wvm_handover_timer(struct wvm_core *core, struct wvm_pull *p);
+void wvm_handover_walk(struct wvm_core *core);
+void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm);
+void wvm_handover_begin(struct wvm_core *core);
+bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* Whether the page's home is another one than before the present epoch's table. */
+bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* The parts of a change of epoch. */
+void wvm_request_rehome(struct wvm_core *core);
+void wvm_holder_rehome(struct wvm_core *core);
+void wvm_merge_rehome(struct wvm_core *core);
+void wvm_home_rehome(struct wvm_core *core);
+/* The queue of requests that waits, and a free slot of it: see home.c. */
+uint32_t wvm_home_take_waiting(struct wvm_core *core, const struct wvm_asked *q);
+void wvm_home_drop_waiting(struct wvm_core *core, uint32_t slot);
+enum wvm_drop wvm_home_asked(struct wvm_core *core, uint32_t vm, uint64_t page,
+			     const struct wvm_asked *q);
 
 /* holders.c: the records of who holds a page */
 struct wvm_holder {

@@ -59,7 +59,8 @@ static struct wvm_demand *begin(struct wvm_core *core, uint32_t vm, uint64_t pag
 				 .member = member,
 				 .home_vnode = msg->src,
 				 .steer = msg->reply_steer,
-				 .type = msg->type};
+				 .type = msg->type,
+				 .used = true};
 	wvm_held_of(core, vm, page)->demand = slot;
 	return d;
 }
@@ -89,6 +90,7 @@ static void finish(struct wvm_core *core, struct wvm_demand *d)
 	if (d->state == WVM_DEMAND_WRITE_BACK)
 		set_kept(core, d, false);
 	h->demand = 0;
+	d->used = false;
 	wvm_core_timer_cancel(&core->timers, &d->timer);
 	core->demands_parked -= d->parked;
 	core->demands_free++;
@@ -322,6 +324,29 @@ void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
 		d->tries++;
 	core->stats.write_backs_retried++;
 	write_back(core, d);
+}
+
+/*
+ * What a former home asked for and is not done is forgotten: the new one asks anew. What was
+ * written back to it, and it did not say that it has it, goes to the new one.
+ */
+void wvm_holder_rehome(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < core->params.limits.demands; i++) {
+		struct wvm_demand *d = &core->demands[i];
+
+		if (!d->used || !wvm_handover_moved(core, d->vm, d->page))
+			continue;
+		if (d->state == WVM_DEMAND_HELD) {
+			finish(core, d);
+			continue;
+		}
+		core->peers[d->member].demands--;
+		d->member = wvm_core_home_of(core, d->vm, d->page, &d->home_vnode);
+		core->peers[d->member].demands++;
+		d->tries = 0;
+		wvm_core_timer_arm(&core->timers, &d->timer, core->now_ns);
+	}
 }
 
 void wvm_core_unpin(struct wvm_core *core, uint64_t now_ns, uint32_t vm, uint64_t page)

@@ -69,7 +69,7 @@ static void grant_modified(struct wvm_core *core, uint32_t vm, uint64_t page,
 
 /* ---- transactions ---------------------------------------------------------------------- */
 
-static uint32_t take_waiting(struct wvm_core *core, const struct wvm_asked *q)
+uint32_t wvm_home_take_waiting(struct wvm_core *core, const struct wvm_asked *q)
 {
 	uint32_t slot = core->free_waiting;
 
@@ -81,7 +81,7 @@ static uint32_t take_waiting(struct wvm_core *core, const struct wvm_asked *q)
 	return slot;
 }
 
-static void drop_waiting(struct wvm_core *core, uint32_t slot)
+void wvm_home_drop_waiting(struct wvm_core *core, uint32_t slot)
 {
 	core->waiting[slot - 1].next = core->free_waiting;
 	core->free_waiting = slot;
@@ -110,7 +110,7 @@ static enum wvm_drop queue(struct wvm_core *core, struct wvm_txn *t, const struc
 		w->next = next;
 		return WVM_DROP_NONE;
 	}
-	slot = take_waiting(core, q);
+	slot = wvm_home_take_waiting(core, q);
 	if (!slot)
 		return WVM_DROP_ROOM;
 	*(t->queue_head ? &core->waiting[t->queue_tail - 1].next : &t->queue_head) = slot;
@@ -235,7 +235,7 @@ static void go_on(struct wvm_core *core, struct wvm_txn *t)
 
 		q = core->waiting[slot - 1];
 		head = q.next;
-		drop_waiting(core, slot);
+		wvm_home_drop_waiting(core, slot);
 		start(core, vm, page, &q);
 	}
 	if (!head)
@@ -267,6 +267,28 @@ static bool invalidated(struct wvm_core *core, const struct wvm_txn *t, struct w
 	       (e->holders == 1 && *wvm_holders_at(core, e, 0).member == t->asked.member);
 }
 
+static void abandon(struct wvm_core *core, struct wvm_txn *t)
+{
+	while (t->queue_head) {
+		uint32_t slot = t->queue_head;
+
+		t->queue_head = core->waiting[slot - 1].next;
+		wvm_home_drop_waiting(core, slot);
+	}
+	release(core, t);
+}
+
+/* Nothing of the pages that are homed elsewhere now is changed here any more. */
+void wvm_home_rehome(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < core->params.limits.txns; i++) {
+		struct wvm_txn *t = &core->txns[i];
+
+		if (t->timer.place && wvm_handover_moved(core, t->vm, t->page))
+			abandon(core, t);
+	}
+}
+
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 {
 	if (t->state == WVM_TXN_DRAIN) {
@@ -276,13 +298,7 @@ void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 	if (core->now_ns - t->started_ns >= core->params.times.deadline_ns) {
 		/* Whoever waits has its own deadline, and asks again until then. */
 		core->stats.home_txn_aborted++;
-		while (t->queue_head) {
-			uint32_t slot = t->queue_head;
-
-			t->queue_head = core->waiting[slot - 1].next;
-			drop_waiting(core, slot);
-		}
-		release(core, t);
+		abandon(core, t);
 		return;
 	}
 	if (!t->cursor) {
@@ -398,12 +414,28 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 					   : start_acquire(core, vm, page, q);
 }
 
-enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
-			       const struct wvm_msg *msg)
+enum wvm_drop wvm_home_asked(struct wvm_core *core, uint32_t vm, uint64_t page,
+			     const struct wvm_asked *q)
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 	enum wvm_drop drop;
 	struct wvm_txn *t;
+
+	if (wvm_unit_grant(core, vm, page, q))
+		return WVM_DROP_NONE;
+	if (!e->txn)
+		return start(core, vm, page, q);
+	t = &core->txns[e->txn - 1];
+	drop = queue(core, t, q);
+	/* A requester that acquires now may keep its record, which it could not as a reader. */
+	if (!drop && t->state == WVM_TXN_INVALIDATE && invalidated(core, t, e))
+		go_on(core, t);
+	return drop;
+}
+
+enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg)
+{
 	struct wvm_asked q = {.id = msg->request,
 			      .version = msg->version,
 			      .member = member,
@@ -415,16 +447,7 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_request(core, vm, page, member, msg);
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
-	if (wvm_unit_grant(core, vm, page, &q))
-		return WVM_DROP_NONE;
-	if (!e->txn)
-		return start(core, vm, page, &q);
-	t = &core->txns[e->txn - 1];
-	drop = queue(core, t, &q);
-	/* A requester that acquires now may keep its record, which it could not as a reader. */
-	if (!drop && t->state == WVM_TXN_INVALIDATE && invalidated(core, t, e))
-		go_on(core, t);
-	return drop;
+	return wvm_home_asked(core, vm, page, &q);
 }
 
 /* ---- answers of holders ---------------------------------------------------------------- */

@@ -245,6 +245,20 @@ void wvm_merge_demanded(struct wvm_core *core, uint32_t vm, uint64_t page,
 		(void)take(core, vm, first_of(page), msg->version);
 }
 
+/* What was asked for, and not answered, is asked of the new home. */
+void wvm_merge_rehome(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < WVM_MERGES; i++) {
+		struct wvm_merge *m = &core->merges[i];
+
+		if (!m->used || !wvm_handover_moved(core, m->vm, m->first) ||
+		    !wvm_held_unit_of(core, m->vm, m->first)->merging)
+			continue;
+		m->tries = 0;
+		wvm_core_timer_arm(&core->timers, &m->timer, core->now_ns);
+	}
+}
+
 /* After kill -9: what was asked for is asked for again, as soon as timers run. */
 void wvm_merge_adopt(struct wvm_core *core, uint32_t vm, uint64_t unit)
 {

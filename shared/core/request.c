@@ -121,6 +121,40 @@ static void leave_window(struct wvm_core *core, struct wvm_request *r)
 	}
 }
 
+/*
+ * Those whose home is another one now are asked again, under new ids: whatever the former home
+ * granted and did not come never will be taken. One after the other, by their timers, since the
+ * room for actions is bounded; so are those that wait for a window that may open by it.
+ */
+void wvm_request_rehome(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < core->params.limits.requests; i++) {
+		struct wvm_request *r = &core->requests[i];
+		bool queued = r->state == WVM_REQUEST_WINDOW, moved;
+
+		if (!r->timer.place)
+			continue; /* free */
+		moved = wvm_handover_moved(core, r->vm, r->page);
+		if (!moved && !queued)
+			continue;
+		if (queued) {
+			leave_queue(core, r);
+		} else if (r->in_window) {
+			core->peers[r->member].in_flight--;
+			r->in_window = false;
+		}
+		r->member = wvm_core_home_of(core, r->vm, r->page, &r->home_vnode);
+		if (r->state == WVM_REQUEST_UNIT || r->state == WVM_REQUEST_BLOCKED)
+			continue;
+		if (moved) {
+			r->id = 0;
+			r->early.type = 0;
+		}
+		r->state = WVM_REQUEST_MOVED;
+		wvm_core_timer_arm(&core->timers, &r->timer, core->now_ns);
+	}
+}
+
 /* ---- beginning and end ----------------------------------------------------------------- */
 
 static struct wvm_request *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint8_t type)
@@ -263,6 +297,10 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 {
 	if (core->now_ns >= deadline_of(core, r)) {
 		fail(core, r, WVM_FAIL_DEADLINE);
+		return;
+	}
+	if (r->state == WVM_REQUEST_MOVED) {
+		wvm_request_submit(core, r);
 		return;
 	}
 	if (r->state == WVM_REQUEST_UNIT) {

@@ -1,5 +1,7 @@
 #include "shared/core/slices.h"
 
+#include <stddef.h>
+
 #include "shared/core/assert.h"
 #include "shared/core/msg.h"
 
@@ -57,17 +59,23 @@ static uint32_t homes(const struct wvm_members *members)
 	return members->count < WVM_SLICES ? members->count : WVM_SLICES;
 }
 
+static uint64_t weight_of(const struct wvm_members *members, const uint8_t *active, uint32_t i)
+{
+	return !active || active[i] ? members->list[i].vnodes : 0;
+}
+
 /* Largest remainder: whole shares first, then one more to the largest rests. */
-static void deal_quota(const struct wvm_members *members, struct wvm_slices_scratch *s)
+static void deal_quota(const struct wvm_members *members, const uint8_t *active,
+		       struct wvm_slices_scratch *s)
 {
 	uint32_t n = homes(members), left = WVM_SLICES;
 	uint64_t weight = 0;
 
 	for (uint32_t i = 0; i < n; i++)
-		weight += members->list[i].vnodes;
+		weight += weight_of(members, active, i);
 	WVM_ASSERT(weight > 0);
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t share = (uint64_t)members->list[i].vnodes * WVM_SLICES;
+		uint64_t share = weight_of(members, active, i) * WVM_SLICES;
 
 		s->quota[i] = share / weight;
 		s->score[i] = share % weight;
@@ -161,17 +169,23 @@ static void match_slices(const struct wvm_members *members, struct wvm_slices_sc
 	}
 }
 
-void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,
-		      struct wvm_slices_scratch *scratch)
+void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
+			     const uint8_t *active, struct wvm_slices_scratch *scratch)
 {
 	WVM_ASSERT(members->count > 0);
-	deal_quota(members, scratch);
+	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		const struct wvm_member *m = &members->list[scratch->match[i]];
 
 		table->home_vnode[i] = m->first_vnode + mix(i) % m->vnodes;
 	}
+}
+
+void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,
+		      struct wvm_slices_scratch *scratch)
+{
+	wvm_slices_build_active(table, members, NULL, scratch);
 }
 
 uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode)

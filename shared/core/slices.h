@@ -48,6 +48,13 @@ uint16_t wvm_slice_of(uint16_t vm_id, uint64_t gpa);
 void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,
 		      struct wvm_slices_scratch *scratch);
 
+/*
+ * The same where members have no share unless active[] says so, one byte each; at least
+ * one is. A member that becomes active, or is no more, moves few slices of others.
+ */
+void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
+			     const uint8_t *active, struct wvm_slices_scratch *scratch);
+
 /* The index of the member whose vnode this is, or WVM_SLICE_NIL. O(log n). */
 uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode);
 

@@ -22,6 +22,8 @@ static const char *const names[] = {
 	[BROKEN_MERGE_ASKED] = "merges what it has asked for",
 	[BROKEN_MERGE_BLIND] = "merges whatever it is told",
 	[BROKEN_MERGE_EVICT] = "gives up what is being merged",
+	[BROKEN_HANDOVER_BLIND] = "serves before the page has come",
+	[BROKEN_HANDOVER_EARLY] = "takes the first page that has come for all",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

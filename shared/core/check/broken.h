@@ -23,11 +23,13 @@ enum broken_fault {
 	BROKEN_DOWNGRADE,           /* it leaves the page writable for those that could write */
 	BROKEN_SECOND_PROGRAM,      /* a Shared page comes unprotected to the second program */
 	BROKEN_KEPT,                /* INVALIDATE is acknowledged, and the copy stays */
-	BROKEN_UNIT_TWICE,  /* a unit that is granted whole is granted whole to another one */
-	BROKEN_UNIT_KEPT,   /* a page that is split off stays one of the whole, too */
-	BROKEN_MERGE_ASKED, /* the home merges a unit, a page of which it has asked for */
-	BROKEN_MERGE_BLIND, /* it merges it whichever version it is told */
-	BROKEN_MERGE_EVICT, /* the holder gives up pages of a unit that it wants to be merged */
+	BROKEN_UNIT_TWICE,     /* a unit that is granted whole is granted whole to another one */
+	BROKEN_UNIT_KEPT,      /* a page that is split off stays one of the whole, too */
+	BROKEN_MERGE_ASKED,    /* the home merges a unit, a page of which it has asked for */
+	BROKEN_MERGE_BLIND,    /* it merges it whichever version it is told */
+	BROKEN_MERGE_EVICT,    /* the holder gives up pages of a unit that it wants to be merged */
+	BROKEN_HANDOVER_BLIND, /* a new home serves before the page has come */
+	BROKEN_HANDOVER_EARLY, /* it takes the first page of a unit for all of it */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

@@ -491,6 +491,32 @@ START_TEST(a_second_program_that_is_let_in_unprotected_is_caught)
 }
 END_TEST
 
+/* Nodes join and drain all the time, each learning of it at its own; masters are killed meanwhile.
+ */
+#define MOVED 6
+START_TEST(pages_whose_home_moves_lose_nothing)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, MOVED));
+	c.nodes = 2 + (uint32_t)_i % 4;
+	c.pages = 24;
+	c.units = _i % 2;
+	c.evict_ppm = 20000;
+	c.move_gap_ns = 50 * MS;
+	if (_i % 3) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 50 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	r = run(&c, 500000);
+	ck_assert_uint_gt(r.joins, 5 / EFFORT);
+	ck_assert_uint_gt(r.units_moved, 5 / EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 /* More sharers than fit inline, and blocks for a part of the pages only. */
 #define BLOCKS 4
 START_TEST(more_sharers_than_records)
@@ -634,6 +660,7 @@ int main(void)
 	tcase_add_loop_test(tc, units_that_are_put_together_again_lose_nothing, 0, MERGED);
 	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
 			    ROOMLESS);
+	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
 	/* The last, since it goes on until there are steps enough in all. */

@@ -86,7 +86,7 @@ static bool find(struct sim *s, enum wvm_held_state state, uint32_t *node, uint6
 
 static struct wvm_home_page *entry(struct sim *s, uint64_t page)
 {
-	return &s->nodes[s->homes[page]].home[sim_core_page(page)];
+	return &s->nodes[sim_home_of(s, page)].home[sim_core_page(page)];
 }
 
 enum sabotage {
@@ -127,7 +127,9 @@ static void sabotage(struct sim *s, enum sabotage what)
 	core = s->nodes[node].core;
 	switch (what) {
 	case NOTHING: return;
-	case STORED_BYTE: s->nodes[s->homes[page]].store[sim_core_page(page) << 12] ^= 1; return;
+	case STORED_BYTE:
+		s->nodes[sim_home_of(s, page)].store[sim_core_page(page) << 12] ^= 1;
+		return;
 	case STORED_VERSION: e->version++; return;
 	case RECORD: wvm_holders_clear(core, e); return;
 	case RECORD_TWICE: wvm_holders_add(core, e, e->member[0], e->grant[0]); return;

@@ -51,8 +51,14 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 	c.reorder_ppm = 100000;
 	c.reorder_ns = 40000000; /* beyond the retries */
 	c.units = broken_fault >= BROKEN_UNIT_TWICE;
-	if (broken_fault >= BROKEN_MERGE_ASKED)
+	if (broken_fault >= BROKEN_MERGE_ASKED && broken_fault < BROKEN_HANDOVER_BLIND)
 		merge_much(&c);
+	if (broken_fault >= BROKEN_HANDOVER_BLIND) {
+		c.units = false;
+		c.move_gap_ns = 20000000;
+		c.evict_ppm = 20000;
+		broken_every = 1;
+	}
 	sim = sim_create(&c);
 	if (setjmp(caught)) {
 		sim_report(sim, &r);

@@ -185,7 +185,8 @@ static bool may_be_hole(const struct node *n, uint64_t page)
 static const uint8_t *payload_of(const struct node *n, const struct wvm_action *a, uint32_t i)
 {
 	switch ((enum wvm_data_source)a->source) {
-	case WVM_DATA_NONE: return NULL;
+	case WVM_DATA_NONE:
+	case WVM_DATA_BYTES: return NULL; /* nobody changes the epoch here */
 	case WVM_DATA_STORE:
 		FUZZ_CHECK(n->home[a->page].flags & WVM_HOME_WRITTEN &&
 				   wvm_core_home_of(n->core, 0, a->page, NULL) == n->self,

@@ -36,7 +36,7 @@ static void legend(struct sim *s)
 		(unsigned long long)s->config.seed, s->config.nodes, s->config.clients,
 		s->config.threads, s->config.pages);
 	for (uint32_t p = 0; p < s->config.pages; p++)
-		fprintf(f, " p%u n%u", p, s->homes[p]);
+		fprintf(f, " p%u n%u", p, sim_home_of(s, p));
 	fprintf(f, "\n%15s %9s ", "ns", "step");
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		fprintf(f, "%-*s%-2u", COLUMN - 2, "node", i);

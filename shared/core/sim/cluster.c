@@ -58,6 +58,8 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 	case SIM_EV_TROUBLE: sim_trouble_begin(s); break;
 	case SIM_EV_RELIEF: sim_trouble_end(s, e); break;
 	case SIM_EV_REVIVE: sim_revive(s, e->node); break;
+	case SIM_EV_DECIDE: sim_move_decide(s); break;
+	case SIM_EV_LEARN: sim_move_learn(s, e->node); break;
 	}
 	sim_event_free(s, e);
 }
@@ -103,6 +105,9 @@ void sim_settle(struct sim *s, uint64_t ns)
 	sim_trouble_heal(s);
 	while (s->events.count && s->events.heap[0].at_ns <= until && !s->report.failure)
 		step(s);
+	s->settled = ns >= UINT64_C(20000000000);
+	sim_move_end(s);
+	s->settled = false;
 	sim_check_all(s);
 }
 
@@ -162,14 +167,14 @@ struct sim *sim_create(const struct sim_config *config)
 	for (uint32_t i = 0; i < config->nodes; i++)
 		s->members[i] = (struct wvm_member){.first_vnode = i, .vnodes = 1};
 	s->list = (struct wvm_members){s->members, config->nodes};
-	wvm_slices_build(&s->slices, &s->list, scratch);
+	s->epoch = 1;
+	memset(s->active, 1, sizeof(s->active));
+	wvm_slices_build(&s->slices[1], &s->list, scratch);
 	free(scratch);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)
 		sim_node_start(s, i);
-	for (uint32_t p = 0; p < config->pages; p++)
-		s->homes[p] = (uint8_t)wvm_core_home_of(s->nodes[0].core, 0, sim_core_page(p),
-							NULL);
+	sim_moves_start(s);
 	make_programs(s);
 	return s;
 }

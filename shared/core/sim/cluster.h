@@ -65,11 +65,12 @@ struct sim_config {
 	uint64_t program_away_ns;            /* and until it is there again */
 	bool units;                          /* nodes ask for whole units */
 	bool placed;                         /* every other unit has a home by PLACE lines */
-	uint32_t evict_ppm;  /* inputs of a node after which it gives some page up */
-	uint32_t full_ppm;   /* installs that fail: the RAM file has no room */
-	uint32_t read_ahead; /* guesses at what is read next, with every fault */
-	uint32_t wander;     /* as in wvm_core_params */
-	bool unprotected;    /* a broken node: installs leave other programs' stores untrapped */
+	uint32_t evict_ppm;   /* inputs of a node after which it gives some page up */
+	uint32_t full_ppm;    /* installs that fail: the RAM file has no room */
+	uint32_t read_ahead;  /* guesses at what is read next, with every fault */
+	uint32_t wander;      /* as in wvm_core_params */
+	uint64_t move_gap_ns; /* mean time between two changes of who is home; 0: none */
+	bool unprotected;     /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */
 };
@@ -126,6 +127,8 @@ struct sim_report {
 	uint64_t evicted;               /* pages given up for lack of memory */
 	uint64_t merges;                /* units that a holder put together again */
 	uint64_t left, installs_failed; /* programs that went; pages that had no room */
+	uint64_t joins, drains;         /* nodes that became homes, and that ceased to be */
+	uint64_t units_moved;           /* units handed over */
 	uint64_t sweeps;                /* times that all pages and pools were checked */
 	uint64_t history;               /* accesses that sim_check_history() went through */
 };

@@ -78,7 +78,7 @@ static const struct wvm_demand *demand_of(const struct sim_node *n, const struct
 
 static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 {
-	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
+	struct sim_node *n = &s->nodes[node], *home = &s->nodes[sim_home_of(s, page)];
 	const struct wvm_held_page held = sim_held(n, page), *h = &held;
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	const struct wvm_demand *d = demand_of(n, h);
@@ -102,7 +102,7 @@ static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 
 static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 {
-	struct sim_node *n = &s->nodes[node], *home = &s->nodes[s->homes[page]];
+	struct sim_node *n = &s->nodes[node], *home = &s->nodes[sim_home_of(s, page)];
 	const struct wvm_held_page held = sim_held(n, page), *h = &held;
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
@@ -168,7 +168,7 @@ static void check_slots(struct sim *s, uint64_t page, uint32_t node)
 
 static void check_records(struct sim *s, uint64_t page)
 {
-	struct sim_node *home = &s->nodes[s->homes[page]];
+	struct sim_node *home = &s->nodes[sim_home_of(s, page)];
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	uint32_t seen = 0;
 
@@ -211,7 +211,7 @@ static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_
 
 static void check_home(struct sim *s, uint64_t page)
 {
-	struct sim_node *home = &s->nodes[s->homes[page]];
+	struct sim_node *home = &s->nodes[sim_home_of(s, page)];
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
 	check_records(s, page);
@@ -220,8 +220,8 @@ static void check_home(struct sim *s, uint64_t page)
 	if (e->state == WVM_HOME_MODIFIED && granted_is_out(s, page, e))
 		return;
 	if (!stored_is_truth(s, home, page))
-		sim_failed(s, "home of page %llu: version %llx stored, and not the last bytes",
-			   ll(page), ll(e->version));
+		sim_failed(s, "home %u of page %llu: version %llx stored, and not the last bytes",
+			   sim_home_of(s, page), ll(page), ll(e->version));
 }
 
 static void check_page(struct sim *s, uint64_t page)
@@ -275,7 +275,8 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 	uint64_t page = sim_page_of(msg->gpa >> WVM_PAGE_SHIFT);
 	const struct sim_node *n = &s->nodes[node];
 	const struct wvm_demand *d = demand_of(n, &n->held[sim_core_page(page)]);
-	const struct wvm_home_page entry = sim_home(&s->nodes[s->homes[page]], page), *e = &entry;
+	const struct wvm_home_page entry = sim_home(&s->nodes[sim_home_of(s, page)], page),
+				   *e = &entry;
 
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
 	    d->version == msg->version && e->version < d->version)
@@ -358,10 +359,16 @@ static void check_pools(struct sim *s, uint32_t node)
 	const struct wvm_core *c = n->core;
 	const struct wvm_core_limits *l = &c->params.limits;
 	struct used u = {0};
-	uint32_t armed = 0, merges = 0;
+	uint32_t armed = 0, merges = 0, pulls = c->walk.place != 0;
 
 	for (uint32_t i = 0; i < WVM_MERGES; i++)
 		merges += c->merges[i].used;
+	for (uint32_t i = 0; i < WVM_PULLS; i++) {
+		pulls += c->pulls[i].state != WVM_PULL_FREE;
+		for (uint32_t w = c->pulls[i].state ? c->pulls[i].queue_head : 0;
+		     w && u.waiting <= l->waiting; w = c->waiting[w - 1].next)
+			u.waiting++;
+	}
 	for (uint64_t p = 0; p < s->config.pages; p++) {
 		u.requests += n->held[sim_core_page(p)].request != 0;
 		u.demands += n->held[sim_core_page(p)].demand != 0;
@@ -375,9 +382,10 @@ static void check_pools(struct sim *s, uint32_t node)
 		sim_failed(s, "node %u: slots are lost, or in use twice", node);
 	for (uint32_t i = 0; i < c->timers.count && i < c->timers.capacity; i++)
 		armed += c->timers.heap[i]->place == i + 1;
-	if (c->timers.count > u.requests + u.demands + u.txns + merges || armed != c->timers.count)
+	if (c->timers.count > u.requests + u.demands + u.txns + merges + pulls ||
+	    armed != c->timers.count)
 		sim_failed(s, "node %u: %u timers for %u slots", node, c->timers.count,
-			   u.requests + u.demands + u.txns + merges);
+			   u.requests + u.demands + u.txns + merges + pulls);
 }
 
 /* Requests that were sent to a peer and not tried again yet are what its window counts. */

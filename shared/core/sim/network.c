@@ -139,6 +139,13 @@ void sim_send(struct sim *s, uint32_t from, uint32_t to, struct wvm_msg *msg, co
 	}
 }
 
+/* What is no page, in one segment. */
+void sim_send_bytes(struct sim *s, uint32_t from, uint32_t to, const struct wvm_msg *msg,
+		    const uint8_t *bytes)
+{
+	transmit(s, from, to, msg, bytes);
+}
+
 /* ---- arrival --------------------------------------------------------------------------- */
 
 static bool same_fields(const struct wvm_msg *a, const struct wvm_msg *b)

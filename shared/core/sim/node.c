@@ -147,6 +147,10 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 		data = ram_of(s, node, page, a);
 	else if (a->source == WVM_DATA_OUTBOX)
 		data = n->outbox + (size_t)a->slot * WVM_PAGE_BYTES;
+	if (a->source == WVM_DATA_BYTES) {
+		sim_send_bytes(s, node, a->member, &msg, a->data);
+		return;
+	}
 	if (msg.type == WVM_MSG_WRITE_BACK)
 		sim_check_written_back(s, node, page, msg.version, data);
 	if (data && all_zero(data)) {
@@ -280,13 +284,20 @@ static void forget_master(struct sim_node *n)
  */
 void sim_node_start(struct sim *s, uint32_t node)
 {
+	struct wvm_core_vm vm = {.id = SIM_VM_ID, .pages = s->page_count};
 	struct sim_node *n = &s->nodes[node];
-	struct wvm_core_params p = {
+	struct wvm_core_params p;
+
+	if (!n->epoch)
+		n->epoch = 1;
+	p = (struct wvm_core_params){
 		.members = &s->list,
-		.slices = &s->slices,
+		.slices = &s->slices[n->epoch % 3],
+		.before = n->epoch > 1 ? &s->slices[(n->epoch - 1) % 3] : NULL,
+		.moved = n->epoch > 1 ? n->epoch : 0,
 		.layout = &s->layout,
 		.self = node,
-		.epoch = 1,
+		.epoch = n->epoch,
 		.boot = ++n->boot,
 		.boot_first = 1,
 		.adopt = n->boot > 1,
@@ -297,8 +308,6 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.units = s->config.units,
 		.merge = s->config.units,
 	};
-	struct wvm_core_vm vm = {.id = SIM_VM_ID, .pages = s->page_count};
-
 	if (n->boot == 1)
 		make_files(s, n, &p);
 	forget_master(n);

@@ -143,5 +143,9 @@ void sim_random(struct sim_config *c, uint64_t seed)
 	c->read_ahead = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 4) : 0;
 	c->evict_ppm = one_in(&d, 2) ? (uint32_t)roll_scale(&d, 1000, 500000) : 0;
 	c->placed = one_in(&d, 3);
+	c->move_gap_ns = one_in(&d, 2) ? roll_scale(&d, MS, 1000 * MS) : 0;
+	/* A new home needs blocks for all that the former ones had. */
+	if (c->move_gap_ns && c->limits.holder_blocks < 3 * c->pages)
+		c->limits.holder_blocks = 3 * c->pages;
 	c->wander = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 3) : 0;
 }

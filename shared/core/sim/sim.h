@@ -22,6 +22,8 @@ enum sim_event_kind {
 	SIM_EV_PROGRAM,
 	SIM_EV_TROUBLE, /* one begins */
 	SIM_EV_RELIEF,  /* one ends */
+	SIM_EV_DECIDE,  /* a change of members, if the last one is done */
+	SIM_EV_LEARN,   /* a node hears of the present epoch */
 	SIM_EV_REVIVE,  /* a master that was killed while it took over is followed by another */
 };
 
@@ -63,7 +65,8 @@ struct sim_events {
  */
 struct sim_node {
 	/* Durable. */
-	uint16_t boot; /* of the present or last master */
+	uint32_t epoch; /* that it has learnt */
+	uint16_t boot;  /* of the present or last master */
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
@@ -154,7 +157,10 @@ struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
-	struct wvm_slices slices;
+	struct wvm_slices slices[3]; /* of epoch e: [e % 3] */
+	uint32_t epoch;
+	bool moving; /* not all have learnt it, and handed over */
+	uint8_t active[SIM_NODES_MAX];
 	struct wvm_layout_range placed[SIM_PAGES_MAX / SIM_UNIT_PAGES / 2 + 1];
 	struct wvm_layout layout;
 	struct sim_node nodes[SIM_NODES_MAX];
@@ -162,7 +168,6 @@ struct sim {
 	struct sim_program programs[SIM_NODES_MAX * SIM_CLIENTS_MAX];
 	uint32_t thread_count, node_threads;
 	uint64_t page_count; /* of the VM: sim_core_page() of the last one + 1 */
-	uint8_t homes[SIM_PAGES_MAX];
 	uint64_t truth[SIM_PAGES_MAX][SIM_WORDS];
 	struct sim_version versions[SIM_PAGES_MAX][SIM_VERSIONS];
 	struct sim_history history;
@@ -174,7 +179,8 @@ struct sim {
 	uint64_t swept;   /* step of the last full check */
 	uint32_t trouble_life;
 	bool trouble_idle;
-	bool quiet; /* threads begin nothing new */
+	bool settled; /* had a minute without troubles */
+	bool quiet;   /* threads begin nothing new */
 	bool legend;
 	/* Pages that the present input touched. */
 	uint16_t touched[64];
@@ -225,7 +231,8 @@ static inline void sim_touch(struct sim *s, uint64_t page)
 	for (uint32_t i = 0; i < s->touched_count; i++)
 		if (s->touched[i] == page)
 			return;
-	if (s->touched_count < 64)
+	/* Of the core's unit only the first pages are used: one beyond is no page. */
+	if (page < s->config.pages && s->touched_count < 64)
 		s->touched[s->touched_count++] = (uint16_t)page;
 }
 
@@ -239,6 +246,8 @@ void sim_events_free(struct sim *s);
 
 /* network.c: what leaves, what may happen to it, and what a receiver makes of it */
 void sim_send(struct sim *s, uint32_t from, uint32_t to, struct wvm_msg *msg, const uint8_t *page);
+void sim_send_bytes(struct sim *s, uint32_t from, uint32_t to, const struct wvm_msg *msg,
+		    const uint8_t *bytes);
 void sim_receive(struct sim *s, uint32_t node, struct sim_event *e);
 
 /* node.c: a master carries out what its core says */
@@ -271,6 +280,13 @@ void sim_pins_done(struct sim *s, uint32_t node, uint64_t page);
 void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
 void sim_programs_start(struct sim *s);
+
+/* moves.c: who is home changes */
+void sim_moves_start(struct sim *s);
+void sim_move_decide(struct sim *s);
+void sim_move_learn(struct sim *s, uint32_t node);
+void sim_move_end(struct sim *s);
+uint32_t sim_home_of(const struct sim *s, uint64_t page);
 
 /* trouble.c */
 void sim_trouble_begin(struct sim *s);

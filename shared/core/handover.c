@@ -1,0 +1,805 @@
+/*
+ * Slices that move to another home when the members change.
+ *
+ *	former home   serves -> frozen, from its change of epoch on -> forgotten, unit by unit
+ *	new home      UNKNOWN -> COMING -> CAME -> (HANDOVER_DONE, answered) DONE
+ *
+ * The new home asks (HANDOVER), the former one only answers: nobody else changes what is frozen,
+ * so a question that is lost, repeated or asked again by a later life gets the same answer. A page
+ * that somebody wants is asked for at once; a walk fetches the rest, WVM_PULLS_WALK units at a
+ * time, each from `next` on: the first page that has an entry, until there is none.
+ *
+ * What has come is in the durable arrays: a page has an entry with a version, or its unit is
+ * CAME. An entry whose holders come in several parts has version 0 until the last. The former home
+ * forgets a unit when the new one says that all of it is there, which it says after it is durable.
+ *
+ * Nodes of different epochs do not hear each other, so between any two of them there is one home
+ * of a page at a time: the former one answers the new one only when it has ceased to serve.
+ */
+#include "shared/core/core_int.h"
+
+static uint64_t first_of(uint64_t page)
+{
+	return page - page % WVM_UNIT_PAGES;
+}
+
+static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint64_t end = first_of(page) + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
+
+	return end < pages ? end : pages;
+}
+
+/* The home before the last table; the present one where it has not moved. */
+static uint32_t former(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint16_t slice = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
+
+	if (!core->params.before || wvm_core_placed(core, vm, page))
+		return wvm_core_home_of(core, vm, page, NULL);
+	return wvm_member_of(core->params.members, core->params.before->home_vnode[slice]);
+}
+
+bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
+}
+
+static bool moved_in(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
+	       former(core, vm, page) != core->params.self;
+}
+
+static bool moved_out(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_core_home_of(core, vm, page, NULL) != core->params.self &&
+	       former(core, vm, page) == core->params.self;
+}
+
+static bool own_slice(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return core->params.shards < 2 ||
+	       wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT) % core->params.shards ==
+		       core->params.shard;
+}
+
+static enum wvm_moved_phase phase_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
+
+	return u->moved == core->params.moved ? (enum wvm_moved_phase)u->phase : WVM_MOVED_UNKNOWN;
+}
+
+/* ---- what is here ---------------------------------------------------------------------- */
+
+static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	enum wvm_moved_phase phase = phase_of(core, vm, page);
+
+	if (phase == WVM_MOVED_COMING)
+		return core->vms[vm].home[page].version != 0;
+	return phase == WVM_MOVED_CAME || phase == WVM_MOVED_DONE;
+}
+
+/* To put a unit together again all of its pages are looked at. */
+bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
+			const struct wvm_msg *msg)
+{
+	if (!core->params.before || !moved_in(core, vm, page))
+		return true;
+	if (wvm_msg_asks_merge(msg))
+		return phase_of(core, vm, page) >= WVM_MOVED_CAME;
+	return page_here(core, vm, page);
+}
+
+bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
+	       (!moved_in(core, vm, page) || page_here(core, vm, page));
+}
+
+struct wvm_handover_left wvm_core_handover(const struct wvm_core *core)
+{
+	return core->left;
+}
+
+uint32_t wvm_core_epoch_seen(const struct wvm_core *core)
+{
+	return core->epoch_seen;
+}
+
+/* ---- what travels ---------------------------------------------------------------------- */
+
+static uint8_t *put(uint8_t *at, uint64_t value, uint32_t bytes)
+{
+	while (bytes--)
+		*at++ = (uint8_t)(value >> 8 * bytes);
+	return at;
+}
+
+static uint64_t get(const uint8_t **at, uint32_t bytes)
+{
+	uint64_t value = 0;
+
+	while (bytes--)
+		value = value << 8 | *(*at)++;
+	return value;
+}
+
+static uint32_t encode(uint8_t *out, const struct wvm_shipped *s)
+{
+	uint8_t *at = out;
+
+	at = put(at, s->unit.version, 8);
+	at = put(at, s->unit.granted, 8);
+	at = put(at, s->unit.grant, 8);
+	at = put(at, s->unit.owner, 4);
+	at = put(at, s->unit.merged, 4);
+	at = put(at, s->version, 8);
+	at = put(at, s->granted, 8);
+	at = put(at, s->total, 2);
+	at = put(at, s->first, 2);
+	at = put(at, s->count, 2);
+	at = put(at, s->state, 1);
+	at = put(at, s->flags, 1);
+	for (uint32_t i = 0; i < s->count; i++) {
+		at = put(at, s->grant[i], 8);
+		at = put(at, s->member[i], 4);
+	}
+	return (uint32_t)(at - out);
+}
+
+static bool plausible(const struct wvm_core *core, const struct wvm_shipped *s)
+{
+	uint32_t members = core->params.members->count;
+
+	if (s->first + s->count > s->total || s->total > members || s->unit.owner >= members ||
+	    s->unit.merged > 1 || s->version > s->unit.version || s->granted > s->unit.version ||
+	    s->unit.granted > s->unit.version || s->state > WVM_HOME_MODIFIED ||
+	    s->flags & ~(WVM_HOME_WRITTEN | WVM_HOME_LOST | WVM_HOME_ASKED))
+		return false;
+	for (uint32_t i = 0; i < s->count; i++)
+		if (s->member[i] >= members)
+			return false;
+	if (!s->version)
+		return !s->total && !s->state && !s->flags;
+	if (s->state == WVM_HOME_MODIFIED)
+		return s->total == 1 && s->granted > s->version;
+	return (s->state == WVM_HOME_SHARED) == (s->total > 0);
+}
+
+static bool decode(const struct wvm_core *core, const uint8_t *at, uint32_t len,
+		   struct wvm_shipped *s)
+{
+	if (len < 56)
+		return false;
+	*s = (struct wvm_shipped){0};
+	s->unit.version = get(&at, 8);
+	s->unit.granted = get(&at, 8);
+	s->unit.grant = get(&at, 8);
+	s->unit.owner = (uint32_t)get(&at, 4);
+	s->unit.merged = (uint32_t)get(&at, 4);
+	s->version = get(&at, 8);
+	s->granted = get(&at, 8);
+	s->total = (uint16_t)get(&at, 2);
+	s->first = (uint16_t)get(&at, 2);
+	s->count = (uint16_t)get(&at, 2);
+	s->state = (uint8_t)get(&at, 1);
+	s->flags = (uint8_t)get(&at, 1);
+	if (s->count > WVM_SHIP_HOLDERS || len != 56 + 12u * s->count)
+		return false;
+	for (uint32_t i = 0; i < s->count; i++) {
+		s->grant[i] = get(&at, 8);
+		s->member[i] = (uint32_t)get(&at, 4);
+	}
+	return plausible(core, s);
+}
+
+/* ---- the former home ------------------------------------------------------------------- */
+
+static bool has_entry(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_page *e = &core->vms[vm].home[page];
+
+	return e->version && !wvm_merge_outdated(&core->vms[vm].units[wvm_unit_index(page)], e);
+}
+
+static struct wvm_action *reply(struct wvm_core *core, uint8_t type, uint32_t vm, uint64_t page,
+				uint32_t member, const struct wvm_msg *msg)
+{
+	struct wvm_action *a = wvm_core_send(core, type, vm, page, member, msg->src);
+
+	a->msg.request = msg->request;
+	a->msg.steer = msg->reply_steer;
+	a->msg.reply_steer = msg->steer;
+	return a;
+}
+
+static void ship(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+		 const struct wvm_msg *msg, bool found)
+{
+	struct wvm_shipped s = {.unit = *wvm_home_unit_of(core, vm, page)};
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+	struct wvm_action *a;
+
+	if (found) {
+		s.version = e->version;
+		s.granted = e->state == WVM_HOME_MODIFIED ? e->granted : 0;
+		s.state = e->state;
+		s.flags = e->flags;
+		s.total = e->holders;
+		s.first = msg->version < e->holders ? (uint16_t)msg->version : 0;
+		for (uint32_t i = s.first; i < s.total && s.count < WVM_SHIP_HOLDERS; i++) {
+			struct wvm_holder h = wvm_holders_at(core, e, i);
+
+			s.grant[s.count] = *h.grant;
+			s.member[s.count++] = *h.member;
+		}
+	}
+	a = reply(core, WVM_MSG_HANDOVER, vm, page, member, msg);
+	a->msg.flags = WVM_MSG_ANSWER;
+	a->msg.payload_len = (uint16_t)encode(core->ship, &s);
+	a->msg.seg_total = (a->msg.payload_len + WVM_SEGMENT_UNIT - 1) & ~(WVM_SEGMENT_UNIT - 1);
+	a->source = WVM_DATA_BYTES;
+	a->data = core->ship;
+	if (!found || !(e->flags & WVM_HOME_WRITTEN) || s.first)
+		return;
+	a = reply(core, WVM_MSG_HANDOVER_PAGE, vm, page, member, msg);
+	a->msg.qos = WVM_QOS_BULK;
+	a->source = WVM_DATA_STORE;
+}
+
+/* Each step leaves entry and blocks agreeing, so it may be final by itself. */
+static void forget_pages(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint64_t end = end_of(core, vm, page);
+
+	for (page = first_of(page); page < end; page++) {
+		struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+		if (!e->version && !e->flags && !e->more)
+			continue;
+		core->stats.pages_homed -= has_entry(core, vm, page);
+		wvm_note_home(core, vm, page);
+		wvm_holders_clear(core, e);
+		*e = (struct wvm_home_page){0};
+		wvm_undo_commit(core);
+	}
+}
+
+static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member)
+{
+	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+
+	/* From now on the new home has something of this node: a later life of it must know. */
+	core->taken[member]++;
+	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	u->moved = core->params.moved;
+	u->phase = WVM_MOVED_GIVEN;
+	wvm_undo_commit(core);
+	forget_pages(core, vm, page);
+	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	*u = (struct wvm_home_unit){.moved = core->params.moved, .phase = WVM_MOVED_GIVEN};
+	core->left.out--;
+	core->stats.handover_given++;
+	wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
+}
+
+static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			       const struct wvm_msg *msg)
+{
+	bool given = phase_of(core, vm, page) == WVM_MOVED_GIVEN, found;
+	uint64_t end = end_of(core, vm, page);
+
+	if (!moved_out(core, vm, page) || wvm_core_home_of(core, vm, page, NULL) != member ||
+	    !own_slice(core, vm, page))
+		return WVM_DROP_NODE;
+	if (msg->type == WVM_MSG_HANDOVER_DONE) {
+		if (!given)
+			give(core, vm, page, member);
+		reply(core, WVM_MSG_HANDOVER_DONE, vm, page, member, msg)->msg.flags =
+			WVM_MSG_ANSWER;
+		return WVM_DROP_NONE;
+	}
+	if (given)
+		return WVM_DROP_STALE; /* a late copy: it has all */
+	found = has_entry(core, vm, page);
+	for (; msg->flags & WVM_MSG_MORE && !found && page + 1 < end;)
+		found = has_entry(core, vm, ++page);
+	ship(core, vm, page, member, msg, found);
+	return WVM_DROP_NONE;
+}
+
+/* ---- the new home: what has come ------------------------------------------------------- */
+
+static void ask(struct wvm_core *core, struct wvm_pull *p, bool anew)
+{
+	uint32_t member = former(core, p->vm, p->page);
+	uint32_t vnode = core->params.members->list[member].first_vnode;
+	uint8_t type = p->state == WVM_PULL_DONE ? WVM_MSG_HANDOVER_DONE : WVM_MSG_HANDOVER;
+	struct wvm_action *a = wvm_core_send(core, type, p->vm, p->page, member, vnode);
+
+	if (anew) {
+		p->id = wvm_core_next_id(core);
+		p->tries = 0;
+		p->found = 0;
+	}
+	p->asked_ns = core->now_ns;
+	a->msg.request = p->id;
+	a->msg.flags = p->state == WVM_PULL_WALK ? WVM_MSG_MORE : 0;
+	a->msg.steer = a->msg.reply_steer = wvm_slice_of(core->vms[p->vm].id,
+							 p->page << WVM_PAGE_SHIFT);
+	/* The part of the holders that is wanted. */
+	if (p->state != WVM_PULL_DONE && phase_of(core, p->vm, p->page) == WVM_MOVED_COMING)
+		a->msg.version = wvm_home_of(core, p->vm, p->page)->holders;
+	wvm_core_timer_arm(&core->timers, &p->timer,
+			   core->now_ns + wvm_core_backoff(core, member, p->tries));
+}
+
+static void walk_soon(struct wvm_core *core)
+{
+	if (core->left.in && !core->walk.place) {
+		core->walk.kind = WVM_TIMER_WALK;
+		wvm_core_timer_arm(&core->timers, &core->walk, core->now_ns);
+	}
+}
+
+static void end(struct wvm_core *core, struct wvm_pull *p)
+{
+	while (p->queue_head) {
+		uint32_t slot = p->queue_head;
+
+		p->queue_head = core->waiting[slot - 1].next;
+		wvm_home_drop_waiting(core, slot);
+	}
+	wvm_core_timer_cancel(&core->timers, &p->timer);
+	p->state = WVM_PULL_FREE;
+	walk_soon(core);
+}
+
+/* Those who wait for the page are answered, as if they had come now. */
+static void answer_waiting(struct wvm_core *core, struct wvm_pull *p)
+{
+	wvm_undo_commit(core);
+	wvm_merge_renew(core, p->vm, p->page); /* it may have been merged since it came */
+	while (p->queue_head) {
+		uint32_t slot = p->queue_head;
+		struct wvm_asked q = core->waiting[slot - 1];
+
+		p->queue_head = q.next;
+		wvm_home_drop_waiting(core, slot);
+		(void)wvm_home_asked(core, p->vm, p->page, &q);
+	}
+}
+
+static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
+		      const struct wvm_home_unit *shipped)
+{
+	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+
+	if (phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
+		return;
+	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	*u = *shipped;
+	u->moved = core->params.moved;
+	u->next = 0;
+	u->phase = shipped->version ? WVM_MOVED_COMING : WVM_MOVED_CAME;
+}
+
+/* Whether there are blocks for so many more holders, at worst. */
+static bool has_blocks(const struct wvm_core *core, uint32_t holders)
+{
+	uint32_t left = (holders + WVM_BLOCK_HOLDERS - 1) / WVM_BLOCK_HOLDERS;
+
+	for (uint32_t slot = core->free_block; slot && left; slot = core->blocks[slot - 1].next)
+		left--;
+	return !left;
+}
+
+/* The entry, or the next part of its holders. False: no room for these, for now. */
+static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page,
+		      const struct wvm_shipped *s)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (e->version || e->holders != s->first)
+		return true;
+	if (s->total > WVM_HOLDERS_INLINE && !has_blocks(core, s->count))
+		return false;
+	for (uint32_t i = 0; i < s->count; i++)
+		if (wvm_holders_find(core, e, s->member[i]) != WVM_NIL)
+			return false; /* no home says so */
+	wvm_note_home(core, vm, page);
+	for (uint32_t i = 0; i < s->count; i++)
+		WVM_ASSERT(wvm_holders_add(core, e, s->member[i], s->grant[i]));
+	if (e->holders < s->total)
+		return true;
+	e->state = s->state;
+	e->flags = s->flags;
+	e->granted = s->granted;
+	e->version = s->version;
+	core->stats.pages_homed++;
+	core->stats.handover_pages++;
+	return true;
+}
+
+static void set_next(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t next)
+{
+	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	wvm_home_unit_of(core, vm, page)->next = (uint16_t)next;
+}
+
+static void all_here(struct wvm_core *core, struct wvm_pull *p)
+{
+	struct wvm_home_unit *u = wvm_home_unit_of(core, p->vm, p->page);
+
+	wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
+	u->phase = WVM_MOVED_CAME;
+	p->state = WVM_PULL_DONE;
+	ask(core, p, true);
+}
+
+/* One more of the unit has come, or there is no more. */
+static void walked(struct wvm_core *core, struct wvm_pull *p, uint64_t page)
+{
+	uint64_t end = end_of(core, p->vm, p->page);
+
+	if (phase_of(core, p->vm, p->page) != WVM_MOVED_COMING || !p->entry.version ||
+	    page + 1 == end) {
+		all_here(core, p);
+		return;
+	}
+	p->page = page + 1;
+	set_next(core, p->vm, page, (uint32_t)(p->page % WVM_UNIT_PAGES));
+	ask(core, p, true);
+}
+
+/* Entry and bytes are both here. */
+static void take(struct wvm_core *core, struct wvm_pull *p)
+{
+	const struct wvm_shipped *s = &p->entry;
+	uint64_t page = p->found - 1;
+	bool complete;
+
+	if (s->flags & WVM_HOME_WRITTEN && !s->first && p->data != p->found &&
+	    !wvm_home_of(core, p->vm, page)->version)
+		return;
+	take_unit(core, p->vm, page, &s->unit);
+	if (s->version && !take_page(core, p->vm, page, s))
+		return; /* asked again when the timer says so */
+	complete = !s->version || wvm_home_of(core, p->vm, page)->version;
+	if (!complete) {
+		if (p->state == WVM_PULL_WALK)
+			p->page = page;
+		ask(core, p, true);
+		return;
+	}
+	if (p->state == WVM_PULL_WALK) {
+		walked(core, p, page);
+		return;
+	}
+	if (phase_of(core, p->vm, page) == WVM_MOVED_COMING)
+		wvm_unit_track(core, p->vm, page); /* has none: as its unit says */
+	core->stats.handover_asked++;
+	answer_waiting(core, p);
+	end(core, p);
+}
+
+static struct wvm_pull *by_id(struct wvm_core *core, uint64_t id)
+{
+	for (uint32_t i = 0; i < WVM_PULLS; i++)
+		if (core->pulls[i].state != WVM_PULL_FREE && core->pulls[i].id == id)
+			return &core->pulls[i];
+	return NULL;
+}
+
+bool wvm_handover_wants(const struct wvm_core *core, const struct wvm_msg *msg)
+{
+	for (uint32_t i = 0; i < WVM_PULLS; i++)
+		if (core->pulls[i].state != WVM_PULL_FREE && core->pulls[i].id == msg->request)
+			return true;
+	return false;
+}
+
+static void unit_done(struct wvm_core *core, struct wvm_pull *p)
+{
+	struct wvm_home_unit *u = wvm_home_unit_of(core, p->vm, p->page);
+
+	if (u->phase != WVM_MOVED_DONE) {
+		wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
+		u->phase = WVM_MOVED_DONE;
+		core->left.in--;
+		core->stats.handover_units++;
+	}
+	end(core, p);
+}
+
+/* Bytes of a page that has come already may be older than the stored ones. */
+static enum wvm_drop page_bytes(struct wvm_core *core, struct wvm_pull *p, uint64_t page,
+				const struct wvm_msg *msg, const uint8_t *data)
+{
+	uint8_t *store = core->vms[p->vm].store + (page << WVM_PAGE_SHIFT);
+
+	if (p->state == WVM_PULL_DONE || page_here(core, p->vm, page))
+		return WVM_DROP_STALE;
+	if (!data && !(msg->flags & WVM_MSG_ZERO))
+		return WVM_DROP_SEGMENT;
+	if (data)
+		__builtin_memcpy(store, data, WVM_PAGE_BYTES);
+	else
+		__builtin_memset(store, 0, WVM_PAGE_BYTES);
+	p->data = page + 1;
+	if (p->found == p->data)
+		take(core, p);
+	return WVM_DROP_NONE;
+}
+
+static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			    const struct wvm_msg *msg, const uint8_t *data)
+{
+	struct wvm_pull *p = by_id(core, msg->request);
+	struct wvm_shipped s;
+
+	if (!moved_in(core, vm, page) || former(core, vm, page) != member)
+		return WVM_DROP_NODE;
+	if (!p || p->vm != vm || first_of(p->page) != first_of(page) || page < p->page ||
+	    (p->state == WVM_PULL_PAGE && page != p->page) ||
+	    (msg->type == WVM_MSG_HANDOVER_DONE) != (p->state == WVM_PULL_DONE))
+		return WVM_DROP_STALE;
+	if (!p->tries)
+		wvm_peer_sample(&core->peers[member], core->now_ns - p->asked_ns);
+	if (msg->type == WVM_MSG_HANDOVER_DONE) {
+		unit_done(core, p);
+		return WVM_DROP_NONE;
+	}
+	if (msg->type == WVM_MSG_HANDOVER_PAGE)
+		return page_bytes(core, p, page, msg, data);
+	if (!data || !decode(core, data, msg->payload_len, &s))
+		return WVM_DROP_SEGMENT;
+	p->entry = s;
+	p->found = page + 1;
+	take(core, p);
+	return WVM_DROP_NONE;
+}
+
+enum wvm_drop wvm_handover_message(struct wvm_core *core, uint32_t vm, uint64_t page,
+				   uint32_t member, const struct wvm_msg *msg, const uint8_t *data)
+{
+	bool answer = msg->type == WVM_MSG_HANDOVER_PAGE || msg->flags & WVM_MSG_ANSWER;
+
+	if (!core->params.before)
+		return WVM_DROP_NODE;
+	return answer ? to_new(core, vm, page, member, msg, data)
+		      : to_former(core, vm, page, member, msg);
+}
+
+/* ---- the new home: what is asked for --------------------------------------------------- */
+
+static struct wvm_pull *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint8_t state)
+{
+	for (uint32_t i = 0; i < WVM_PULLS; i++) {
+		struct wvm_pull *p = &core->pulls[i];
+
+		if (p->state != WVM_PULL_FREE)
+			continue;
+		*p = (struct wvm_pull){
+			.timer.kind = WVM_TIMER_PULL, .vm = vm, .page = page, .state = state};
+		ask(core, p, true);
+		return p;
+	}
+	return NULL;
+}
+
+static enum wvm_drop wait(struct wvm_core *core, struct wvm_pull *p, uint32_t member,
+			  const struct wvm_msg *msg)
+{
+	struct wvm_asked q = {.id = msg->request,
+			      .version = msg->version,
+			      .member = member,
+			      .vnode = msg->src,
+			      .reply_steer = msg->reply_steer,
+			      .type = msg->type,
+			      .flags = msg->flags};
+	uint32_t slot;
+
+	for (slot = p->queue_head; slot; slot = core->waiting[slot - 1].next) {
+		struct wvm_asked *w = &core->waiting[slot - 1];
+
+		if (w->member != member)
+			continue;
+		if (q.id < w->id)
+			return WVM_DROP_STALE;
+		q.next = w->next;
+		*w = q;
+		return WVM_DROP_NONE;
+	}
+	slot = p->queued < WVM_PULL_QUEUE ? wvm_home_take_waiting(core, &q) : 0;
+	if (!slot)
+		return WVM_DROP_ROOM;
+	p->queued++;
+	*(p->queue_head ? &core->waiting[p->queue_tail - 1].next : &p->queue_head) = slot;
+	p->queue_tail = slot;
+	return WVM_DROP_NONE;
+}
+
+/*
+ * A message for a page that is not here yet. The page is asked for, unless it is already; a
+ * request waits for it, anything else is dropped: its sender repeats it.
+ */
+enum wvm_drop wvm_handover_want(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				const struct wvm_msg *msg)
+{
+	bool request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
+	struct wvm_pull *p = NULL;
+
+	if (page_here(core, vm, page))
+		return WVM_DROP_ROOM; /* a merge: the walk will get there */
+	for (uint32_t i = 0; i < WVM_PULLS && !p; i++)
+		if (core->pulls[i].state == WVM_PULL_PAGE && core->pulls[i].vm == vm &&
+		    core->pulls[i].page == page)
+			p = &core->pulls[i];
+	if (!p)
+		p = begin(core, vm, page, WVM_PULL_PAGE);
+	if (!p || !request || wvm_msg_asks_merge(msg))
+		return WVM_DROP_ROOM;
+	return wait(core, p, member, msg);
+}
+
+void wvm_handover_timer(struct wvm_core *core, struct wvm_pull *p)
+{
+	if (p->state == WVM_PULL_PAGE && page_here(core, p->vm, p->page)) {
+		answer_waiting(core, p);
+		end(core, p);
+		return;
+	}
+	p->tries += p->tries < UINT16_MAX;
+	ask(core, p, wvm_core_id_old(core, p->id));
+}
+
+static bool walks(const struct wvm_core *core, uint32_t vm, uint64_t unit, uint32_t *count)
+{
+	bool found = false;
+
+	*count = 0;
+	for (uint32_t i = 0; i < WVM_PULLS; i++) {
+		const struct wvm_pull *p = &core->pulls[i];
+
+		if (p->state != WVM_PULL_WALK && p->state != WVM_PULL_DONE)
+			continue;
+		(*count)++;
+		found |= p->vm == vm && wvm_unit_index(p->page) == unit;
+	}
+	return found;
+}
+
+/* The next unit that is not here; those before it are, or are on their way. */
+void wvm_handover_walk(struct wvm_core *core)
+{
+	uint32_t walking;
+
+	for (uint32_t n = 0; n < WVM_WALK_BATCH && core->left.in; n++) {
+		uint32_t vm = core->walk_vm;
+		uint64_t unit = core->walk_unit, page = unit * WVM_UNIT_PAGES;
+		enum wvm_moved_phase phase;
+		bool known = walks(core, vm, unit, &walking);
+
+		if (walking == WVM_PULLS_WALK)
+			return; /* the end of one goes on */
+		if (vm >= core->vm_count) {
+			core->walk_vm = 0;
+			core->walk_unit = 0;
+			wvm_core_timer_arm(&core->timers, &core->walk,
+					   core->now_ns + core->params.times.rto_initial_ns);
+			return;
+		}
+		if (page >= core->vms[vm].pages) {
+			core->walk_vm++;
+			core->walk_unit = 0;
+			continue;
+		}
+		core->walk_unit++;
+		phase = phase_of(core, vm, page);
+		if (known || phase == WVM_MOVED_DONE || !moved_in(core, vm, page) ||
+		    !own_slice(core, vm, page))
+			continue;
+		if (phase == WVM_MOVED_COMING)
+			page += core->vms[vm].units[unit].next;
+		if (!begin(core, vm, page,
+			   phase == WVM_MOVED_CAME ? WVM_PULL_DONE : WVM_PULL_WALK)) {
+			core->walk_unit--;
+			return; /* all slots are for pages that are waited for */
+		}
+	}
+	walk_soon(core);
+}
+
+/* ---- the change of epoch --------------------------------------------------------------- */
+
+void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
+{
+	for (uint64_t page = 0; core->params.before && page < core->vms[vm].pages;
+	     page += WVM_UNIT_PAGES) {
+		enum wvm_moved_phase phase = phase_of(core, vm, page);
+
+		if (!own_slice(core, vm, page))
+			continue;
+		core->left.in += moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
+		core->left.out += moved_out(core, vm, page) && phase != WVM_MOVED_GIVEN;
+	}
+}
+
+/*
+ * Who has taken pages from the former home of a slice counts as one who has taken some from the
+ * new one: a later life of that one, which had lost them, must not serve zeros (join.h).
+ */
+static void pass_on_taken(struct wvm_core *core)
+{
+	const struct wvm_members *m = core->params.members;
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		uint32_t was = wvm_member_of(m, core->params.before->home_vnode[i]);
+		uint32_t is = wvm_member_of(m, core->params.slices->home_vnode[i]);
+
+		if (was != is && core->taken[was] && !core->taken[is])
+			core->taken[is] = 1;
+	}
+}
+
+/* The hand-over of the present epoch begins here, or goes on after a restart. */
+void wvm_handover_begin(struct wvm_core *core)
+{
+	if (!core->params.before)
+		return;
+	pass_on_taken(core);
+	walk_soon(core);
+}
+
+bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	/* What was being forgotten, and parts of what had not come. */
+	if ((moved_out(core, vm, page) && phase_of(core, vm, page) == WVM_MOVED_GIVEN) ||
+	    !e->version) {
+		*e = (struct wvm_home_page){0};
+		return true;
+	}
+	return false;
+}
+
+enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+				    const struct wvm_slices *slices)
+{
+	bool moves = __builtin_memcmp(slices, core->params.slices, sizeof(*slices)) != 0;
+
+	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
+	core->now_ns = now_ns;
+	wvm_undo_commit(core);
+	if (epoch <= core->params.epoch)
+		return WVM_EPOCH_OLD;
+	if (moves && (core->left.in || core->left.out))
+		return WVM_EPOCH_BUSY;
+	core->params.epoch = epoch;
+	if (core->epoch_seen < epoch)
+		core->epoch_seen = epoch;
+	if (!moves)
+		return WVM_EPOCH_TAKEN;
+	/* Of the last one: what was asked twice has one answer still to come. */
+	for (uint32_t i = 0; i < WVM_PULLS; i++)
+		if (core->pulls[i].state != WVM_PULL_FREE)
+			end(core, &core->pulls[i]);
+	core->params.before = core->params.slices;
+	core->params.slices = slices;
+	core->params.moved = epoch;
+	core->walk_vm = 0;
+	core->walk_unit = 0;
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		wvm_handover_add_vm(core, vm);
+	wvm_home_rehome(core);
+	wvm_holder_rehome(core);
+	wvm_request_rehome(core);
+	wvm_merge_rehome(core);
+	wvm_handover_begin(core);
+	return WVM_EPOCH_TAKEN;
+}

@@ -1,0 +1,162 @@
+/*
+ * Who is home changes: nodes join (they are given slices) and drain (they lose
+ * all of theirs), by one epoch after the other. Each node learns of an epoch at
+ * a time of its own, some late; the next one is decided when all have handed
+ * over, as the user of the core has to see to.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/core/sim/sim.h"
+
+#define MS    UINT64_C(1000000)
+#define AGAIN (5 * MS)
+
+static void decide_after(struct sim *s, uint64_t ns)
+{
+	sim_post(s, s->report.now_ns + 1 + sim_rnd(s) % (2 * ns + 1), SIM_EV_DECIDE);
+}
+
+static void learn_after(struct sim *s, uint32_t node, uint64_t ns)
+{
+	sim_post(s, s->report.now_ns + 1 + sim_rnd(s) % ns, SIM_EV_LEARN)->node = node;
+}
+
+void sim_moves_start(struct sim *s)
+{
+	if (s->config.move_gap_ns)
+		decide_after(s, s->config.move_gap_ns);
+}
+
+static bool is_done(const struct sim *s)
+{
+	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		const struct sim_node *n = &s->nodes[i];
+		struct wvm_handover_left left = wvm_core_handover(n->core);
+
+		if (n->down || n->core->adopting || n->epoch != s->epoch || left.in || left.out)
+			return false;
+	}
+	return true;
+}
+
+/* Whoever is no home any more has nothing left of what it was. */
+static void check_drained(struct sim *s, uint32_t node)
+{
+	static const struct wvm_home_page never;
+	const struct sim_node *n = &s->nodes[node];
+
+	for (uint32_t p = 0; p < s->config.pages; p++) {
+		uint64_t page = sim_core_page(p);
+
+		if (wvm_core_home_of(n->core, 0, page, NULL) != node &&
+		    memcmp(&n->home[page], &never, sizeof(never)))
+			sim_failed(s, "node %u: has an entry of page %u, which is not its own",
+				   node, p);
+	}
+}
+
+static uint32_t homes(const struct sim *s)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		count += s->active[i];
+	return count;
+}
+
+/* To within 10 % of the same for all, and only what had to move. */
+static void check_shares(struct sim *s, uint32_t change)
+{
+	const struct wvm_slices *is = &s->slices[s->epoch % 3],
+				*was = &s->slices[(s->epoch + 2) % 3];
+	uint32_t share[SIM_NODES_MAX] = {0}, moved = 0, ideal = WVM_SLICES / homes(s);
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		share[is->home_vnode[i]]++;
+		moved += is->home_vnode[i] != was->home_vnode[i];
+	}
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (s->active[i] ? share[i] * 10 < ideal * 9 || share[i] * 10 > ideal * 11 + 10
+				 : share[i] != 0)
+			sim_failed(s, "node %u is home of %u slices, not %u", i, share[i], ideal);
+	if (moved > 2 * WVM_SLICES / (homes(s) + !s->active[change]))
+		sim_failed(s, "%u slices moved with node %u", moved, change);
+}
+
+void sim_move_decide(struct sim *s)
+{
+	struct wvm_slices_scratch *scratch;
+	uint32_t node = (uint32_t)(sim_rnd(s) % s->config.nodes);
+
+	if (s->moving && is_done(s)) {
+		s->moving = false;
+		for (uint32_t i = 0; i < s->config.nodes; i++)
+			check_drained(s, i);
+	}
+	if (s->moving || (s->active[node] && homes(s) == 1)) {
+		decide_after(s, AGAIN);
+		return;
+	}
+	if (s->quiet) {
+		decide_after(s, 1000 * MS);
+		return;
+	}
+	scratch = sim_zeroed(sizeof(*scratch));
+	s->active[node] ^= 1;
+	s->moving = true;
+	s->epoch++;
+	wvm_slices_build_active(&s->slices[s->epoch % 3], &s->list, s->active, scratch);
+	free(scratch);
+	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
+	check_shares(s, node);
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : 200 * MS);
+	decide_after(s, s->config.move_gap_ns);
+}
+
+/* One that is down, or at something, hears of it later. */
+void sim_move_learn(struct sim *s, uint32_t node)
+{
+	struct sim_node *n = &s->nodes[node];
+	struct wvm_handover_left left;
+
+	if (n->down || n->stops || n->core->adopting) {
+		learn_after(s, node, 10 * MS);
+		return;
+	}
+	n->epoch = s->epoch; /* durable, before the core hears of it */
+	s->report.steps++;
+	sim_note(s, node, SIM_NO_PAGE, "epoch %u", s->epoch);
+	if (wvm_core_epoch(n->core, s->report.now_ns, s->epoch, &s->slices[s->epoch % 3]) !=
+	    WVM_EPOCH_TAKEN)
+		sim_failed(s, "node %u: does not take epoch %u", node, s->epoch);
+	left = wvm_core_handover(n->core);
+	s->report.units_moved += left.in;
+	sim_node_drain(s, node);
+}
+
+/* All have had time enough. */
+void sim_move_end(struct sim *s)
+{
+	if (s->config.move_gap_ns && s->moving && !s->report.failure && s->settled && !is_done(s))
+		sim_failed(s, "a hand-over does not come to an end");
+}
+
+/*
+ * Who says what is true of a page: its new home, from when it has what the former one had; and
+ * until then that one, though it may have ceased to serve.
+ */
+uint32_t sim_home_of(const struct sim *s, uint64_t page)
+{
+	uint64_t core_page = sim_core_page(page);
+	uint16_t slice = wvm_slice_of(SIM_VM_ID, core_page << WVM_PAGE_SHIFT);
+	uint32_t is = s->slices[s->epoch % 3].home_vnode[slice];
+
+	if (wvm_core_placed(s->nodes[0].core, 0, core_page))
+		return wvm_core_home_of(s->nodes[0].core, 0, core_page, NULL);
+	if (s->epoch == 1 ||
+	    (s->nodes[is].epoch == s->epoch && wvm_core_homes(s->nodes[is].core, 0, core_page)))
+		return is;
+	return s->slices[(s->epoch - 1) % 3].home_vnode[slice];
+}
