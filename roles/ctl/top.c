@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define ROUND_MIN_NS UINT64_C(1000000000) /* a round that is not over by then has failed */
+#define CTRL_L       ('L' & 0x1f)         /* whatever else wrote on the terminal goes away */
 #define ROUND_MAX_NS UINT64_C(5000000000)
 
 struct top {
@@ -118,6 +119,7 @@ static void on_key(struct top *top, int key)
 	case KEY_NPAGE: top->scroll += getmaxy(stdscr) / 2; break;
 	case KEY_PPAGE: top->scroll -= getmaxy(stdscr) / 2; break;
 	case KEY_RESIZE: break;
+	case CTRL_L: clearok(curscr, TRUE); break;
 	default: return;
 	}
 	draw(top);
