@@ -91,7 +91,7 @@ static void show(struct top *top)
 	}
 	if (top->options->json) {
 		o = wvm_top_json(&top->view, clock_ns());
-		json_dumpf(o, stdout, JSON_COMPACT);
+		json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
 		putchar('\n');
 		json_decref(o);
 	} else {
@@ -212,6 +212,11 @@ static SCREEN *open_screen(struct top *top)
 	screen = newterm(NULL, stdout, stdin);
 	if (!screen)
 		return NULL;
+	if (!tigetstr("cup")) { /* dumb: it cannot put the cursor anywhere */
+		endwin();
+		delscreen(screen);
+		return NULL;
+	}
 	top->screen = true;
 	top->keys = isatty(STDIN_FILENO);
 	cbreak();
