@@ -111,6 +111,23 @@ START_TEST(a_restart_gives_no_rates_and_none_is_negative)
 	other->write.n[1] = 1; /* only a bucket */
 	wvm_top_rates(before, other, &r);
 	ck_assert(r.restarted);
+	other->write.n[1] = 250;
+	wvm_top_rates(before, other, &r);
+	ck_assert(r.known);
+	other->uptime_s = 9; /* only that */
+	wvm_top_rates(before, other, &r);
+	ck_assert(r.restarted);
+	other->uptime_s = 12;
+	for (unsigned k = 0; k < WVM_TOP_COUNTERS; k++) {
+		uint64_t is = other->counter[k];
+
+		before->counter[k]++;
+		other->counter[k] = before->counter[k] - 1; /* only that counter */
+		wvm_top_rates(before, other, &r);
+		ck_assert_msg(r.restarted, "counter %u", k);
+		before->counter[k]--;
+		other->counter[k] = is;
+	}
 	wvm_top_rates(before, before, &r); /* no time has passed */
 	ck_assert(!r.known && !r.restarted);
 	free(before);
@@ -387,6 +404,23 @@ START_TEST(rounds_make_samples_and_rates_also_of_masters_that_do_not_know_all_re
 }
 END_TEST
 
+START_TEST(a_gateway_is_not_asked_what_only_masters_know)
+{
+	struct asked q;
+
+	wvm_top_begin(&target, now_ns, SECOND);
+	ck_assert(next_request(&q));
+	answer(&q, 0, 1, "{\"role\": \"gateway\", \"port\": 8000}");
+	wvm_top_go_on(&target, now_ns);
+	ck_assert(next_request(&q));
+	answer(&q, 0, 1, "{\"monotonic_ns\": 5, \"gateway\": {}}");
+	wvm_top_go_on(&target, now_ns);
+	ck_assert(!next_request(&q));
+	ck_assert_int_eq(target.fd, -1);
+	ck_assert(!target.failed && target.now && target.now->gateway);
+}
+END_TEST
+
 START_TEST(a_lost_answer_is_asked_for_again_and_one_of_another_request_not_taken)
 {
 	struct asked lost, q;
@@ -586,6 +620,7 @@ int main(void)
 	tcase_add_checked_fixture(poll, set_up, tear_down);
 	tcase_add_test(poll,
 		       rounds_make_samples_and_rates_also_of_masters_that_do_not_know_all_requests);
+	tcase_add_test(poll, a_gateway_is_not_asked_what_only_masters_know);
 	tcase_add_test(poll, a_lost_answer_is_asked_for_again_and_one_of_another_request_not_taken);
 	tcase_add_test(
 		poll, who_does_not_answer_is_silent_at_the_end_of_the_round_and_keeps_what_it_said);
