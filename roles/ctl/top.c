@@ -18,6 +18,7 @@ struct top {
 	struct wvm_top_view view;
 	bool screen, keys, quit;
 	int scroll;
+	int failed;     /* errno of the output */
 	unsigned shown; /* samples */
 	uint64_t interval_ns, round_ns;
 	uint64_t tick_ns, next_ns; /* when the present rounds began, and the next ones do */
@@ -99,8 +100,10 @@ static void show(struct top *top)
 		putchar('\n');
 	}
 	top->shown++;
-	if (fflush(stdout))
+	if (fflush(stdout)) {
+		top->failed = errno;
 		top->quit = true;
+	}
 }
 
 /* ---- keys --------------------------------------------------------------------------------- */
@@ -235,8 +238,8 @@ static int end(struct top *top)
 		heard |= top->targets[i].now != NULL;
 		wvm_top_close(&top->targets[i]);
 	}
-	if (ferror(stdout)) {
-		fprintf(stderr, "wvm_ctl: cannot write the output: %s\n", strerror(errno));
+	if (top->failed) {
+		fprintf(stderr, "wvm_ctl: cannot write the output: %s\n", strerror(top->failed));
 		return EXIT_FAILURE;
 	}
 	if (!heard) {
