@@ -225,6 +225,21 @@ START_TEST(what_is_no_answer_is_refused_and_wild_figures_stay_in_bounds)
 }
 END_TEST
 
+START_TEST(vcpus_are_counted_by_whether_they_run)
+{
+	static struct wvm_top_sample s;
+
+	ck_assert_int_eq(read_text(wvm_top_read_vcpus, &s, "{\"vcpus\": []}"), 0);
+	ck_assert(s.has_vcpus && !s.vcpus);
+	ck_assert_int_eq(read_text(wvm_top_read_vcpus, &s,
+				   "{\"vcpus\": [{\"state\": \"running\"}, {\"state\": \"halted\"},"
+				   " {\"state\": \"running\"}, {\"state\": 1}]}"),
+			 0);
+	ck_assert_uint_eq(s.vcpus, 4);
+	ck_assert_uint_eq(s.vcpus_running, 2);
+}
+END_TEST
+
 START_TEST(text_of_a_daemon_is_cut_and_has_no_control_characters)
 {
 	static struct wvm_top_sample s;
@@ -614,6 +629,7 @@ int main(void)
 	tcase_add_test(read, percentiles_are_in_the_bucket_in_which_that_part_is_reached);
 	tcase_add_test(read, a_gateway_has_its_own_figures);
 	tcase_add_test(read, what_is_no_answer_is_refused_and_wild_figures_stay_in_bounds);
+	tcase_add_test(read, vcpus_are_counted_by_whether_they_run);
 	tcase_add_test(read, text_of_a_daemon_is_cut_and_has_no_control_characters);
 	tcase_add_test(read, figures_fit_their_column);
 	tcase_add_test(read, lines_are_in_the_order_asked_for);
