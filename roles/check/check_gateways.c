@@ -78,6 +78,25 @@ static const unsigned everywhere[] = {0, 1, 2, 0, 1, 2};
 #define PROGRAMS (sizeof(everywhere) / sizeof(everywhere[0]))
 static const struct churn_plan plan = {.homes = 7, .ranges = 6};
 
+/* What wvm_ctl top says of one that has work. */
+static void expect_rates(const struct gateway *g)
+{
+	static struct cluster_result r;
+	json_t *o, *one;
+
+	gateway_ctl(g, &r, (const char *const[]){"--json", "-d", "1", "top", NULL});
+	ck_assert_msg(r.status == 0, "%s", r.err);
+	o = json_loads(r.out, 0, NULL);
+	one = json_array_get(json_object_get(o, "daemons"), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(one, "role")), "gateway");
+	ck_assert_double_gt(json_real_value(json_object_get(one, "forwarded_per_s")), 0);
+	ck_assert_double_gt(json_real_value(json_object_get(one, "datagrams_per_s")), 0);
+	ck_assert(json_is_integer(json_object_get(one, "waiting")));
+	ck_assert_int_le(json_integer_value(json_object_get(one, "waiting")),
+			 json_integer_value(json_object_get(one, "buffers")));
+	json_decref(o);
+}
+
 START_TEST(masters_share_memory_through_sidecars_and_a_pod)
 {
 	uint64_t forwarded, datagrams;
@@ -86,6 +105,7 @@ START_TEST(masters_share_memory_through_sidecars_and_a_pod)
 	start_all(NULL);
 	churn_start(&w, &cluster, &plan, everywhere, PROGRAMS);
 	ck_assert(churn_goes_on(&w, ROUNDS));
+	expect_rates(&pod);
 	churn_stop(&w);
 	churn_verify(&w);
 	churn_free(&w);

@@ -14,15 +14,8 @@
 #define TRY_MS        400 /* doubled each time that it is begun anew */
 #define SNAPSHOTS_MAX 5   /* begun anew because somebody asked in between */
 
-struct answer {
-	uint32_t snapshot;
-	uint16_t status, parts;
-	size_t len;
-	uint8_t text[WVM_CONTROL_PART];
-};
-
-static void encode(uint8_t out[WVM_CONTROL_REQUEST_BYTES], const struct wvm_ask *ask, uint16_t part,
-		   uint32_t snapshot)
+void wvm_ask_encode(uint8_t out[WVM_CONTROL_REQUEST_BYTES], const struct wvm_ask *ask,
+		    uint16_t part, uint32_t snapshot)
 {
 	memset(out, 0, WVM_CONTROL_REQUEST_BYTES);
 	memcpy(out, &(uint32_t){htobe32(WVM_CONTROL_MAGIC)}, 4);
@@ -33,13 +26,15 @@ static void encode(uint8_t out[WVM_CONTROL_REQUEST_BYTES], const struct wvm_ask 
 	memcpy(out + 16, &(uint64_t){htobe64(ask->operand)}, 8);
 }
 
-static int decode(const uint8_t *data, size_t len, const struct wvm_ask *ask, uint16_t part,
-		  struct answer *a)
+int wvm_ask_decode(const uint8_t *data, size_t len, const struct wvm_ask *ask, uint16_t part,
+		   struct wvm_ask_part *a)
 {
 	uint32_t magic, snapshot;
 	uint16_t op, got, status, parts;
 
 	if (len < WVM_CONTROL_HEADER_BYTES)
+		return -EPROTO;
+	if (len > WVM_CONTROL_HEADER_BYTES + WVM_CONTROL_PART)
 		return -EPROTO;
 	memcpy(&magic, data, 4);
 	memcpy(&op, data + 4, 2);
@@ -60,12 +55,12 @@ static int decode(const uint8_t *data, size_t len, const struct wvm_ask *ask, ui
 
 /* One part, asked for until it comes. */
 static int fetch(int fd, const struct wvm_ask *ask, uint16_t part, uint32_t snapshot, int try_ms,
-		 struct answer *a)
+		 struct wvm_ask_part *a)
 {
 	uint8_t request[WVM_CONTROL_REQUEST_BYTES];
 	uint8_t reply[WVM_CONTROL_HEADER_BYTES + WVM_CONTROL_PART];
 
-	encode(request, ask, part, snapshot);
+	wvm_ask_encode(request, ask, part, snapshot);
 	for (int i = 0; i < TRIES; i++) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		ssize_t n;
@@ -78,7 +73,7 @@ static int fetch(int fd, const struct wvm_ask *ask, uint16_t part, uint32_t snap
 		n = recv(fd, reply, sizeof(reply), 0);
 		if (n < 0)
 			return -errno;
-		if (!decode(reply, (size_t)n, ask, part, a))
+		if (!wvm_ask_decode(reply, (size_t)n, ask, part, a))
 			return 0;
 	}
 	return -ETIMEDOUT;
@@ -135,7 +130,7 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 static int collect(int fd, const struct wvm_ask *ask, int try_ms, char **text, char *err,
 		   size_t err_len)
 {
-	struct answer a;
+	struct wvm_ask_part a;
 	size_t len = 0;
 	char *all = NULL;
 	uint16_t part = 0, parts = 1;

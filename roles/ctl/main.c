@@ -11,10 +11,12 @@
 #include "roles/ctl/move.h"
 #include "roles/ctl/print.h"
 #include "roles/ctl/route.h"
+#include "roles/ctl/top.h"
 #include "shared/conf.h"
 #include "shared/vcpu.h"
 
 #define DEFAULT_PORT 9001u
+#define INTERVAL_S   2 /* of top */
 
 const char *argp_program_version = "wvm_ctl " WVM_VERSION " (protocol 31)";
 
@@ -31,6 +33,7 @@ static const struct command {
 	{"members", WVM_CONTROL_MEMBERS, wvm_print_members, false},
 	{"epoch", WVM_CONTROL_EPOCH, wvm_print_epoch, false},
 	{"route", WVM_CONTROL_ROUTE_DUMP, wvm_print_routes, false},
+	{"top", 0, NULL, false},
 };
 
 struct options {
@@ -42,6 +45,10 @@ struct options {
 	uint32_t node;
 	struct wvm_route_order order; /* op 0: route list */
 	unsigned args;                /* of route */
+	bool live;                    /* top */
+	bool live_only;               /* an option that nothing else has */
+	const char *asked[WVM_TOP_TARGETS_MAX];
+	struct wvm_top_options top;
 };
 
 static const struct argp_option option_list[] = {
@@ -49,6 +56,8 @@ static const struct argp_option option_list[] = {
 	{"vm", 'v', "ID", 0, "VM that GPA or the vCPU belongs to (0)", 0},
 	{"gateway", 'g', "IP", 0, "gateway whose routes are meant (127.0.0.1)", 0},
 	{"count", 'c', "N", 0, "so many vnodes from FIRST on (1)", 0},
+	{NULL, 'n', "COUNT", 0, "top: so many samples, then end (no end; with --json 1)", 0},
+	{NULL, 'd', "SECONDS", 0, "top: from one sample to the next, 0.1 to 3600 (2)", 0},
 	{"json", 'j', NULL, 0, "print the answer as JSON", 0},
 	{0},
 };
@@ -75,6 +84,7 @@ static void choose(struct argp_state *state, struct options *o, const char *name
 		argp_error(state, "there is no command '%s'", name);
 	else
 		o->ask.op = o->command->op;
+	o->live = !strcmp(name, "top");
 }
 
 /* vcpu move I NODE: those after the first. */
@@ -128,6 +138,63 @@ static void check_route(struct argp_state *state, const struct options *o)
 		argp_error(state, "del needs FIRST, as in route del 5");
 }
 
+/* top [IP:]PORT ... */
+static void take_asked(struct argp_state *state, struct options *o, const char *arg)
+{
+	if (o->top.count == WVM_TOP_TARGETS_MAX)
+		argp_error(state, "top asks %u daemons at most", WVM_TOP_TARGETS_MAX);
+	else
+		o->asked[o->top.count++] = arg;
+}
+
+/* Those without an IP are at that of --gateway, which may come last. */
+static void check_top(struct argp_state *state, struct options *o)
+{
+	uint32_t here = o->ask.ip ? o->ask.ip : INADDR_LOOPBACK;
+
+	for (unsigned i = 0; i < o->top.count; i++) {
+		const char *text = o->asked[i], *port = strchr(text, ':');
+		char ip[32] = ""; /* a longer one is none, cut or not */
+
+		o->top.at[i].ip = here;
+		if (port) {
+			snprintf(ip, sizeof(ip), "%.*s", (int)(port - text), text);
+			o->top.at[i].ip = address(state, "IP", ip);
+		}
+		o->top.at[i].port = (uint16_t)number(state, "PORT", port ? port + 1 : text,
+						     UINT16_MAX);
+	}
+	if (!o->top.count) {
+		o->top.at[0].ip = here;
+		o->top.at[0].port = o->ask.port;
+		o->top.count = 1;
+	}
+	o->top.json = o->json;
+	if (o->json && !o->top.samples)
+		o->top.samples = 1;
+}
+
+static double seconds(struct argp_state *state, const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (text[0] < '0' || text[0] > '9' || *end ||
+	    !(value >= WVM_TOP_INTERVAL_MIN_S && value <= WVM_TOP_INTERVAL_MAX_S))
+		argp_failure(state, 1, 0, "-d '%s' is not a number of seconds from %g to %g", text,
+			     WVM_TOP_INTERVAL_MIN_S, WVM_TOP_INTERVAL_MAX_S);
+	return value;
+}
+
+static unsigned samples(struct argp_state *state, const char *text)
+{
+	unsigned value = (unsigned)number(state, "-n", text, UINT32_MAX);
+
+	if (!value)
+		argp_failure(state, 1, 0, "-n 0 samples are none");
+	return value;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -138,9 +205,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'g': o->ask.ip = address(state, "--gateway", arg); break;
 	case 'c': o->order.count = (uint32_t)number(state, "--count", arg, WVM_NODE_MAX); break;
 	case 'j': o->json = true; break;
+	case 'n':
+		o->top.samples = samples(state, arg);
+		o->live_only = true;
+		break;
+	case 'd':
+		o->top.interval_s = seconds(state, arg);
+		o->live_only = true;
+		break;
 	case ARGP_KEY_ARG:
 		if (!o->command)
 			choose(state, o, arg);
+		else if (o->live)
+			take_asked(state, o, arg);
 		else if (o->ask.op == WVM_CONTROL_VCPUS && state->arg_num < 4)
 			take_move(state, o, arg);
 		else if (o->ask.op == WVM_CONTROL_ROUTE_DUMP)
@@ -154,8 +231,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!o->command)
 			argp_error(
 				state,
-				"a command is missing: status, stats, where, vcpu, members, epoch "
-				"or route");
+				"a command is missing: status, stats, where, vcpu, members, epoch, "
+				"route or top");
+		else if (o->live_only && !o->live)
+			argp_error(state, "-n and -d belong to top");
+		else if (o->live)
+			check_top(state, o);
 		else if (o->command->operand && state->arg_num < 2)
 			argp_error(state, "where needs a GPA, as 0x100000");
 		else if (o->move && state->arg_num < 4)
@@ -233,7 +314,7 @@ int main(int argc, char **argv)
 		.parser = parse,
 		.args_doc =
 			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nroute [list]\n"
-			"route add FIRST IP PORT\nroute del FIRST",
+			"route add FIRST IP PORT\nroute del FIRST\ntop [[IP:]PORT...]",
 		.doc = "Asks the WaveVM master on this host, or a gateway.\v"
 		       "status  who the node is, its VMs, members and pages\n"
 		       "stats   all counters that are not 0, and the fault histograms\n"
@@ -246,12 +327,18 @@ int main(int argc, char **argv)
 		       "is under way\n"
 		       "route   the routes of a gateway; add: the vnodes from FIRST on go by IP:PORT "
 		       "from now on, del: they do not any more. status and stats with --port of a "
-		       "gateway are its own",
+		       "gateway are its own\n"
+		       "top     what masters and gateways do at present (--port, or all those PORTs), and "
+		       "the members as each master has them; keys: q quit, p pause, s sort. Without a "
+		       "terminal: text, a block for each sample; --json: the rates of one",
 	};
-	struct options o = {.ask.port = DEFAULT_PORT, .order.count = 1};
+	struct options o = {
+		.ask.port = DEFAULT_PORT, .order.count = 1, .top.interval_s = INTERVAL_S};
 
 	argp_err_exit_status = 1;
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (o.live)
+		return wvm_top(&o.top);
 	if (o.order.op)
 		return route(&o);
 	return o.move ? move(&o) : ask(&o);

@@ -36,6 +36,7 @@ static void print_gateway(const json_t *o)
 	printf("  default %s  upstream %s\n",
 	       json_object_get(o, "default") ? text(o, "default") : "none",
 	       json_object_get(o, "upstream") ? text(o, "upstream") : "none");
+	printf("queues  %llu of %llu buffers\n", number(o, "waiting"), number(o, "buffers"));
 	printf("messages forwarded %llu  pushed back %llu  datagrams in %llu  out %llu  of "
 	       "strangers %llu\n",
 	       number(o, "forwarded"), number(o, "pushed_back"), number(o, "datagrams_in"),

@@ -38,6 +38,7 @@ char *wvm_gateway_status(const struct wvm_gateway *g)
 {
 	json_t *o = json_object(), *routes = json_object(), *rooms = json_object();
 	const struct wvm_forward_counters *c = &g->forward.counters;
+	unsigned room = wvm_udp_free(g->udp, WVM_LANE_CONTROL);
 	char line[128];
 
 	json_object_set_new(o, "role", json_string("gateway"));
@@ -47,6 +48,7 @@ char *wvm_gateway_status(const struct wvm_gateway *g)
 	set(o, "port", g->options->port);
 	set(o, "mtu", g->mtu);
 	set(o, "buffers", g->options->buffers);
+	set(o, "waiting", room < g->options->buffers ? g->options->buffers - room : 0);
 	set_hop(o, "default", g->routes.fallback);
 	set_hop(o, "upstream", g->routes.upstream);
 	for (unsigned i = 0; i < WVM_ROUTE_CLASSES; i++) {

@@ -29,6 +29,7 @@ roles/master/fuzz_vcpus|link|roles/master/vcpus.c|s/if (msg.payload_len != len -
 roles/master/fuzz_control|include|roles/master/control.c|s/part = is->len - at < WVM_CONTROL_PART ? is->len - at : WVM_CONTROL_PART;/part = WVM_CONTROL_PART;/|the last part has the length of the others
 roles/master/fuzz_state|link|roles/master/state.c|s/i && i + 1 == len &&/i \&\&/|a boot file may hold more than a number
 roles/ctl/fuzz_ask|include|roles/ctl/ask.c|s/if (len < WVM_CONTROL_HEADER_BYTES)/if (!len)/|an answer may be shorter than its header
+roles/ctl/fuzz_top|link|roles/ctl/top_sample.c|s/text\[i\] >= ' ' && text\[i\] <= '~'/true/|control characters reach the terminal
 END
 }
 
