@@ -1,6 +1,5 @@
 #include "shared/ballots.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -9,11 +8,11 @@
 #include <unistd.h>
 
 #include "shared/core/assert.h"
+#include "shared/core/bytes.h"
 #include "shared/crc32c.h"
 
-#define MAGIC        "WVMBALLT"
-#define LAYOUT       1u
-#define RECORD_BYTES 40u
+#define MAGIC  "WVMBALLT"
+#define LAYOUT 1u
 
 enum offset {
 	AT_MAGIC = 0,
@@ -21,8 +20,8 @@ enum offset {
 	AT_NODE = AT_LAYOUT + 4,
 	AT_CLUSTER = AT_NODE + 4,
 	AT_CURRENT = AT_CLUSTER + 8,
-	AT_VALUE = AT_CURRENT + RECORD_BYTES,
-	AT_ACCEPTED = AT_VALUE + RECORD_BYTES,
+	AT_VALUE = AT_CURRENT + WVM_EPOCH_RECORD_BYTES,
+	AT_ACCEPTED = AT_VALUE + WVM_EPOCH_RECORD_BYTES,
 	AT_PROMISED = AT_ACCEPTED + 8,
 	AT_CRC = AT_PROMISED + 8,
 	AT_END = AT_CRC + 4,
@@ -31,86 +30,38 @@ _Static_assert(AT_END == WVM_BALLOTS_BYTES, "the size stated in the header");
 
 /* ---- bytes ----------------------------------------------------------------------------- */
 
-static void put4(uint8_t *at, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(at, &v, sizeof(v));
-}
-
-static void put8(uint8_t *at, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy(at, &v, sizeof(v));
-}
-
-static uint32_t get4(const uint8_t *at)
-{
-	uint32_t v;
-
-	memcpy(&v, at, sizeof(v));
-	return be32toh(v);
-}
-
-static uint64_t get8(const uint8_t *at)
-{
-	uint64_t v;
-
-	memcpy(&v, at, sizeof(v));
-	return be64toh(v);
-}
-
-static void put_record(uint8_t *at, const struct wvm_epoch_record *r)
-{
-	put4(at, r->epoch);
-	put4(at + 4, r->node);
-	at[8] = r->state;
-	at[9] = r->voters;
-	at[10] = at[11] = 0;
-	for (unsigned i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
-		put4(at + 12 + 4 * i, r->voter[i]);
-}
-
-static void get_record(const uint8_t *at, struct wvm_epoch_record *r)
-{
-	*r = (struct wvm_epoch_record){.epoch = get4(at),
-				       .node = get4(at + 4),
-				       .state = at[8],
-				       .voters = at[9],
-				       .reserved = (uint16_t)(at[10] << 8 | at[11])};
-	for (unsigned i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
-		r->voter[i] = get4(at + 12 + 4 * i);
-}
-
 void wvm_ballots_encode(uint8_t out[WVM_BALLOTS_BYTES], const struct wvm_ballots *b,
 			const struct wvm_epoch_durable *d)
 {
 	WVM_ASSERT(wvm_epoch_durable_check(d));
 	memcpy(out + AT_MAGIC, MAGIC, AT_LAYOUT - AT_MAGIC);
-	put4(out + AT_LAYOUT, LAYOUT);
-	put4(out + AT_NODE, b->node);
-	put8(out + AT_CLUSTER, b->cluster);
-	put_record(out + AT_CURRENT, &d->current);
-	put_record(out + AT_VALUE, &d->value);
-	put8(out + AT_ACCEPTED, d->accepted);
-	put8(out + AT_PROMISED, d->promised);
-	put4(out + AT_CRC, wvm_crc32c(0, out, AT_CRC));
+	wvm_store32(out + AT_LAYOUT, LAYOUT);
+	wvm_store32(out + AT_NODE, b->node);
+	wvm_store64(out + AT_CLUSTER, b->cluster);
+	wvm_epoch_record_encode(out + AT_CURRENT, &d->current);
+	wvm_epoch_record_encode(out + AT_VALUE, &d->value);
+	wvm_store64(out + AT_ACCEPTED, d->accepted);
+	wvm_store64(out + AT_PROMISED, d->promised);
+	wvm_store32(out + AT_CRC, wvm_crc32c(0, out, AT_CRC));
 }
 
 int wvm_ballots_decode(const struct wvm_ballots *b, const uint8_t *bytes, size_t len,
 		       struct wvm_epoch_durable *d)
 {
 	if (len != WVM_BALLOTS_BYTES || memcmp(bytes, MAGIC, AT_LAYOUT - AT_MAGIC) ||
-	    get4(bytes + AT_LAYOUT) != LAYOUT ||
-	    get4(bytes + AT_CRC) != wvm_crc32c(0, bytes, AT_CRC))
+	    wvm_load32(bytes + AT_LAYOUT) != LAYOUT ||
+	    wvm_load32(bytes + AT_CRC) != wvm_crc32c(0, bytes, AT_CRC))
 		return -EINVAL;
-	get_record(bytes + AT_CURRENT, &d->current);
-	get_record(bytes + AT_VALUE, &d->value);
-	d->accepted = get8(bytes + AT_ACCEPTED);
-	d->promised = get8(bytes + AT_PROMISED);
+	d->current = wvm_epoch_record_decode(bytes + AT_CURRENT);
+	d->value = wvm_epoch_record_decode(bytes + AT_VALUE);
+	d->accepted = wvm_load64(bytes + AT_ACCEPTED);
+	d->promised = wvm_load64(bytes + AT_PROMISED);
 	if (!wvm_epoch_durable_check(d))
 		return -EINVAL;
-	return get4(bytes + AT_NODE) == b->node && get8(bytes + AT_CLUSTER) == b->cluster ? 0
-											  : -EEXIST;
+	return wvm_load32(bytes + AT_NODE) == b->node &&
+			       wvm_load64(bytes + AT_CLUSTER) == b->cluster
+		       ? 0
+		       : -EEXIST;
 }
 
 void wvm_ballots_first(struct wvm_epoch_record *first, const uint32_t *nodes, uint32_t count)

@@ -1,37 +1,7 @@
 #include "shared/control_route.h"
 
-#include <endian.h>
-#include <string.h>
-
+#include "shared/core/bytes.h"
 #include "shared/core/msg.h"
-
-static uint16_t get16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return be16toh(v);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return be32toh(v);
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	v = htobe16(v);
-	memcpy(p, &v, sizeof(v));
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy(p, &v, sizeof(v));
-}
 
 bool wvm_hop_is_host(uint32_t ip)
 {
@@ -40,9 +10,9 @@ bool wvm_hop_is_host(uint32_t ip)
 
 bool wvm_route_order_is(const uint8_t *data, size_t len)
 {
-	if (len < 6 || get32(data) != WVM_CONTROL_MAGIC)
+	if (len < 6 || wvm_load32(data) != WVM_CONTROL_MAGIC)
 		return false;
-	switch (get16(data + 4)) {
+	switch (wvm_load16(data + 4)) {
 	case WVM_CONTROL_ROUTE_ADD:
 	case WVM_CONTROL_ROUTE_DEL:
 	case WVM_CONTROL_ROUTE_ANNOUNCE: return true;
@@ -55,14 +25,14 @@ enum wvm_control_status wvm_route_order_decode(const uint8_t *data, size_t len,
 {
 	bool own;
 
-	*o = (struct wvm_route_order){.op = get16(data + 4), .count = 1};
+	*o = (struct wvm_route_order){.op = wvm_load16(data + 4), .count = 1};
 	if (len != WVM_ROUTE_ORDER_SHORT && len != WVM_ROUTE_ORDER_BYTES)
 		return WVM_CONTROL_BAD_LENGTH;
-	o->first = get32(data + 6);
-	o->hop.ip = get32(data + 10);
-	o->hop.port = get16(data + 14);
+	o->first = wvm_load32(data + 6);
+	o->hop.ip = wvm_load32(data + 10);
+	o->hop.port = wvm_load16(data + 14);
 	if (len == WVM_ROUTE_ORDER_BYTES)
-		o->count = get32(data + 16);
+		o->count = wvm_load32(data + 16);
 	if (!o->count || o->first >= WVM_NODE_MAX || o->count > WVM_NODE_MAX - o->first)
 		return WVM_CONTROL_BAD_RANGE;
 	own = o->op == WVM_CONTROL_ROUTE_ANNOUNCE && !o->hop.ip;
@@ -74,31 +44,31 @@ enum wvm_control_status wvm_route_order_decode(const uint8_t *data, size_t len,
 
 void wvm_route_order_encode(uint8_t out[WVM_ROUTE_ORDER_BYTES], const struct wvm_route_order *o)
 {
-	put32(out, WVM_CONTROL_MAGIC);
-	put16(out + 4, o->op);
-	put32(out + 6, o->first);
-	put32(out + 10, o->hop.ip);
-	put16(out + 14, o->hop.port);
-	put32(out + 16, o->count);
+	wvm_store32(out, WVM_CONTROL_MAGIC);
+	wvm_store16(out + 4, o->op);
+	wvm_store32(out + 6, o->first);
+	wvm_store32(out + 10, o->hop.ip);
+	wvm_store16(out + 14, o->hop.port);
+	wvm_store32(out + 16, o->count);
 }
 
 void wvm_route_answer_encode(uint8_t out[WVM_ROUTE_ANSWER_BYTES], const struct wvm_route_answer *a)
 {
-	put32(out, WVM_CONTROL_MAGIC);
-	put16(out + 4, a->op | WVM_CONTROL_ANSWER);
-	put32(out + 6, a->first);
-	put16(out + 10, a->status);
-	put32(out + 12, a->vnodes);
+	wvm_store32(out, WVM_CONTROL_MAGIC);
+	wvm_store16(out + 4, a->op | WVM_CONTROL_ANSWER);
+	wvm_store32(out + 6, a->first);
+	wvm_store16(out + 10, a->status);
+	wvm_store32(out + 12, a->vnodes);
 }
 
 bool wvm_route_answer_decode(const uint8_t *data, size_t len, const struct wvm_route_order *o,
 			     struct wvm_route_answer *a)
 {
-	if (len != WVM_ROUTE_ANSWER_BYTES || get32(data) != WVM_CONTROL_MAGIC)
+	if (len != WVM_ROUTE_ANSWER_BYTES || wvm_load32(data) != WVM_CONTROL_MAGIC)
 		return false;
-	*a = (struct wvm_route_answer){.op = (uint16_t)(get16(data + 4) & ~WVM_CONTROL_ANSWER),
-				       .first = get32(data + 6),
-				       .status = get16(data + 10),
-				       .vnodes = get32(data + 12)};
-	return get16(data + 4) & WVM_CONTROL_ANSWER && a->op == o->op && a->first == o->first;
+	*a = (struct wvm_route_answer){.op = (uint16_t)(wvm_load16(data + 4) & ~WVM_CONTROL_ANSWER),
+				       .first = wvm_load32(data + 6),
+				       .status = wvm_load16(data + 10),
+				       .vnodes = wvm_load32(data + 12)};
+	return wvm_load16(data + 4) & WVM_CONTROL_ANSWER && a->op == o->op && a->first == o->first;
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/core/bytes.h"
+
 #define PAGE_MASK UINT64_C(0xfff)
 
 /* Offsets in the heads. */
@@ -38,28 +40,6 @@ enum {
 	EXIT_DATA_LEN = 52,
 	EXIT_ZERO = 56, /* to the end */
 };
-
-static void store32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
-static void store64(uint8_t *p, uint64_t v)
-{
-	store32(p, (uint32_t)(v >> 32));
-	store32(p + 4, (uint32_t)v);
-}
-
-static uint32_t load32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint64_t load64(const uint8_t *p)
-{
-	return (uint64_t)load32(p) << 32 | load32(p + 4);
-}
 
 static size_t padded(size_t len)
 {
@@ -116,13 +96,13 @@ size_t wvm_vcpu_run_encode(void *out, size_t room, const struct wvm_vcpu_run *r)
 	p[RUN_ENGINE] = r->engine;
 	p[RUN_FLAGS] = r->flags;
 	p[RUN_VECTOR] = r->vector;
-	store32(p + RUN_SETUP_VERSION, r->setup_version);
-	store64(p + RUN_BASE, r->base);
-	store64(p + RUN_TICKS, r->ticks);
-	store32(p + RUN_LAYOUT, r->layout);
-	store32(p + RUN_SETUP_LEN, r->setup_len);
-	store32(p + RUN_STATE_LEN, r->state_len);
-	store32(p + RUN_DATA_LEN, r->data_len);
+	wvm_store32(p + RUN_SETUP_VERSION, r->setup_version);
+	wvm_store64(p + RUN_BASE, r->base);
+	wvm_store64(p + RUN_TICKS, r->ticks);
+	wvm_store32(p + RUN_LAYOUT, r->layout);
+	wvm_store32(p + RUN_SETUP_LEN, r->setup_len);
+	wvm_store32(p + RUN_STATE_LEN, r->state_len);
+	wvm_store32(p + RUN_DATA_LEN, r->data_len);
 	at = put(p, at, r->setup, r->setup_len);
 	at = put(p, at, r->state, r->state_len);
 	return put(p, at, r->data, r->data_len);
@@ -139,13 +119,13 @@ int wvm_vcpu_run_decode(const void *in, size_t len, struct wvm_vcpu_run *r)
 		.engine = p[RUN_ENGINE],
 		.flags = p[RUN_FLAGS],
 		.vector = p[RUN_VECTOR],
-		.setup_version = load32(p + RUN_SETUP_VERSION),
-		.base = load64(p + RUN_BASE),
-		.ticks = load64(p + RUN_TICKS),
-		.layout = load32(p + RUN_LAYOUT),
-		.setup_len = load32(p + RUN_SETUP_LEN),
-		.state_len = load32(p + RUN_STATE_LEN),
-		.data_len = load32(p + RUN_DATA_LEN),
+		.setup_version = wvm_load32(p + RUN_SETUP_VERSION),
+		.base = wvm_load64(p + RUN_BASE),
+		.ticks = wvm_load64(p + RUN_TICKS),
+		.layout = wvm_load32(p + RUN_LAYOUT),
+		.setup_len = wvm_load32(p + RUN_SETUP_LEN),
+		.state_len = wvm_load32(p + RUN_STATE_LEN),
+		.data_len = wvm_load32(p + RUN_DATA_LEN),
 	};
 	if (!r->engine || r->engine >= WVM_VCPU_ENGINES || r->flags & ~WVM_VCPU_RUN_FLAGS ||
 	    p[RUN_VECTOR + 1] || !all_zero(p + RUN_ZERO, WVM_VCPU_RUN_HEAD - RUN_ZERO) ||
@@ -172,14 +152,14 @@ size_t wvm_vcpu_exit_encode(void *out, size_t room, const struct wvm_vcpu_exit *
 	p[EXIT_KIND] = e->kind;
 	p[EXIT_FLAGS] = e->flags;
 	p[EXIT_SIZE] = e->size;
-	store32(p + EXIT_COUNT, e->count);
-	store64(p + EXIT_AT, e->at);
-	store64(p + EXIT_BASE, e->base);
-	store64(p + EXIT_TICKS, e->ticks);
-	store64(p + EXIT_RAN, e->ran_ns);
-	store64(p + EXIT_IP, e->ip);
-	store32(p + EXIT_STATE_LEN, e->state_len);
-	store32(p + EXIT_DATA_LEN, e->data_len);
+	wvm_store32(p + EXIT_COUNT, e->count);
+	wvm_store64(p + EXIT_AT, e->at);
+	wvm_store64(p + EXIT_BASE, e->base);
+	wvm_store64(p + EXIT_TICKS, e->ticks);
+	wvm_store64(p + EXIT_RAN, e->ran_ns);
+	wvm_store64(p + EXIT_IP, e->ip);
+	wvm_store32(p + EXIT_STATE_LEN, e->state_len);
+	wvm_store32(p + EXIT_DATA_LEN, e->data_len);
 	at = put(p, at, e->state, e->state_len);
 	return put(p, at, e->data, e->data_len);
 }
@@ -211,14 +191,14 @@ int wvm_vcpu_exit_decode(const void *in, size_t len, struct wvm_vcpu_exit *e)
 		.kind = p[EXIT_KIND],
 		.flags = p[EXIT_FLAGS],
 		.size = p[EXIT_SIZE],
-		.count = load32(p + EXIT_COUNT),
-		.at = load64(p + EXIT_AT),
-		.base = load64(p + EXIT_BASE),
-		.ticks = load64(p + EXIT_TICKS),
-		.ran_ns = load64(p + EXIT_RAN),
-		.ip = load64(p + EXIT_IP),
-		.state_len = load32(p + EXIT_STATE_LEN),
-		.data_len = load32(p + EXIT_DATA_LEN),
+		.count = wvm_load32(p + EXIT_COUNT),
+		.at = wvm_load64(p + EXIT_AT),
+		.base = wvm_load64(p + EXIT_BASE),
+		.ticks = wvm_load64(p + EXIT_TICKS),
+		.ran_ns = wvm_load64(p + EXIT_RAN),
+		.ip = wvm_load64(p + EXIT_IP),
+		.state_len = wvm_load32(p + EXIT_STATE_LEN),
+		.data_len = wvm_load32(p + EXIT_DATA_LEN),
 	};
 	if (!e->kind || e->kind >= WVM_VCPU_EXIT_KINDS || e->flags & ~WVM_VCPU_EXIT_FLAGS ||
 	    p[EXIT_SIZE + 1] || !all_zero(p + EXIT_ZERO, WVM_VCPU_EXIT_HEAD - EXIT_ZERO) ||
@@ -248,10 +228,10 @@ const char *wvm_vcpu_exit_name(unsigned kind)
 
 void wvm_vcpu_hello_encode(uint8_t out[WVM_VCPU_HELLO_BYTES], const struct wvm_vcpu_hello *h)
 {
-	store32(out, h->engines);
-	store32(out + 4, h->cores);
-	store32(out + 8, h->running);
-	store32(out + 12, 0);
+	wvm_store32(out, h->engines);
+	wvm_store32(out + 4, h->cores);
+	wvm_store32(out + 8, h->running);
+	wvm_store32(out + 12, 0);
 }
 
 int wvm_vcpu_hello_decode(const void *in, size_t len, struct wvm_vcpu_hello *h)
@@ -262,7 +242,7 @@ int wvm_vcpu_hello_decode(const void *in, size_t len, struct wvm_vcpu_hello *h)
 	if (len < WVM_VCPU_HELLO_BYTES)
 		return -EBADMSG;
 	*h = (struct wvm_vcpu_hello){
-		.engines = load32(p), .cores = load32(p + 4), .running = load32(p + 8)};
+		.engines = wvm_load32(p), .cores = wvm_load32(p + 4), .running = wvm_load32(p + 8)};
 	return 0;
 }
 

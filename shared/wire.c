@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "shared/core/bytes.h"
 #include "shared/crc32c.h"
 
 #define MAGIC UINT32_C(0x57564d58) /* "WVMX" */
@@ -162,39 +163,6 @@ const char *wvm_msg_name(uint8_t type)
 	return type < WVM_MSG_TYPES ? rules[type].name : NULL;
 }
 
-static inline void store16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static inline void store32(uint8_t *p, uint32_t v)
-{
-	store16(p, (uint16_t)(v >> 16));
-	store16(p + 2, (uint16_t)v);
-}
-
-static inline void store64(uint8_t *p, uint64_t v)
-{
-	store32(p, (uint32_t)(v >> 32));
-	store32(p + 4, (uint32_t)v);
-}
-
-static inline uint16_t load16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static inline uint32_t load32(const uint8_t *p)
-{
-	return (uint32_t)load16(p) << 16 | load16(p + 2);
-}
-
-static inline uint64_t load64(const uint8_t *p)
-{
-	return (uint64_t)load32(p) << 32 | load32(p + 4);
-}
-
 uint32_t wvm_wire_segment(uint32_t mtu)
 {
 	if (mtu < WVM_MTU_MIN)
@@ -310,30 +278,30 @@ enum wvm_drop wvm_wire_check(const struct wvm_msg *m)
 /* The header with crc and hops as 0, which is what the checksum covers. */
 static void put_header(uint8_t *p, const struct wvm_msg *m)
 {
-	store32(p + AT_MAGIC, MAGIC);
+	wvm_store32(p + AT_MAGIC, MAGIC);
 	p[AT_VERSION] = WVM_PROTOCOL_VERSION;
 	p[AT_TYPE] = m->type;
 	p[AT_FLAGS] = m->flags;
 	p[AT_QOS_STATE] = (uint8_t)(m->qos << 4 | m->node_state);
-	store16(p + AT_VM, m->vm_id);
-	store16(p + AT_PAYLOAD_LEN, m->payload_len);
-	store16(p + AT_STEER, m->steer);
-	store16(p + AT_REPLY_STEER, m->reply_steer);
-	store64(p + AT_NODES_SEGMENT, (uint64_t)m->src << (NODE_BITS + 2 * SEGMENT_BITS) |
-					      (uint64_t)m->dst << (2 * SEGMENT_BITS) |
-					      m->seg_offset / WVM_SEGMENT_UNIT << SEGMENT_BITS |
-					      m->seg_total / WVM_SEGMENT_UNIT);
-	store32(p + AT_EPOCH, m->epoch);
-	store32(p + AT_CRC, 0);
-	store64(p + AT_REQUEST, m->request);
-	store64(p + AT_PAGE_VERSION, m->version);
-	store64(p + AT_GRANT, m->grant);
-	store64(p + AT_OPERAND_HOPS, m->gpa << HOPS_BITS);
+	wvm_store16(p + AT_VM, m->vm_id);
+	wvm_store16(p + AT_PAYLOAD_LEN, m->payload_len);
+	wvm_store16(p + AT_STEER, m->steer);
+	wvm_store16(p + AT_REPLY_STEER, m->reply_steer);
+	wvm_store64(p + AT_NODES_SEGMENT, (uint64_t)m->src << (NODE_BITS + 2 * SEGMENT_BITS) |
+						  (uint64_t)m->dst << (2 * SEGMENT_BITS) |
+						  m->seg_offset / WVM_SEGMENT_UNIT << SEGMENT_BITS |
+						  m->seg_total / WVM_SEGMENT_UNIT);
+	wvm_store32(p + AT_EPOCH, m->epoch);
+	wvm_store32(p + AT_CRC, 0);
+	wvm_store64(p + AT_REQUEST, m->request);
+	wvm_store64(p + AT_PAGE_VERSION, m->version);
+	wvm_store64(p + AT_GRANT, m->grant);
+	wvm_store64(p + AT_OPERAND_HOPS, m->gpa << HOPS_BITS);
 }
 
 static void get_header(const uint8_t *p, struct wvm_msg *m)
 {
-	uint64_t nodes = load64(p + AT_NODES_SEGMENT);
+	uint64_t nodes = wvm_load64(p + AT_NODES_SEGMENT);
 
 	*m = (struct wvm_msg){
 		.type = p[AT_TYPE],
@@ -341,19 +309,19 @@ static void get_header(const uint8_t *p, struct wvm_msg *m)
 		.qos = p[AT_QOS_STATE] >> 4,
 		.node_state = p[AT_QOS_STATE] & 0xf,
 		.hops = p[AT_HOPS],
-		.vm_id = load16(p + AT_VM),
-		.payload_len = load16(p + AT_PAYLOAD_LEN),
-		.steer = load16(p + AT_STEER),
-		.reply_steer = load16(p + AT_REPLY_STEER),
-		.epoch = load32(p + AT_EPOCH),
+		.vm_id = wvm_load16(p + AT_VM),
+		.payload_len = wvm_load16(p + AT_PAYLOAD_LEN),
+		.steer = wvm_load16(p + AT_STEER),
+		.reply_steer = wvm_load16(p + AT_REPLY_STEER),
+		.epoch = wvm_load32(p + AT_EPOCH),
 		.src = (uint32_t)(nodes >> (NODE_BITS + 2 * SEGMENT_BITS)),
 		.dst = (uint32_t)(nodes >> (2 * SEGMENT_BITS)) & NODE_MASK,
 		.seg_offset = ((uint32_t)nodes >> SEGMENT_BITS & SEGMENT_MASK) * WVM_SEGMENT_UNIT,
 		.seg_total = ((uint32_t)nodes & SEGMENT_MASK) * WVM_SEGMENT_UNIT,
-		.request = load64(p + AT_REQUEST),
-		.gpa = load64(p + AT_OPERAND_HOPS) >> HOPS_BITS,
-		.version = load64(p + AT_PAGE_VERSION),
-		.grant = load64(p + AT_GRANT),
+		.request = wvm_load64(p + AT_REQUEST),
+		.gpa = wvm_load64(p + AT_OPERAND_HOPS) >> HOPS_BITS,
+		.version = wvm_load64(p + AT_PAGE_VERSION),
+		.grant = wvm_load64(p + AT_GRANT),
 	};
 }
 
@@ -368,7 +336,7 @@ size_t wvm_wire_encode(uint8_t *out, size_t room, const struct wvm_msg *m, const
 	crc = wvm_crc32c(0, out, WVM_HEADER_BYTES);
 	crc = payload == behind ? wvm_crc32c(crc, behind, m->payload_len)
 				: wvm_crc32c_copy(crc, behind, payload, m->payload_len);
-	store32(out + AT_CRC, crc);
+	wvm_store32(out + AT_CRC, crc);
 	out[AT_HOPS] = m->hops;
 	return WVM_HEADER_BYTES + (size_t)m->payload_len;
 }
@@ -379,8 +347,8 @@ size_t wvm_wire_encode_header(uint8_t out[WVM_HEADER_BYTES], const struct wvm_ms
 	if (wvm_wire_check(m))
 		return 0;
 	put_header(out, m);
-	store32(out + AT_CRC,
-		wvm_crc32c(wvm_crc32c(0, out, WVM_HEADER_BYTES), payload, m->payload_len));
+	wvm_store32(out + AT_CRC,
+		    wvm_crc32c(wvm_crc32c(0, out, WVM_HEADER_BYTES), payload, m->payload_len));
 	out[AT_HOPS] = m->hops;
 	return WVM_HEADER_BYTES;
 }
@@ -391,7 +359,7 @@ static uint32_t checksum(const uint8_t *segment, size_t len)
 	uint8_t header[WVM_HEADER_BYTES];
 
 	memcpy(header, segment, sizeof(header));
-	store32(header + AT_CRC, 0);
+	wvm_store32(header + AT_CRC, 0);
 	header[AT_HOPS] = 0;
 	return wvm_crc32c(wvm_crc32c(0, header, sizeof(header)), segment + WVM_HEADER_BYTES,
 			  len - WVM_HEADER_BYTES);
@@ -399,7 +367,7 @@ static uint32_t checksum(const uint8_t *segment, size_t len)
 
 void wvm_wire_seal(uint8_t *segment, size_t len)
 {
-	store32(segment + AT_CRC, checksum(segment, len));
+	wvm_store32(segment + AT_CRC, checksum(segment, len));
 }
 
 static bool all_zero(const uint8_t *data, size_t len)
@@ -414,11 +382,11 @@ static enum wvm_drop find_segment(const uint8_t *data, size_t len, size_t *bytes
 		return WVM_DROP_LONG;
 	if (len < WVM_HEADER_BYTES)
 		return WVM_DROP_SHORT;
-	if (load32(data + AT_MAGIC) != MAGIC)
+	if (wvm_load32(data + AT_MAGIC) != MAGIC)
 		return WVM_DROP_MAGIC;
 	if (data[AT_VERSION] != WVM_PROTOCOL_VERSION)
 		return WVM_DROP_VERSION;
-	*bytes = WVM_HEADER_BYTES + (size_t)load16(data + AT_PAYLOAD_LEN);
+	*bytes = WVM_HEADER_BYTES + (size_t)wvm_load16(data + AT_PAYLOAD_LEN);
 	*tag = data[AT_FLAGS] & WVM_MSG_AUTH ? WVM_TAG_BYTES : 0;
 	return *bytes + *tag > len ? WVM_DROP_LENGTH : WVM_DROP_NONE;
 }
@@ -432,7 +400,7 @@ enum wvm_drop wvm_wire_decode(const uint8_t *data, size_t len, struct wvm_msg *m
 	*consumed = len;
 	if (drop)
 		return drop;
-	if (load32(data + AT_CRC) != checksum(data, bytes))
+	if (wvm_load32(data + AT_CRC) != checksum(data, bytes))
 		return WVM_DROP_CRC;
 	*consumed = all_zero(data + bytes + tag, len - bytes - tag) ? len : bytes + tag;
 	get_header(data, m);
@@ -458,11 +426,11 @@ enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop
 		return WVM_DROP_HOPS;
 	if (data[AT_QOS_STATE] >> 4 >= WVM_QOS_COUNT)
 		return WVM_DROP_QOS;
-	nodes = load64(data + AT_NODES_SEGMENT);
+	nodes = wvm_load64(data + AT_NODES_SEGMENT);
 	*h = (struct wvm_wire_hop){
 		.src = (uint32_t)(nodes >> (NODE_BITS + 2 * SEGMENT_BITS)),
 		.dst = (uint32_t)(nodes >> (2 * SEGMENT_BITS)) & NODE_MASK,
-		.steer = load16(data + AT_STEER),
+		.steer = wvm_load16(data + AT_STEER),
 		.type = data[AT_TYPE],
 		.qos = data[AT_QOS_STATE] >> 4,
 		.hops = data[AT_HOPS],

@@ -99,6 +99,17 @@ struct wvm_asked {
 	uint8_t flags;
 };
 
+static inline struct wvm_asked wvm_asked_by(uint32_t member, const struct wvm_msg *msg)
+{
+	return (struct wvm_asked){.id = msg->request,
+				  .version = msg->version,
+				  .member = member,
+				  .vnode = msg->src,
+				  .reply_steer = msg->reply_steer,
+				  .type = msg->type,
+				  .flags = msg->flags};
+}
+
 enum wvm_txn_state {
 	WVM_TXN_INVALIDATE, /* until no holder but the requester is left */
 	WVM_TXN_DOWNGRADE,  /* until the owner has written back */

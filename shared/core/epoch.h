@@ -131,7 +131,13 @@ _Static_assert(sizeof(struct wvm_epoch_msg) == 64, "without padding");
  * node (4), state (1), voters (1), 0 (2), voter (7 * 4). What a kind has not is 0. The payload of
  * BALLOT, whose header tells the sender.
  */
-#define WVM_EPOCH_MSG_BYTES 64u
+#define WVM_EPOCH_MSG_BYTES    64u
+#define WVM_EPOCH_RECORD_BYTES 40u
+
+/* A record as it is in messages. Any bytes are one: wvm_epoch_record_check() says if it is right.
+ */
+void wvm_epoch_record_encode(uint8_t out[WVM_EPOCH_RECORD_BYTES], const struct wvm_epoch_record *r);
+struct wvm_epoch_record wvm_epoch_record_decode(const uint8_t bytes[WVM_EPOCH_RECORD_BYTES]);
 
 /* Whether a message has the fields of its kind, in their ranges, and no others. */
 bool wvm_epoch_msg_check(const struct wvm_epoch_msg *m);

@@ -1,5 +1,6 @@
 /* Epochs: records, what is saved, and messages as bytes. */
 #include "shared/core/assert.h"
+#include "shared/core/bytes.h"
 #include "shared/core/epoch.h"
 
 #define RECORD_AT 24u
@@ -88,62 +89,52 @@ bool wvm_epoch_msg_check(const struct wvm_epoch_msg *m)
 	}
 }
 
-static void put(uint8_t *at, uint64_t v, unsigned bytes)
+void wvm_epoch_record_encode(uint8_t out[WVM_EPOCH_RECORD_BYTES], const struct wvm_epoch_record *r)
 {
-	while (bytes--) {
-		at[bytes] = (uint8_t)v;
-		v >>= 8;
-	}
+	wvm_store32(out, r->epoch);
+	wvm_store32(out + 4, r->node);
+	out[8] = r->state;
+	out[9] = r->voters;
+	wvm_store16(out + 10, r->reserved);
+	for (uint32_t i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
+		wvm_store32(out + 12 + 4 * i, r->voter[i]);
 }
 
-static uint64_t get(const uint8_t *at, unsigned bytes)
+struct wvm_epoch_record wvm_epoch_record_decode(const uint8_t bytes[WVM_EPOCH_RECORD_BYTES])
 {
-	uint64_t v = 0;
+	struct wvm_epoch_record r = {.epoch = wvm_load32(bytes),
+				     .node = wvm_load32(bytes + 4),
+				     .state = bytes[8],
+				     .voters = bytes[9],
+				     .reserved = wvm_load16(bytes + 10)};
 
-	while (bytes--)
-		v = v << 8 | *at++;
-	return v;
+	for (uint32_t i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
+		r.voter[i] = wvm_load32(bytes + 12 + 4 * i);
+	return r;
 }
 
 void wvm_epoch_encode(uint8_t out[WVM_EPOCH_MSG_BYTES], const struct wvm_epoch_msg *m)
 {
-	const struct wvm_epoch_record *r = &m->record;
-	uint8_t *at = out + RECORD_AT;
-
 	WVM_ASSERT(wvm_epoch_msg_check(m));
-	put(out, m->kind, 1);
-	put(out + 1, 0, 3);
-	put(out + 4, m->epoch, 4);
-	put(out + 8, m->ballot, 8);
-	put(out + 16, m->other, 8);
-	put(at, r->epoch, 4);
-	put(at + 4, r->node, 4);
-	put(at + 8, r->state, 1);
-	put(at + 9, r->voters, 1);
-	put(at + 10, 0, 2);
-	for (uint32_t i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
-		put(at + 12 + 4 * i, r->voter[i], 4);
+	out[0] = m->kind;
+	out[1] = out[2] = out[3] = 0;
+	wvm_store32(out + 4, m->epoch);
+	wvm_store64(out + 8, m->ballot);
+	wvm_store64(out + 16, m->other);
+	wvm_epoch_record_encode(out + RECORD_AT, &m->record);
 }
 
 bool wvm_epoch_decode(struct wvm_epoch_msg *m, const uint8_t *bytes, size_t len)
 {
-	const uint8_t *at = bytes + RECORD_AT;
-
 	if (len != WVM_EPOCH_MSG_BYTES)
 		return false;
 	*m = (struct wvm_epoch_msg){
 		.kind = bytes[0],
 		.reserved = {bytes[1], bytes[2], bytes[3]},
-		.epoch = (uint32_t)get(bytes + 4, 4),
-		.ballot = get(bytes + 8, 8),
-		.other = get(bytes + 16, 8),
-		.record = {.epoch = (uint32_t)get(at, 4),
-			   .node = (uint32_t)get(at + 4, 4),
-			   .state = at[8],
-			   .voters = at[9],
-			   .reserved = (uint16_t)get(at + 10, 2)},
+		.epoch = wvm_load32(bytes + 4),
+		.ballot = wvm_load64(bytes + 8),
+		.other = wvm_load64(bytes + 16),
+		.record = wvm_epoch_record_decode(bytes + RECORD_AT),
 	};
-	for (uint32_t i = 0; i < WVM_EPOCH_VOTERS_MAX; i++)
-		m->record.voter[i] = (uint32_t)get(at + 12 + 4 * i, 4);
 	return wvm_epoch_msg_check(m);
 }

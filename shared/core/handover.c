@@ -594,13 +594,7 @@ static struct wvm_pull *begin(struct wvm_core *core, uint32_t vm, uint64_t page,
 static enum wvm_drop wait(struct wvm_core *core, struct wvm_pull *p, uint32_t member,
 			  const struct wvm_msg *msg)
 {
-	struct wvm_asked q = {.id = msg->request,
-			      .version = msg->version,
-			      .member = member,
-			      .vnode = msg->src,
-			      .reply_steer = msg->reply_steer,
-			      .type = msg->type,
-			      .flags = msg->flags};
+	struct wvm_asked q = wvm_asked_by(member, msg);
 	uint32_t slot;
 
 	for (slot = p->queue_head; slot; slot = core->waiting[slot - 1].next) {

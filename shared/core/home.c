@@ -436,13 +436,7 @@ enum wvm_drop wvm_home_asked(struct wvm_core *core, uint32_t vm, uint64_t page,
 enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			       const struct wvm_msg *msg)
 {
-	struct wvm_asked q = {.id = msg->request,
-			      .version = msg->version,
-			      .member = member,
-			      .vnode = msg->src,
-			      .reply_steer = msg->reply_steer,
-			      .type = msg->type,
-			      .flags = msg->flags};
+	struct wvm_asked q = wvm_asked_by(member, msg);
 
 	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_request(core, vm, page, member, msg);
