@@ -129,6 +129,29 @@ static void begin(enum cluster_net net)
 	await_all();
 }
 
+/* What all nodes have adds up, and each has its part to one slice, as its vnodes are alike. */
+static void shares(void)
+{
+	struct cluster_result r;
+	unsigned sum = 0, rows = 0;
+
+	cluster_ctl(&cluster, 0, &r, (const char *const[]){"slices", NULL});
+	ck_assert_int_eq(r.status, 0);
+	ck_assert_ptr_nonnull(strstr(r.out, "epoch 1  slices 4096\n"));
+	for (const char *line = strchr(r.out, '\n'); line; line = strchr(line + 1, '\n')) {
+		unsigned node, vnodes, slices;
+		double exact;
+
+		if (sscanf(line, " %u %*s %u %lf %u", &node, &vnodes, &exact, &slices) != 4)
+			continue;
+		ck_assert_uint_eq(node, rows++);
+		ck_assert(slices > exact - 1 && slices < exact + 1);
+		sum += slices;
+	}
+	ck_assert_uint_eq(rows, NODES);
+	ck_assert_uint_eq(sum, 4096);
+}
+
 /* ---- tests ----------------------------------------------------------------------------- */
 
 START_TEST(all_hear_of_all_and_agree_on_the_epoch_of_the_topology)
@@ -156,6 +179,7 @@ START_TEST(all_hear_of_all_and_agree_on_the_epoch_of_the_topology)
 	cluster_ctl(&cluster, 0, &r, (const char *const[]){"epoch", NULL});
 	ck_assert_int_eq(r.status, 0);
 	ck_assert_ptr_nonnull(strstr(r.out, "epoch 1: node 0 is ACTIVE"));
+	shares();
 	cluster_stop(&cluster);
 }
 END_TEST

@@ -32,6 +32,7 @@ static const struct command {
 	{"vcpu", WVM_CONTROL_VCPUS, wvm_print_vcpus, false},
 	{"members", WVM_CONTROL_MEMBERS, wvm_print_members, false},
 	{"epoch", WVM_CONTROL_EPOCH, wvm_print_epoch, false},
+	{"slices", WVM_CONTROL_STATUS, wvm_print_slices, false},
 	{"route", WVM_CONTROL_ROUTE_DUMP, wvm_print_routes, false},
 	{"top", 0, NULL, false},
 };
@@ -232,7 +233,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(
 				state,
 				"a command is missing: status, stats, where, vcpu, members, epoch, "
-				"route or top");
+				"slices, route or top");
 		else if (o->live_only && !o->live)
 			argp_error(state, "-n and -d belong to top");
 		else if (o->live)
@@ -313,7 +314,7 @@ int main(int argc, char **argv)
 		.options = option_list,
 		.parser = parse,
 		.args_doc =
-			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nroute [list]\n"
+			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nslices\nroute [list]\n"
 			"route add FIRST IP PORT\nroute del FIRST\ntop [[IP:]PORT...]",
 		.doc = "Asks the WaveVM master on this host, or a gateway.\v"
 		       "status  who the node is, its VMs, members and pages\n"
@@ -325,6 +326,8 @@ int main(int argc, char **argv)
 		       "members who of the cluster's nodes answers, as this node has it\n"
 		       "epoch   the record of members that counts, who votes on the next, and what "
 		       "is under way\n"
+		       "slices  how many of the directory's slices each node has, and how many its "
+		       "vnodes would be\n"
 		       "route   the routes of a gateway; add: the vnodes from FIRST on go by IP:PORT "
 		       "from now on, del: they do not any more. status and stats with --port of a "
 		       "gateway are its own\n"

@@ -102,6 +102,33 @@ void wvm_print_status(const json_t *o)
 		       json_is_true(json_object_get(item, "answered")) ? "" : "no answer yet");
 }
 
+/* A node's share of the slices goes by its vnodes; PLACE lines come on top. */
+void wvm_print_slices(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "members"), *item;
+	double slices = 0, vnodes = 0;
+	size_t i;
+
+	if (!json_array_size(list)) {
+		puts("a gateway is home of nothing");
+		return;
+	}
+	json_array_foreach(list, i, item)
+	{
+		slices += (double)number(item, "slices");
+		vnodes += (double)number(item, "vnodes");
+	}
+	printf("epoch %llu  slices %.0f\n%-6s %-22s %8s %10s %8s %8s %10s\n", number(o, "epoch"),
+	       slices, "node", "address", "vnodes", "by vnodes", "slices", "share", "placed MiB");
+	json_array_foreach(list, i, item)
+		printf("%-6llu %-22s %8llu %10.1f %8llu %6.2f %% %10llu\n", number(item, "node"),
+		       text(item, "address"), number(item, "vnodes"),
+		       vnodes > 0 ? slices * (double)number(item, "vnodes") / vnodes : 0,
+		       number(item, "slices"),
+		       slices > 0 ? 100 * (double)number(item, "slices") / slices : 0,
+		       number(item, "placed_mib"));
+}
+
 /* Those of an object that are not 0, under a title. */
 static void print_counters(const json_t *section, const char *title)
 {

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 void wvm_print_status(const json_t *status);
+void wvm_print_slices(const json_t *status);
 void wvm_print_stats(const json_t *stats);
 void wvm_print_where(const json_t *where);
 void wvm_print_vcpus(const json_t *vcpus);
