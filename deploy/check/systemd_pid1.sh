@@ -1,6 +1,6 @@
 #!/bin/bash
 # systemd_pid1.sh DIR: becomes a systemd that knows the units in DIR/units alone, with DIR/etc as
-# /etc/wavevm and DIR/bin as /usr/local/bin. check_units.sh calls it as pid 1 of namespaces of its
+# /etc/wavevm and DIR/bin as /usr/local/bin. check_systemd.sh calls it as pid 1 of namespaces of its
 # own: /run, /tmp, /dev/shm, /var/lib and the network are not the host's either.
 set -eu
 dir=$1

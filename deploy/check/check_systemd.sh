@@ -86,7 +86,7 @@ more_faults() {
 }
 
 if [ "$(id -u)" -ne 0 ]; then
-	echo 'SKIPPED: check_units.sh: needs root for namespaces'
+	echo 'SKIPPED: check_systemd.sh: needs root for namespaces'
 	exit 0
 fi
 
