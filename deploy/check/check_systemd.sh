@@ -128,6 +128,13 @@ verdict 'as another process' $?
 holds 'the program goes on, with memory from the new one' eventually more_faults 10
 holds 'it has not noticed' goes_on
 holds 'nobody restarted the others' is wavevm-slave@host NRestarts 0
+master=$(property wavevm-master@host MainPID)
+run within systemctl restart wavevm-master@host
+expect 'a master is restarted' 0 ''
+[ "$(property wavevm-master@host MainPID)" != "$master" ]
+verdict 'which makes it another process, too' $?
+holds 'the program goes on again' eventually more_faults 10
+holds 'and again has not noticed' goes_on
 
 within kill -KILL "$(property wavevm-gateway@pod MainPID)"
 holds 'a gateway that is killed comes back' eventually is wavevm-gateway@pod NRestarts 1

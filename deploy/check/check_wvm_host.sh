@@ -133,9 +133,12 @@ expect 'the status of a running daemon' 0 "master runs, pid $pid, log $log"
 run "$host" start -c "$conf"
 expect 'a second start leaves it alone' 0 "master runs already, pid $pid"
 holds 'with the same pid' test "$(master_pid)" = "$pid"
+stopped=$(grep -c 'fake: stopped' "$log")
 run "$host" restart -c "$conf"
 expect 'restart stops and starts' 0 "master is stopped, was pid $pid"
 holds 'the old process is gone' dead "$pid"
+holds 'and was to leave its pages to the next' grep -q 'fake: ended for the next' "$log"
+holds 'not to take them along' test "$(grep -c 'fake: stopped' "$log")" = "$stopped"
 pid=$(master_pid)
 others+=("$pid")
 holds 'a new one runs' alive "$pid"
