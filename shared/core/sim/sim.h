@@ -297,6 +297,7 @@ void sim_trouble_heal(struct sim *s);
 /* invariants.c */
 void sim_check_touched(struct sim *s, uint32_t node);
 void sim_check_all(struct sim *s);
+void sim_check_rest(struct sim *s);
 void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
 void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
 			    const uint8_t *data);
