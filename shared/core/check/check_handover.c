@@ -17,7 +17,8 @@ static struct wvm_msg message(uint8_t type, uint32_t member, uint32_t epoch, uin
 				.request = request};
 }
 
-static const struct wvm_action *next(struct rig *r, uint8_t type, uint32_t member)
+static const struct wvm_action *next_of(struct rig *r, uint32_t epoch, uint8_t type,
+					uint32_t member)
 {
 	const struct wvm_action *a = wvm_core_action(r->core);
 
@@ -25,8 +26,13 @@ static const struct wvm_action *next(struct rig *r, uint8_t type, uint32_t membe
 	ck_assert_int_eq(a->kind, WVM_ACT_SEND);
 	ck_assert_str_eq(wvm_msg_name(a->msg.type), wvm_msg_name(type));
 	ck_assert_uint_eq(a->member, member);
-	ck_assert_uint_eq(a->msg.epoch, NEXT);
+	ck_assert_uint_eq(a->msg.epoch, epoch);
 	return a;
+}
+
+static const struct wvm_action *next(struct rig *r, uint8_t type, uint32_t member)
+{
+	return next_of(r, NEXT, type, member);
 }
 
 /* Unit 0 goes from `from` to `to`. */
@@ -184,12 +190,37 @@ START_TEST(requests_follow_their_home)
 }
 END_TEST
 
+/* The node was slow: it hears of the epoch when the deadline is over, and before its timers run. */
+START_TEST(a_request_whose_deadline_is_over_is_not_asked_of_a_new_home)
+{
+	const struct wvm_action *a;
+	uint64_t deadline_ns;
+	struct rig r;
+
+	move(&r, RIG_ELSEWHERE, 5);
+	deadline_ns = r.now_ns + r.params.times.deadline_ns;
+	ck_assert(wvm_core_fault(r.core, r.now_ns, 0, 3, false, 0));
+	next_of(&r, RIG_EPOCH, WVM_MSG_MEM_READ, RIG_ELSEWHERE);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	r.now_ns = deadline_ns + 40000000;
+	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
+	ck_assert_uint_le(wvm_core_deadline(r.core), deadline_ns);
+	wvm_core_tick(r.core, r.now_ns);
+	a = wvm_core_action(r.core);
+	ck_assert(a && a->kind == WVM_ACT_FAIL && a->reason == WVM_FAIL_DEADLINE);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	ck_assert_uint_eq(wvm_core_requests(r.core), 0);
+	rig_close(&r);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_former_home_serves_no_more_and_gives_what_it_has_once);
 	tcase_add_test(tc, a_new_home_serves_a_page_when_it_has_come_and_not_before);
 	tcase_add_test(tc, epochs_go_forward_and_a_later_one_is_told);
 	tcase_add_test(tc, requests_follow_their_home);
+	tcase_add_test(tc, a_request_whose_deadline_is_over_is_not_asked_of_a_new_home);
 }
 
 int main(void)
