@@ -487,7 +487,12 @@ void sim_check_all(struct sim *s)
 /* After an input to node's core: the pages that it touched; now and then everything. */
 void sim_check_touched(struct sim *s, uint32_t node)
 {
+	struct sim_node *n = &s->nodes[node];
+
 	for (uint32_t i = 0; i < s->touched_count; i++) {
+		uint64_t page = sim_core_page(s->touched[i]);
+
+		n->stored[s->touched[i]] |= (n->home[page].flags & WVM_HOME_WRITTEN) != 0;
 		check_page(s, s->touched[i]);
 		check_slots(s, s->touched[i], node);
 	}

@@ -49,9 +49,13 @@ static void check_drained(struct sim *s, uint32_t node)
 	for (uint32_t p = 0; p < s->config.pages; p++) {
 		uint64_t page = sim_core_page(p);
 
-		if (wvm_core_home_of(n->core, 0, page, NULL) != node &&
-		    memcmp(&n->home[page], &never, sizeof(never)))
+		if (wvm_core_home_of(n->core, 0, page, NULL) == node)
+			continue;
+		if (memcmp(&n->home[page], &never, sizeof(never)))
 			sim_failed(s, "node %u: has an entry of page %u, which is not its own",
+				   node, p);
+		if (n->stored[p])
+			sim_failed(s, "node %u: keeps a copy of page %u, which is not its own",
 				   node, p);
 	}
 }
