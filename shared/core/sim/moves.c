@@ -115,7 +115,7 @@ void sim_move_decide(struct sim *s)
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);
 	for (uint32_t i = 0; i < s->config.nodes; i++)
-		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : 200 * MS);
+		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : s->config.learn_ns);
 	decide_after(s, s->config.move_gap_ns);
 }
 
