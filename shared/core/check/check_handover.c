@@ -739,7 +739,7 @@ static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_write_back_under_way_is_repeated_to_the_new_home);
 	tcase_add_test(tc, a_page_with_many_holders_comes_when_there_is_room_for_them_all);
-	tcase_add_loop_test(tc, either_home_may_be_killed_at_any_message, 0, 2 * MESSAGES);
+	tcase_add_loop_test(tc, either_home_may_be_killed_at_any_message, 0, 2 * (MESSAGES + 1));
 	tcase_add_loop_test(tc, bytes_on_their_way_are_stored_by_the_new_home_once, 0, 2);
 	tcase_add_test(tc, a_merge_whose_answer_was_lost_is_granted_again_by_the_new_home);
 	tcase_add_loop_test(tc, a_shard_hands_over_what_is_its_own, 0, 2);
