@@ -155,6 +155,59 @@ START_TEST(a_new_home_serves_a_page_when_it_has_come_and_not_before)
 }
 END_TEST
 
+static void ends_of(struct rig *r)
+{
+	while (wvm_core_action(r->core))
+		;
+}
+
+/* Asked for twice, by a request and by the walk: the second answer finds a page that is in use. */
+START_TEST(bytes_of_a_page_that_has_come_already_are_not_stored)
+{
+	uint8_t entry[56] = {[7] = 12, [39] = 9, [55] = WVM_HOME_WRITTEN}, page[WVM_PAGE_BYTES];
+	struct wvm_msg m, of_request;
+	struct rig r;
+
+	memset(page, 7, sizeof(page));
+	move(&r, RIG_ELSEWHERE, RIG_SELF);
+	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
+	ck_assert_int_eq(in(&r, message(WVM_MSG_MEM_READ, 4, NEXT, ID(2)), NULL), WVM_DROP_NONE);
+	of_request = message(WVM_MSG_HANDOVER_PAGE, RIG_ELSEWHERE, NEXT,
+			     next(&r, WVM_MSG_HANDOVER, RIG_ELSEWHERE)->msg.request);
+	of_request.payload_len = of_request.seg_total = WVM_PAGE_BYTES;
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	wvm_core_tick(r.core, r.now_ns);
+	m = message(WVM_MSG_HANDOVER, RIG_ELSEWHERE, NEXT,
+		    next(&r, WVM_MSG_HANDOVER, RIG_ELSEWHERE)->msg.request);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	ck_assert_uint_ne(m.request, of_request.request);
+	m.flags = WVM_MSG_ANSWER;
+	m.payload_len = sizeof(entry);
+	m.seg_total = WVM_SEGMENT_UNIT;
+	ck_assert_int_eq(in(&r, m, entry), WVM_DROP_NONE);
+	m.type = WVM_MSG_HANDOVER_PAGE;
+	m.flags = 0;
+	m.payload_len = m.seg_total = WVM_PAGE_BYTES;
+	ck_assert_int_eq(in(&r, m, page), WVM_DROP_NONE);
+	ends_of(&r);
+	/* Somebody else has it, and changes it. */
+	ck_assert_int_eq(in(&r, message(WVM_MSG_MEM_ACQUIRE, 5, NEXT, ID(3)), NULL), WVM_DROP_NONE);
+	m = message(WVM_MSG_WRITE_BACK, 5, NEXT, ID(3));
+	m.grant = ID(3);
+	m.version = next(&r, WVM_MSG_MEM_ACK, 5)->msg.version;
+	m.payload_len = m.seg_total = WVM_PAGE_BYTES;
+	ends_of(&r);
+	memset(page, 8, sizeof(page));
+	ck_assert_int_eq(in(&r, m, page), WVM_DROP_NONE);
+	ends_of(&r);
+	memset(page, 7, sizeof(page));
+	ck_assert_int_eq(in(&r, of_request, page), WVM_DROP_STALE);
+	ck_assert_uint_eq(r.store[0], 8);
+	ck_assert_uint_eq(r.home[0].version, m.version);
+	rig_close(&r);
+}
+END_TEST
+
 START_TEST(epochs_go_forward_and_a_later_one_is_told)
 {
 	struct rig r;
@@ -266,9 +319,10 @@ END_TEST
 
 /* ---- two cores ------------------------------------------------------------------------- */
 
-#define FORMER   0
-#define NEW      1
-#define SENT_MAX 128u
+#define FORMER     0
+#define NEW        1
+#define SENT_MAX   128u
+#define PASSED_MAX 1000u /* more come to no end */
 
 /* What left for one of those that the test plays. */
 struct sent {
@@ -282,6 +336,7 @@ struct pair {
 	struct sent sent[SENT_MAX];
 	uint32_t sent_count;
 	uint32_t passed; /* messages from one to the other, up to now */
+	uint32_t lost;   /* all after so many; 0: none */
 	uint32_t cut;    /* the one after which its receiver is killed; 0: none */
 	bool acted;      /* in the middle of its actions, and not of the input */
 };
@@ -344,8 +399,11 @@ static void pass(struct pair *p, uint32_t to, const struct wvm_action *a)
 {
 	struct rig *r = &p->homes[to];
 
+	ck_assert_uint_lt(p->passed++, PASSED_MAX);
+	if (p->lost && p->passed > p->lost)
+		return;
 	(void)deliver(r, a->msg, a, p->homes[!to].store);
-	if (++p->passed != p->cut)
+	if (p->passed != p->cut)
 		return;
 	if (p->acted)
 		(void)wvm_core_action(r->core);
@@ -704,6 +762,39 @@ START_TEST(a_merge_whose_answer_was_lost_is_granted_again_by_the_new_home)
 }
 END_TEST
 
+/* A home looks at all entries of the unit to grant it, and a refusal raises its counter. */
+START_TEST(a_merge_waits_for_all_of_the_unit)
+{
+	struct wvm_msg m = message(WVM_MSG_MEM_ACQUIRE, 9, NEXT, ID(5));
+	const struct sent *s;
+	uint64_t counter;
+	struct pair p;
+
+	pair_open(&p, NULL);
+	fill_unit(&p);
+	counter = p.homes[FORMER].units[0].version;
+	switch_over(&p, FORMER);
+	p.lost = 5; /* two questions about page 0, its two answers, and its bytes */
+	switch_over(&p, NEW);
+	run_for(&p, A_WHILE);
+	ck_assert_uint_eq(p.homes[NEW].home[0].holders, CROWD);
+	ck_assert_uint_eq(p.homes[NEW].home[LAST].version, 0);
+	m.grant = ID(4);
+	m.version = counter;
+	m.flags = WVM_MSG_UNIT | WVM_MSG_HELD;
+	ck_assert_int_eq(tell(&p, NEW, m, 0, 0), WVM_DROP_ROOM);
+	ck_assert_uint_eq(p.homes[NEW].units[0].version, counter);
+	p.lost = 0;
+	run_for(&p, A_WHILE);
+	check_handed_over(&p);
+	ck_assert_int_eq(tell(&p, NEW, m, 0, 0), WVM_DROP_NONE);
+	s = last_sent(&p, WVM_MSG_MEM_ACK, 9);
+	ck_assert_uint_eq(s->msg.flags, WVM_MSG_UNIT | WVM_MSG_ERROR);
+	ck_assert_uint_gt(s->msg.version, counter);
+	pair_close(&p);
+}
+END_TEST
+
 /* Both nodes have two shards; the test is the other one of each. */
 START_TEST(a_shard_hands_over_what_is_its_own)
 {
@@ -742,6 +833,8 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, either_home_may_be_killed_at_any_message, 0, 2 * (MESSAGES + 1));
 	tcase_add_loop_test(tc, bytes_on_their_way_are_stored_by_the_new_home_once, 0, 2);
 	tcase_add_test(tc, a_merge_whose_answer_was_lost_is_granted_again_by_the_new_home);
+	tcase_add_test(tc, a_merge_waits_for_all_of_the_unit);
+	tcase_add_test(tc, bytes_of_a_page_that_has_come_already_are_not_stored);
 	tcase_add_loop_test(tc, a_shard_hands_over_what_is_its_own, 0, 2);
 	tcase_add_test(tc, a_former_home_serves_no_more_and_gives_what_it_has_once);
 	tcase_add_test(tc, a_new_home_serves_a_page_when_it_has_come_and_not_before);
