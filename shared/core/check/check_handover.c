@@ -317,6 +317,86 @@ START_TEST(a_write_back_under_way_is_repeated_to_the_new_home)
 }
 END_TEST
 
+static const struct wvm_action *sends(struct rig *r, uint8_t type)
+{
+	const struct wvm_action *a;
+
+	while ((a = wvm_core_action(r->core)) && a->kind != WVM_ACT_SEND)
+		;
+	ck_assert_ptr_nonnull(a);
+	ck_assert_str_eq(wvm_msg_name(a->msg.type), wvm_msg_name(type));
+	return a;
+}
+
+/* What the home says to the request or question `id` about a page. */
+static void answer(struct rig *r, uint8_t type, uint8_t flags, uint64_t page, uint64_t id,
+		   uint64_t grant, uint64_t version)
+{
+	struct wvm_msg m = message(type, RIG_ELSEWHERE, RIG_EPOCH, id);
+
+	m.gpa = page << WVM_PAGE_SHIFT;
+	m.flags = flags;
+	m.grant = grant;
+	m.version = version;
+	ck_assert_int_eq(in(r, m, NULL), WVM_DROP_NONE);
+}
+
+/* A unit that was granted whole, one page of which went and came back: it asks for a merge. */
+static struct wvm_msg ask_for_merge(struct rig *r)
+{
+	uint64_t id;
+
+	ck_assert(wvm_core_fault(r->core, r->now_ns, 0, 3, true, 0));
+	id = sends(r, WVM_MSG_MEM_ACQUIRE)->msg.request;
+	ends_of(r);
+	answer(r, WVM_MSG_MEM_ACK, WVM_MSG_UNIT | WVM_MSG_ZERO, 3, id, 0, V(2));
+	ends_of(r);
+	r->now_ns += r->params.times.hold_max_ns;
+	answer(r, WVM_MSG_FETCH_AND_INVALIDATE, 0, 5, ID(1), id, V(2));
+	sends(r, WVM_MSG_WRITE_BACK);
+	ends_of(r);
+	answer(r, WVM_MSG_WRITE_BACK_ACK, 0, 5, ID(1), id, V(2));
+	ends_of(r);
+	ck_assert(wvm_core_fault(r->core, r->now_ns, 0, 5, true, 0));
+	id = sends(r, WVM_MSG_MEM_ACQUIRE)->msg.request;
+	ends_of(r);
+	answer(r, WVM_MSG_MEM_ACK, WVM_MSG_ZERO, 5, id, 0, V(4));
+	ends_of(r);
+	r->now_ns = wvm_core_deadline(r->core);
+	wvm_core_tick(r->core, r->now_ns);
+	return sends(r, WVM_MSG_MEM_ACQUIRE)->msg;
+}
+
+START_TEST(a_merge_that_is_not_answered_is_asked_of_the_new_home)
+{
+	struct wvm_msg asked, m;
+	const struct wvm_action *a;
+	struct rig r;
+
+	move(&r, RIG_ELSEWHERE, 5);
+	r.core->params.units = r.core->params.merge = true;
+	asked = ask_for_merge(&r);
+	ck_assert_int_eq(asked.flags, WVM_MSG_UNIT | WVM_MSG_HELD);
+	ends_of(&r);
+	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
+	wvm_core_tick(r.core, r.now_ns);
+	a = next(&r, WVM_MSG_MEM_ACQUIRE, 5);
+	ck_assert(a->msg.flags == asked.flags && a->msg.dst == RIG_VNODE(5));
+	ck_assert(a->msg.grant == asked.grant && a->msg.version == asked.version);
+	ck_assert_uint_gt(a->msg.request, asked.request);
+	m = message(WVM_MSG_MEM_ACK, 5, NEXT, a->msg.request);
+	m.flags = asked.flags;
+	m.grant = asked.grant;
+	m.version = V(5);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	ck_assert_int_eq(in(&r, m, NULL), WVM_DROP_NONE);
+	ck_assert_uint_eq(r.held_units[0].merging, 0);
+	ck_assert_uint_eq(r.held_units[0].version, V(5));
+	ck_assert_uint_eq(wvm_core_stats(r.core)->units_merged, 1);
+	rig_close(&r);
+}
+END_TEST
+
 /* ---- two cores ------------------------------------------------------------------------- */
 
 #define FORMER     0
@@ -399,7 +479,8 @@ static void pass(struct pair *p, uint32_t to, const struct wvm_action *a)
 {
 	struct rig *r = &p->homes[to];
 
-	ck_assert_uint_lt(p->passed++, PASSED_MAX);
+	p->passed++;
+	ck_assert_uint_lt(p->passed, PASSED_MAX);
 	if (p->lost && p->passed > p->lost)
 		return;
 	(void)deliver(r, a->msg, a, p->homes[!to].store);
@@ -833,6 +914,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, either_home_may_be_killed_at_any_message, 0, 2 * (MESSAGES + 1));
 	tcase_add_loop_test(tc, bytes_on_their_way_are_stored_by_the_new_home_once, 0, 2);
 	tcase_add_test(tc, a_merge_whose_answer_was_lost_is_granted_again_by_the_new_home);
+	tcase_add_test(tc, a_merge_that_is_not_answered_is_asked_of_the_new_home);
 	tcase_add_test(tc, a_merge_waits_for_all_of_the_unit);
 	tcase_add_test(tc, bytes_of_a_page_that_has_come_already_are_not_stored);
 	tcase_add_loop_test(tc, a_shard_hands_over_what_is_its_own, 0, 2);
