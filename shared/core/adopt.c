@@ -58,6 +58,9 @@ void wvm_core_adopt(struct wvm_core *core)
 {
 	WVM_ASSERT(core->adopting && !core->serving);
 	wvm_undo_roll_back(core);
+	/* Not before: what the last input said to have come may not have. */
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		wvm_handover_add_vm(core, vm);
 	core->free_demand = 0;
 	for (uint32_t i = core->params.limits.demands; i-- > 0;) {
 		if (core->kept[i].used) {

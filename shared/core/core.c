@@ -181,7 +181,8 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	if (core->vm_count == WVM_CORE_VMS_MAX || find_vm(core, vm->id) != WVM_NIL)
 		return WVM_NIL;
 	core->vms[core->vm_count] = *vm;
-	wvm_handover_add_vm(core, core->vm_count);
+	if (!core->adopting)
+		wvm_handover_add_vm(core, core->vm_count);
 	return core->vm_count++;
 }
 

@@ -283,7 +283,6 @@ static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 	*u = (struct wvm_home_unit){.moved = core->params.moved, .phase = WVM_MOVED_GIVEN};
 	core->left.out--;
 	core->stats.handover_given++;
-	wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
 }
 
 static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
@@ -298,6 +297,8 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (msg->type == WVM_MSG_HANDOVER_DONE) {
 		if (!given)
 			give(core, vm, page, member);
+		/* A life that ended in between may have left the stored copies behind. */
+		wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
 		reply(core, WVM_MSG_HANDOVER_DONE, vm, page, member, msg)->msg.flags =
 			WVM_MSG_ANSWER;
 		return WVM_DROP_NONE;

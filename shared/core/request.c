@@ -131,6 +131,7 @@ void wvm_request_rehome(struct wvm_core *core)
 	for (uint32_t i = 0; i < core->params.limits.requests; i++) {
 		struct wvm_request *r = &core->requests[i];
 		bool queued = r->state == WVM_REQUEST_WINDOW, moved;
+		uint64_t due;
 
 		if (!r->timer.place)
 			continue; /* free */
@@ -151,7 +152,9 @@ void wvm_request_rehome(struct wvm_core *core)
 			r->early.type = 0;
 		}
 		r->state = WVM_REQUEST_MOVED;
-		wvm_core_timer_arm(&core->timers, &r->timer, core->now_ns);
+		due = deadline_of(core, r); /* may be over: then it ends, and is not asked again */
+		wvm_core_timer_arm(&core->timers, &r->timer,
+				   core->now_ns < due ? core->now_ns : due);
 	}
 }
 

@@ -24,6 +24,9 @@ static const char *const names[] = {
 	[BROKEN_MERGE_EVICT] = "gives up what is being merged",
 	[BROKEN_HANDOVER_BLIND] = "serves before the page has come",
 	[BROKEN_HANDOVER_EARLY] = "takes the first page that has come for all",
+	[BROKEN_HANDOVER_SERVES] = "goes on serving as a former home",
+	[BROKEN_HANDOVER_COUNTER] = "hands a unit over without its version counter",
+	[BROKEN_HANDOVER_LEFT] = "does not repeat a write-back to the new home",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -1,8 +1,7 @@
 /*
- * A core with one rule left out, chosen as the program runs. broken_home.c,
- * broken_holder.c, broken_request.c, broken_unit.c and broken_merge.c include the core's sources
- * and wrap what they export; the linker then has no use for the library's copies. Whoever claims to
- * check the protocol has to catch every one of them.
+ * A core with one rule left out, chosen as the program runs. Each broken_*.c but broken.c includes
+ * one of the core's sources and wraps what it exports; the linker then has no use for the library's
+ * copy. Whoever claims to check the protocol has to catch every one of them.
  */
 #ifndef WVM_CHECK_BROKEN_H
 #define WVM_CHECK_BROKEN_H
@@ -23,13 +22,16 @@ enum broken_fault {
 	BROKEN_DOWNGRADE,           /* it leaves the page writable for those that could write */
 	BROKEN_SECOND_PROGRAM,      /* a Shared page comes unprotected to the second program */
 	BROKEN_KEPT,                /* INVALIDATE is acknowledged, and the copy stays */
-	BROKEN_UNIT_TWICE,     /* a unit that is granted whole is granted whole to another one */
-	BROKEN_UNIT_KEPT,      /* a page that is split off stays one of the whole, too */
-	BROKEN_MERGE_ASKED,    /* the home merges a unit, a page of which it has asked for */
-	BROKEN_MERGE_BLIND,    /* it merges it whichever version it is told */
-	BROKEN_MERGE_EVICT,    /* the holder gives up pages of a unit that it wants to be merged */
-	BROKEN_HANDOVER_BLIND, /* a new home serves before the page has come */
-	BROKEN_HANDOVER_EARLY, /* it takes the first page of a unit for all of it */
+	BROKEN_UNIT_TWICE,      /* a unit that is granted whole is granted whole to another one */
+	BROKEN_UNIT_KEPT,       /* a page that is split off stays one of the whole, too */
+	BROKEN_MERGE_ASKED,     /* the home merges a unit, a page of which it has asked for */
+	BROKEN_MERGE_BLIND,     /* it merges it whichever version it is told */
+	BROKEN_MERGE_EVICT,     /* the holder gives up pages of a unit that it wants to be merged */
+	BROKEN_HANDOVER_BLIND,  /* a new home serves before the page has come */
+	BROKEN_HANDOVER_EARLY,  /* it takes the first page of a unit for all of it */
+	BROKEN_HANDOVER_SERVES, /* a former home goes on serving those who have not switched */
+	BROKEN_HANDOVER_COUNTER, /* a unit's version counter is not handed over with it */
+	BROKEN_HANDOVER_LEFT, /* what a former home has not acknowledged is not for the new one */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

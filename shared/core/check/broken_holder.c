@@ -5,13 +5,17 @@
 typedef enum wvm_drop demand_fn(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg);
 typedef void timer_fn(struct wvm_core *core, struct wvm_demand *d);
+typedef void rehome_fn(struct wvm_core *core);
 demand_fn good_holder_demand;
 timer_fn good_holder_timer;
+rehome_fn good_holder_rehome;
 
 #define wvm_holder_demand good_holder_demand
+#define wvm_holder_rehome good_holder_rehome
 #define wvm_holder_timer  good_holder_timer
 #include "shared/core/holder.c"
 #undef wvm_holder_demand
+#undef wvm_holder_rehome
 #undef wvm_holder_timer
 
 static bool answered_wrongly(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
@@ -86,4 +90,18 @@ void wvm_holder_timer(struct wvm_core *core, struct wvm_demand *d)
 	good_holder_timer(core, d);
 	if (modified && h->state == WVM_HELD_SHARED && broken_now(BROKEN_DOWNGRADE))
 		unprotect(core, actions);
+}
+
+/* Each goes on to whom it went before, as if nothing had moved. */
+void wvm_holder_rehome(struct wvm_core *core)
+{
+	uint32_t count = core->params.limits.demands;
+
+	for (uint32_t i = 0; i < count && broken_fault == BROKEN_HANDOVER_LEFT; i++)
+		if (core->demands[i].state == WVM_DEMAND_WRITE_BACK)
+			core->demands[i].used = false;
+	good_holder_rehome(core);
+	for (uint32_t i = 0; i < count && broken_fault == BROKEN_HANDOVER_LEFT; i++)
+		if (core->demands[i].timer.place)
+			core->demands[i].used = true;
 }

@@ -517,6 +517,56 @@ START_TEST(pages_whose_home_moves_lose_nothing)
 }
 END_TEST
 
+/* The network is well, and so are all nodes; what is told of a move is heard in 2 ms. */
+static void all_well(struct sim_config *c, uint64_t seed, bool large)
+{
+	sim_default(c, seed);
+	c->loss_ppm = c->duplicate_ppm = c->reorder_ppm = 0;
+	c->nodes = large ? 14 : 2 + (uint32_t)seed % 4;
+	c->clients = large ? 1 : 2;
+	c->pages = large ? 300 : 60;
+	c->delay_ns = large ? MS / 2 : c->delay_ns;
+	c->think_ns = large ? MS : MS / 5;
+	c->pin_ppm = 0;
+	c->evict_ppm = 20000;
+	c->learn_ns = 2 * MS;
+}
+
+static uint64_t asked_on_their_way(const struct sim *sim)
+{
+	uint64_t asked = 0;
+
+	for (uint32_t i = 0; i < sim->config.nodes; i++)
+		asked += sim_stats(sim, i)->handover_asked;
+	return asked;
+}
+
+/* The same cluster, first with homes that stay, then with some that move. */
+#define WELL       8
+#define WAIT_MOST  (100 * MS)
+#define WELL_STEPS (100000 / EFFORT)
+START_TEST(nobody_waits_long_for_a_page_whose_home_moves)
+{
+	for (uint32_t moves = 0; moves < 2; moves++) {
+		struct sim_config c;
+		struct sim_report r;
+		struct sim *sim;
+
+		all_well(&c, seed_of(_i, WELL), _i % 2);
+		c.move_gap_ns = moves ? 50 * MS : 0;
+		sim = sim_create(&c);
+		do {
+			sim_run(sim, 500);
+			r = report_of(sim);
+		} while (r.steps < WELL_STEPS || (moves && asked_on_their_way(sim) < 10));
+		r = end(sim);
+		ck_assert(moves || !r.units_moved);
+		ck_assert_uint_eq(r.failed_faults, 0);
+		ck_assert_uint_lt(r.wait_ns_max, WAIT_MOST);
+	}
+}
+END_TEST
+
 /* More sharers than fit inline, and blocks for a part of the pages only. */
 #define BLOCKS 4
 START_TEST(more_sharers_than_records)
@@ -661,6 +711,7 @@ int main(void)
 	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
 			    ROOMLESS);
 	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
+	tcase_add_loop_test(tc, nobody_waits_long_for_a_page_whose_home_moves, 0, WELL);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
 	/* The last, since it goes on until there are steps enough in all. */

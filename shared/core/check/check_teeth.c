@@ -12,8 +12,9 @@
 #include "shared/core/check/broken.h"
 #include "shared/core/sim/cluster.h"
 
-#define SEEDS   50
-#define SECONDS 60 /* the most that catching one may take */
+#define SEEDS     50
+#define SECONDS   60 /* the most that catching one may take */
+#define SETTLE_NS UINT64_C(20000000000)
 
 static jmp_buf caught;
 static char failure[200];
@@ -66,6 +67,7 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		return true; /* the core cannot be used any more: its memory stays */
 	}
 	sim_run(sim, accesses);
+	sim_settle(sim, SETTLE_NS);
 	sim_report(sim, &r);
 	*steps += r.steps;
 	if (r.failure)

@@ -107,6 +107,8 @@ void sim_settle(struct sim *s, uint64_t ns)
 		step(s);
 	s->settled = ns >= UINT64_C(20000000000);
 	sim_move_end(s);
+	if (s->settled)
+		sim_check_rest(s);
 	s->settled = false;
 	sim_check_all(s);
 }

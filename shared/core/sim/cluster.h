@@ -70,6 +70,7 @@ struct sim_config {
 	uint32_t read_ahead;  /* guesses at what is read next, with every fault */
 	uint32_t wander;      /* as in wvm_core_params */
 	uint64_t move_gap_ns; /* mean time between two changes of who is home; 0: none */
+	uint64_t learn_ns;    /* a quarter of the nodes learns of one by then, the others in 2 ms */
 	bool unprotected;     /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */

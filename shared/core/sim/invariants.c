@@ -9,6 +9,8 @@
  *   what is acknowledged as written back is stored; every repetition has the same bytes
  *   whoever waits has a request under way, whose timer is armed, and no longer than the deadline
  *   every slot of a pool is in use or free, and timers are armed for what waits
+ *   a unit's counter is not below a version of one of its pages, wherever it has come from
+ *   once nobody wants anything any more, nothing is under way: no slot of any pool is in use
  *
  * Between a master that was killed and the next one's taking over, what its entries
  * say may not be carried out yet: only what other nodes rely on must hold.
@@ -166,12 +168,24 @@ static void check_slots(struct sim *s, uint64_t page, uint32_t node)
 
 /* ---- the home -------------------------------------------------------------------------- */
 
+/* Versions that the counter gives out later are new ones; and the next home takes the entry. */
+static void check_counter(struct sim *s, uint64_t page, const struct sim_node *home,
+			  const struct wvm_home_page *e)
+{
+	uint64_t counter = home->units[wvm_unit_index(sim_core_page(page))].version;
+
+	if (e->version > counter || (e->state == WVM_HOME_MODIFIED && e->granted > counter))
+		sim_failed(s, "home of page %llu: version %llx, granted %llx, the unit counts %llx",
+			   ll(page), ll(e->version), ll(e->granted), ll(counter));
+}
+
 static void check_records(struct sim *s, uint64_t page)
 {
 	struct sim_node *home = &s->nodes[sim_home_of(s, page)];
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	uint32_t seen = 0;
 
+	check_counter(s, page, home, e);
 	for (uint32_t i = 0; i < e->holders; i++) {
 		uint32_t member = *wvm_holders_at(home->core, e, i).member;
 
@@ -388,6 +402,37 @@ static void check_pools(struct sim *s, uint32_t node)
 			   u.requests + u.demands + u.txns + merges + pulls);
 }
 
+/*
+ * Whoever waits has an end by its deadline, so what is left over long after that is kept by
+ * nobody but itself: bytes that no home takes, questions that nobody answers.
+ */
+static void check_rest(struct sim *s, uint32_t node)
+{
+	const struct wvm_core *c = s->nodes[node].core;
+	const struct wvm_core_limits *l = &c->params.limits;
+	uint32_t requests = l->requests - c->requests_free, demands = l->demands - c->demands_free;
+	uint32_t txns = l->txns - FREE_SLOTS(c, txns, free_txn, l->txns);
+	uint32_t waiting = l->waiting - FREE_SLOTS(c, waiting, free_waiting, l->waiting);
+	uint32_t merges = 0, pulls = 0;
+
+	for (uint32_t i = 0; i < WVM_MERGES; i++)
+		merges += c->merges[i].used;
+	for (uint32_t i = 0; i < WVM_PULLS; i++)
+		pulls += c->pulls[i].state != WVM_PULL_FREE;
+	if (requests || demands || txns || waiting || merges || pulls)
+		sim_failed(s,
+			   "node %u: never ends: %u requests, %u demands, %u transactions, %u in "
+			   "queues, %u merges, %u pulls",
+			   node, requests, demands, txns, waiting, merges, pulls);
+}
+
+void sim_check_rest(struct sim *s)
+{
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (!in_between(&s->nodes[i]))
+			check_rest(s, i);
+}
+
 /* Requests that were sent to a peer and not tried again yet are what its window counts. */
 static void check_windows(struct sim *s, uint32_t node)
 {
@@ -442,7 +487,12 @@ void sim_check_all(struct sim *s)
 /* After an input to node's core: the pages that it touched; now and then everything. */
 void sim_check_touched(struct sim *s, uint32_t node)
 {
+	struct sim_node *n = &s->nodes[node];
+
 	for (uint32_t i = 0; i < s->touched_count; i++) {
+		uint64_t page = sim_core_page(s->touched[i]);
+
+		n->stored[s->touched[i]] |= (n->home[page].flags & WVM_HOME_WRITTEN) != 0;
 		check_page(s, s->touched[i]);
 		check_slots(s, s->touched[i], node);
 	}

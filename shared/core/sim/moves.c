@@ -49,9 +49,13 @@ static void check_drained(struct sim *s, uint32_t node)
 	for (uint32_t p = 0; p < s->config.pages; p++) {
 		uint64_t page = sim_core_page(p);
 
-		if (wvm_core_home_of(n->core, 0, page, NULL) != node &&
-		    memcmp(&n->home[page], &never, sizeof(never)))
+		if (wvm_core_home_of(n->core, 0, page, NULL) == node)
+			continue;
+		if (memcmp(&n->home[page], &never, sizeof(never)))
 			sim_failed(s, "node %u: has an entry of page %u, which is not its own",
+				   node, p);
+		if (n->stored[p])
+			sim_failed(s, "node %u: keeps a copy of page %u, which is not its own",
 				   node, p);
 	}
 }
@@ -111,7 +115,7 @@ void sim_move_decide(struct sim *s)
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);
 	for (uint32_t i = 0; i < s->config.nodes; i++)
-		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : 200 * MS);
+		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : s->config.learn_ns);
 	decide_after(s, s->config.move_gap_ns);
 }
 

@@ -185,6 +185,8 @@ static void forget(struct sim *s, uint32_t node, uint64_t page, bool home)
 	for (uint64_t at = page; at < page + SIM_UNIT_PAGES && at < s->config.pages; at++) {
 		uint64_t core_page = sim_core_page(at);
 
+		if (home)
+			n->stored[at] = false;
 		if (sim_rnd(s) % 2)
 			continue;
 		if (home) {

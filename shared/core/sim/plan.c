@@ -20,6 +20,7 @@ void sim_default(struct sim_config *c, uint64_t seed)
 		.think_ns = 20000,
 		.write_ppm = 400000,
 		.pin_ppm = 10000,
+		.learn_ns = 200 * MS,
 	};
 	wvm_core_default_limits(&c->limits);
 	wvm_core_default_times(&c->times);

@@ -72,7 +72,8 @@ struct sim_node {
 	struct wvm_held_page *held;
 	struct wvm_held_unit *held_units;
 	uint8_t *store, *ram, *outbox;
-	void *durable; /* of the core */
+	bool stored[SIM_PAGES_MAX]; /* the store may have room for it: no WVM_ACT_FORGET since */
+	void *durable;              /* of the core */
 	bool present[SIM_PAGES_MAX];
 	bool data[SIM_PAGES_MAX]; /* present, and not only room that nobody has touched */
 	/* Programs for which a store to the page, once it is present, does not trap. */
@@ -297,6 +298,7 @@ void sim_trouble_heal(struct sim *s);
 /* invariants.c */
 void sim_check_touched(struct sim *s, uint32_t node);
 void sim_check_all(struct sim *s);
+void sim_check_rest(struct sim *s);
 void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
 void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
 			    const uint8_t *data);
