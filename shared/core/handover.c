@@ -96,7 +96,7 @@ bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
 bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
-	       (!moved_in(core, vm, page) || page_here(core, vm, page));
+	       (!core->params.before || !moved_in(core, vm, page) || page_here(core, vm, page));
 }
 
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core)
@@ -461,15 +461,17 @@ static void take(struct wvm_core *core, struct wvm_pull *p)
 {
 	const struct wvm_shipped *s = &p->entry;
 	uint64_t page = p->found - 1;
-	bool complete;
+	bool coming, complete;
 
 	if (s->flags & WVM_HOME_WRITTEN && !s->first && p->data != p->found &&
 	    !wvm_home_of(core, p->vm, page)->version)
 		return;
 	take_unit(core, p->vm, page, &s->unit);
-	if (s->version && !take_page(core, p->vm, page, s))
+	/* A late answer: what was here by then may have been merged, and has no entry any more. */
+	coming = phase_of(core, p->vm, page) == WVM_MOVED_COMING;
+	if (coming && s->version && !take_page(core, p->vm, page, s))
 		return; /* asked again when the timer says so */
-	complete = !s->version || wvm_home_of(core, p->vm, page)->version;
+	complete = !coming || !s->version || wvm_home_of(core, p->vm, page)->version;
 	if (!complete) {
 		if (p->state == WVM_PULL_WALK)
 			p->page = page;
@@ -480,7 +482,7 @@ static void take(struct wvm_core *core, struct wvm_pull *p)
 		walked(core, p, page);
 		return;
 	}
-	if (phase_of(core, p->vm, page) == WVM_MOVED_COMING)
+	if (coming)
 		wvm_unit_track(core, p->vm, page); /* has none: as its unit says */
 	core->stats.handover_asked++;
 	answer_waiting(core, p);
@@ -755,8 +757,8 @@ bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
 	/* What was being forgotten, and parts of what had not come. */
-	if ((moved_out(core, vm, page) && phase_of(core, vm, page) == WVM_MOVED_GIVEN) ||
-	    !e->version) {
+	if (!e->version || (core->params.before && phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
+			    moved_out(core, vm, page))) {
 		*e = (struct wvm_home_page){0};
 		return true;
 	}

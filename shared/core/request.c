@@ -348,6 +348,9 @@ static void join_ahead(struct wvm_core *core, struct wvm_request *r)
 {
 	r->ahead = false;
 	r->started_ns = core->now_ns;
+	/* Queued since its home moved: nothing but its deadline, which is later now, is to come. */
+	if (r->state == WVM_REQUEST_WINDOW)
+		wvm_core_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
 	core->stats.ahead_joined++;
 }
 

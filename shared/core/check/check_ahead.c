@@ -420,6 +420,65 @@ START_TEST(a_page_that_nobody_waited_for_is_not_held_up)
 }
 END_TEST
 
+/*
+ * Many requests for a home that is silent wait for its window, and the home of what was read ahead
+ * moves there, so that guesses wait as well. A fault that joins one has all of its deadline.
+ */
+START_TEST(a_fault_joins_a_guess_that_waits_for_its_new_home)
+{
+	const uint64_t second = UINT64_C(1000000000);
+	struct wvm_slices next;
+	uint64_t began;
+	uint32_t joined = 0;
+	struct rig r;
+
+	open_sized(&r, HOME, MOST, 0);
+	next = r.slices;
+	next.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(RIG_ELSEWHERE);
+	for (uint64_t page = RIG_OTHER; page < RIG_OTHER + 480; page++) {
+		ck_assert(wvm_core_fault(r.core, r.now_ns, 0, page, false, 0));
+		while (wvm_core_action(r.core))
+			;
+	}
+	for (uint64_t page = 0; page < 2; page++) {
+		ck_assert(wvm_core_fault(r.core, r.now_ns, 0, page, false, 0));
+		wvm_core_ahead(r.core, r.now_ns, 0, page);
+		while (wvm_core_action(r.core))
+			;
+	}
+	for (uint64_t page = 16; page < 500; page++) {
+		if (!wvm_core_fault(r.core, r.now_ns, 0, page, false, 0))
+			break;
+		while (wvm_core_action(r.core))
+			;
+	}
+	began = r.now_ns;
+	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, RIG_EPOCH + 1, &next), WVM_EPOCH_TAKEN);
+	while (wvm_core_deadline(r.core) < began + 7 * second) {
+		uint64_t due = wvm_core_deadline(r.core);
+
+		r.now_ns = due > r.now_ns ? due : r.now_ns;
+		for (uint32_t i = 0; r.now_ns > began + second && i < r.params.limits.requests;
+		     i++) {
+			const struct wvm_request *q = &r.core->requests[i];
+
+			if (!q->timer.place || !q->ahead)
+				continue;
+			joined++;
+			ck_assert(wvm_core_fault(r.core, r.now_ns, 0, q->page, false, 1));
+			while (wvm_core_action(r.core))
+				;
+		}
+		wvm_core_tick(r.core, r.now_ns);
+		while (wvm_core_action(r.core))
+			;
+	}
+	ck_assert_uint_gt(joined, 0);
+	ck_assert_uint_eq(wvm_core_requests(r.core), 0); /* all have ended, with an error */
+	rig_close(&r);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_stream_grows_to_its_most_while_it_goes_on);
@@ -435,6 +494,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, guesses_that_do_not_come_end_without_a_word);
 	tcase_add_test(tc, a_lost_page_is_an_error_only_to_who_waits);
 	tcase_add_test(tc, a_fault_joins_and_its_deadline_is_its_own);
+	tcase_add_test(tc, a_fault_joins_a_guess_that_waits_for_its_new_home);
 	tcase_add_test(tc, a_fault_that_joins_moves_the_window_on);
 	tcase_add_test(tc, a_writer_that_joins_gets_the_page_modified);
 	tcase_add_test(tc, a_page_that_nobody_waited_for_is_not_held_up);
