@@ -155,6 +155,98 @@ START_TEST(a_new_home_serves_a_page_when_it_has_come_and_not_before)
 }
 END_TEST
 
+/* The bytes of an answer, by what is in them: the low one of each number. */
+enum {
+	UNIT_VERSION = 7,
+	UNIT_GRANTED = 15,
+	UNIT_OWNER = 27,
+	UNIT_MERGED = 31,
+	VERSION = 39,
+	GRANTED = 47,
+	TOTAL = 49,
+	FIRST = 51,
+	COUNT = 53,
+	STATE = 54,
+	FLAGS = 55,
+	ENTRY = 56,
+	MEMBER = 67,
+	ENTRY_AND_ONE = 68,
+	ENTRY_FULL = WVM_SHIP_BYTES
+};
+
+static const struct {
+	const char *name;
+	uint16_t bytes;
+	struct {
+		uint8_t at, is;
+	} change[5];
+} wrong[] = {
+	{"too short", ENTRY - 1, {{0}}},
+	{"shorter than it says", ENTRY, {{STATE, 1}, {TOTAL, 1}, {COUNT, 1}}},
+	{"longer than it says", ENTRY_AND_ONE, {{0}}},
+	{"more holders than can be in it", ENTRY_FULL + 12, {{STATE, 1}, {TOTAL, 99}, {COUNT, 33}}},
+	{"more holders than there are", ENTRY_AND_ONE, {{STATE, 1}, {COUNT, 1}}},
+	{"holders beyond the last",
+	 ENTRY_AND_ONE,
+	 {{STATE, 1}, {TOTAL, 1}, {FIRST, 1}, {COUNT, 1}}},
+	{"more holders than members", ENTRY, {{STATE, 1}, {TOTAL, RIG_MEMBERS + 1}}},
+	{"a holder that is no member",
+	 ENTRY_AND_ONE,
+	 {{STATE, 1}, {TOTAL, 1}, {COUNT, 1}, {MEMBER, RIG_MEMBERS}}},
+	{"an owner that is no member", ENTRY, {{UNIT_OWNER, RIG_MEMBERS}}},
+	{"merged twice", ENTRY, {{UNIT_MERGED, 2}}},
+	{"a version that the unit does not count", ENTRY, {{VERSION, 13}}},
+	{"a grant that the unit does not count", ENTRY, {{GRANTED, 13}}},
+	{"a unit granted in a version to come", ENTRY, {{UNIT_GRANTED, 13}}},
+	{"no such state", ENTRY, {{STATE, WVM_HOME_MODIFIED + 1}}},
+	{"no such flag", ENTRY, {{FLAGS, 0x80}}},
+	{"Modified by nobody", ENTRY, {{STATE, WVM_HOME_MODIFIED}, {GRANTED, 10}}},
+	{"Modified in the version that is stored",
+	 ENTRY_AND_ONE,
+	 {{STATE, WVM_HOME_MODIFIED}, {GRANTED, 9}, {TOTAL, 1}, {COUNT, 1}}},
+	{"Shared by nobody", ENTRY, {{STATE, WVM_HOME_SHARED}}},
+	{"held, and at home", ENTRY_AND_ONE, {{TOTAL, 1}, {COUNT, 1}}},
+	{"no entry, and yet bytes", ENTRY, {{VERSION, 0}}},
+	{"no entry, and yet a state", ENTRY, {{VERSION, 0}, {FLAGS, 0}, {STATE, 1}}},
+	{"no entry, and yet holders", ENTRY, {{VERSION, 0}, {FLAGS, 0}, {TOTAL, 1}}},
+};
+
+START_TEST(an_answer_that_no_home_gives_is_refused_and_changes_nothing)
+{
+	static const struct wvm_home_unit never;
+	uint8_t entry[ENTRY_FULL + 12] = {
+		[UNIT_VERSION] = 12, [VERSION] = 9, [FLAGS] = WVM_HOME_WRITTEN};
+	struct wvm_msg m;
+	struct rig r;
+
+	move(&r, RIG_ELSEWHERE, RIG_SELF);
+	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
+	wvm_core_tick(r.core, r.now_ns);
+	m = message(WVM_MSG_HANDOVER, RIG_ELSEWHERE, NEXT,
+		    next(&r, WVM_MSG_HANDOVER, RIG_ELSEWHERE)->msg.request);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	m.flags = WVM_MSG_ANSWER;
+	m.payload_len = wrong[_i].bytes;
+	m.seg_total = 2 * WVM_SEGMENT_UNIT;
+	for (uint32_t i = 0; i < 5; i++)
+		if (wrong[_i].change[i].at)
+			entry[wrong[_i].change[i].at] = wrong[_i].change[i].is;
+	ck_assert_msg(in(&r, m, entry) == WVM_DROP_SEGMENT, "%s", wrong[_i].name);
+	ck_assert(!memcmp(&r.units[0], &never, sizeof(never)));
+	ck_assert_uint_eq(r.home[0].version, 0);
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	/* What is right in its place is taken still. */
+	memset(entry, 0, sizeof(entry));
+	entry[UNIT_VERSION] = 12;
+	entry[VERSION] = 9;
+	m.payload_len = ENTRY;
+	ck_assert_int_eq(in(&r, m, entry), WVM_DROP_NONE);
+	ck_assert_uint_eq(r.home[0].version, 9);
+	ck_assert_uint_eq(r.units[0].version, 12);
+	rig_close(&r);
+}
+END_TEST
+
 static void ends_of(struct rig *r)
 {
 	while (wvm_core_action(r->core))
@@ -914,6 +1006,8 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, either_home_may_be_killed_at_any_message, 0, 2 * (MESSAGES + 1));
 	tcase_add_loop_test(tc, bytes_on_their_way_are_stored_by_the_new_home_once, 0, 2);
 	tcase_add_test(tc, a_merge_whose_answer_was_lost_is_granted_again_by_the_new_home);
+	tcase_add_loop_test(tc, an_answer_that_no_home_gives_is_refused_and_changes_nothing, 0,
+			    CASES(wrong));
 	tcase_add_test(tc, a_merge_that_is_not_answered_is_asked_of_the_new_home);
 	tcase_add_test(tc, a_merge_waits_for_all_of_the_unit);
 	tcase_add_test(tc, bytes_of_a_page_that_has_come_already_are_not_stored);
