@@ -400,6 +400,12 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t);
 
+/* shipped.c: out has WVM_SHIP_BYTES. Returns the bytes. */
+uint32_t wvm_shipped_encode(uint8_t *out, const struct wvm_shipped *s);
+/* False: no home says so. */
+bool wvm_shipped_decode(const struct wvm_core *core, const uint8_t *at, uint32_t len,
+			struct wvm_shipped *s);
+
 /* handover.c */
 bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_msg *msg);

@@ -109,93 +109,6 @@ uint32_t wvm_core_epoch_seen(const struct wvm_core *core)
 	return core->epoch_seen;
 }
 
-/* ---- what travels ---------------------------------------------------------------------- */
-
-static uint8_t *put(uint8_t *at, uint64_t value, uint32_t bytes)
-{
-	while (bytes--)
-		*at++ = (uint8_t)(value >> 8 * bytes);
-	return at;
-}
-
-static uint64_t get(const uint8_t **at, uint32_t bytes)
-{
-	uint64_t value = 0;
-
-	while (bytes--)
-		value = value << 8 | *(*at)++;
-	return value;
-}
-
-static uint32_t encode(uint8_t *out, const struct wvm_shipped *s)
-{
-	uint8_t *at = out;
-
-	at = put(at, s->unit.version, 8);
-	at = put(at, s->unit.granted, 8);
-	at = put(at, s->unit.grant, 8);
-	at = put(at, s->unit.owner, 4);
-	at = put(at, s->unit.merged, 4);
-	at = put(at, s->version, 8);
-	at = put(at, s->granted, 8);
-	at = put(at, s->total, 2);
-	at = put(at, s->first, 2);
-	at = put(at, s->count, 2);
-	at = put(at, s->state, 1);
-	at = put(at, s->flags, 1);
-	for (uint32_t i = 0; i < s->count; i++) {
-		at = put(at, s->grant[i], 8);
-		at = put(at, s->member[i], 4);
-	}
-	return (uint32_t)(at - out);
-}
-
-static bool plausible(const struct wvm_core *core, const struct wvm_shipped *s)
-{
-	uint32_t members = core->params.members->count;
-
-	if (s->first + s->count > s->total || s->total > members || s->unit.owner >= members ||
-	    s->unit.merged > 1 || s->version > s->unit.version || s->granted > s->unit.version ||
-	    s->unit.granted > s->unit.version || s->state > WVM_HOME_MODIFIED ||
-	    s->flags & ~(WVM_HOME_WRITTEN | WVM_HOME_LOST | WVM_HOME_ASKED))
-		return false;
-	for (uint32_t i = 0; i < s->count; i++)
-		if (s->member[i] >= members)
-			return false;
-	if (!s->version)
-		return !s->total && !s->state && !s->flags;
-	if (s->state == WVM_HOME_MODIFIED)
-		return s->total == 1 && s->granted > s->version;
-	return (s->state == WVM_HOME_SHARED) == (s->total > 0);
-}
-
-static bool decode(const struct wvm_core *core, const uint8_t *at, uint32_t len,
-		   struct wvm_shipped *s)
-{
-	if (len < 56)
-		return false;
-	*s = (struct wvm_shipped){0};
-	s->unit.version = get(&at, 8);
-	s->unit.granted = get(&at, 8);
-	s->unit.grant = get(&at, 8);
-	s->unit.owner = (uint32_t)get(&at, 4);
-	s->unit.merged = (uint32_t)get(&at, 4);
-	s->version = get(&at, 8);
-	s->granted = get(&at, 8);
-	s->total = (uint16_t)get(&at, 2);
-	s->first = (uint16_t)get(&at, 2);
-	s->count = (uint16_t)get(&at, 2);
-	s->state = (uint8_t)get(&at, 1);
-	s->flags = (uint8_t)get(&at, 1);
-	if (s->count > WVM_SHIP_HOLDERS || len != 56 + 12u * s->count)
-		return false;
-	for (uint32_t i = 0; i < s->count; i++) {
-		s->grant[i] = get(&at, 8);
-		s->member[i] = (uint32_t)get(&at, 4);
-	}
-	return plausible(core, s);
-}
-
 /* ---- the former home ------------------------------------------------------------------- */
 
 static bool has_entry(const struct wvm_core *core, uint32_t vm, uint64_t page)
@@ -239,7 +152,7 @@ static void ship(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 	}
 	a = reply(core, WVM_MSG_HANDOVER, vm, page, member, msg);
 	a->msg.flags = WVM_MSG_ANSWER;
-	a->msg.payload_len = (uint16_t)encode(core->ship, &s);
+	a->msg.payload_len = (uint16_t)wvm_shipped_encode(core->ship, &s);
 	a->msg.seg_total = (a->msg.payload_len + WVM_SEGMENT_UNIT - 1) & ~(WVM_SEGMENT_UNIT - 1);
 	a->source = WVM_DATA_BYTES;
 	a->data = core->ship;
@@ -558,7 +471,7 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 	}
 	if (msg->type == WVM_MSG_HANDOVER_PAGE)
 		return page_bytes(core, p, page, msg, data);
-	if (!data || !decode(core, data, msg->payload_len, &s))
+	if (!data || !wvm_shipped_decode(core, data, msg->payload_len, &s))
 		return WVM_DROP_SEGMENT;
 	p->entry = s;
 	p->found = page + 1;
