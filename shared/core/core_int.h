@@ -189,17 +189,22 @@ struct wvm_pull {
 	uint64_t page; /* or the first that it may be */
 	uint64_t data; /* the page whose bytes have come + 1, or 0 */
 	uint64_t asked_ns;
-	uint64_t found; /* the page that `entry` is about + 1, or 0 */
-	uint32_t vm;
+	uint64_t started_ns;
+	uint64_t found;                          /* the page that `entry` is about + 1, or 0 */
+	uint32_t vm, member;                     /* who is asked */
 	uint32_t queue_head, queue_tail, queued; /* requests for it; slot + 1 */
 	uint16_t tries;
-	uint8_t state; /* enum wvm_pull_state */
+	uint8_t state;   /* enum wvm_pull_state */
+	uint8_t unheard; /* of the walk: times that it was asked since the last answer */
+	bool silent;     /* of the walk: the one that goes on asking a home that is silent */
 	struct wvm_shipped entry;
 };
-#define WVM_PULLS      64u
-#define WVM_PULLS_WALK 16u   /* of them, for what nobody waits for */
-#define WVM_PULL_QUEUE 64u   /* requests that wait for one page; then dropped (retry) */
-#define WVM_WALK_BATCH 4096u /* units looked at in one step */
+#define WVM_PULLS        64u
+#define WVM_PULLS_WALK   16u /* the first of them, for what nobody waits for */
+#define WVM_PULLS_PAGE   (WVM_PULLS - WVM_PULLS_WALK)
+#define WVM_PULL_UNHEARD 3u    /* questions without an answer: the former home is silent */
+#define WVM_PULL_QUEUE   64u   /* requests that wait for one page; then dropped (retry) */
+#define WVM_WALK_BATCH   4096u /* units looked at in one step */
 
 struct wvm_core {
 	struct wvm_core_params params;
@@ -232,8 +237,10 @@ struct wvm_core {
 	struct wvm_ahead ahead;
 	struct wvm_pull pulls[WVM_PULLS];
 	struct wvm_core_timer walk;
+	uint32_t pulls_page, pulls_silent; /* how many */
 	uint64_t walk_unit;
 	uint32_t walk_vm;
+	bool walk_began; /* something, since the first unit */
 	uint32_t epoch_seen;
 	struct wvm_handover_left left;
 	uint8_t ship[WVM_SHIP_BYTES];

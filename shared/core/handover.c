@@ -229,10 +229,10 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 
 static void ask(struct wvm_core *core, struct wvm_pull *p, bool anew)
 {
-	uint32_t member = former(core, p->vm, p->page);
-	uint32_t vnode = core->params.members->list[member].first_vnode;
+	uint64_t deadline = p->started_ns + core->params.times.deadline_ns, due;
+	uint32_t vnode = core->params.members->list[p->member].first_vnode;
 	uint8_t type = p->state == WVM_PULL_DONE ? WVM_MSG_HANDOVER_DONE : WVM_MSG_HANDOVER;
-	struct wvm_action *a = wvm_core_send(core, type, p->vm, p->page, member, vnode);
+	struct wvm_action *a = wvm_core_send(core, type, p->vm, p->page, p->member, vnode);
 
 	if (anew) {
 		p->id = wvm_core_next_id(core);
@@ -247,16 +247,23 @@ static void ask(struct wvm_core *core, struct wvm_pull *p, bool anew)
 	/* The part of the holders that is wanted. */
 	if (p->state != WVM_PULL_DONE && phase_of(core, p->vm, p->page) == WVM_MOVED_COMING)
 		a->msg.version = wvm_home_of(core, p->vm, p->page)->holders;
+	due = core->now_ns + wvm_core_backoff(core, p->member, p->tries);
 	wvm_core_timer_arm(&core->timers, &p->timer,
-			   core->now_ns + wvm_core_backoff(core, member, p->tries));
+			   p->state == WVM_PULL_PAGE && due > deadline ? deadline : due);
+}
+
+static void walk_now(struct wvm_core *core)
+{
+	if (!core->left.in)
+		return;
+	core->walk.kind = WVM_TIMER_WALK;
+	wvm_core_timer_arm(&core->timers, &core->walk, core->now_ns);
 }
 
 static void walk_soon(struct wvm_core *core)
 {
-	if (core->left.in && !core->walk.place) {
-		core->walk.kind = WVM_TIMER_WALK;
-		wvm_core_timer_arm(&core->timers, &core->walk, core->now_ns);
-	}
+	if (!core->walk.place)
+		walk_now(core);
 }
 
 static void end(struct wvm_core *core, struct wvm_pull *p)
@@ -268,6 +275,14 @@ static void end(struct wvm_core *core, struct wvm_pull *p)
 		wvm_home_drop_waiting(core, slot);
 	}
 	wvm_core_timer_cancel(&core->timers, &p->timer);
+	if (p->state == WVM_PULL_PAGE) {
+		core->peers[p->member].pulls--;
+		core->pulls_page--;
+	}
+	if (p->silent) {
+		core->peers[p->member].silent = false;
+		core->pulls_silent--;
+	}
 	p->state = WVM_PULL_FREE;
 	walk_soon(core);
 }
@@ -451,6 +466,25 @@ static enum wvm_drop page_bytes(struct wvm_core *core, struct wvm_pull *p, uint6
 	return WVM_DROP_NONE;
 }
 
+/* A former home that was silent is there: what waits for it goes on at once. */
+static void heard(struct wvm_core *core, uint32_t member)
+{
+	if (!core->peers[member].silent)
+		return;
+	core->peers[member].silent = false;
+	for (uint32_t i = 0; i < WVM_PULLS_WALK; i++) {
+		struct wvm_pull *p = &core->pulls[i];
+
+		if (p->state == WVM_PULL_FREE || !p->silent || p->member != member)
+			continue;
+		p->silent = false;
+		p->unheard = p->tries = 0;
+		core->pulls_silent--;
+		wvm_core_timer_arm(&core->timers, &p->timer, core->now_ns);
+	}
+	walk_now(core);
+}
+
 static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			    const struct wvm_msg *msg, const uint8_t *data)
 {
@@ -463,6 +497,8 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 	    (p->state == WVM_PULL_PAGE && page != p->page) ||
 	    (msg->type == WVM_MSG_HANDOVER_DONE) != (p->state == WVM_PULL_DONE))
 		return WVM_DROP_STALE;
+	p->unheard = 0;
+	heard(core, member);
 	if (!p->tries)
 		wvm_peer_sample(&core->peers[member], core->now_ns - p->asked_ns);
 	if (msg->type == WVM_MSG_HANDOVER_DONE) {
@@ -492,19 +528,42 @@ enum wvm_drop wvm_handover_message(struct wvm_core *core, uint32_t vm, uint64_t 
 
 /* ---- the new home: what is asked for --------------------------------------------------- */
 
-static struct wvm_pull *begin(struct wvm_core *core, uint32_t vm, uint64_t page, uint8_t state)
+/* The walk has slots of its own. */
+static struct wvm_pull *free_slot(struct wvm_core *core, uint8_t state)
 {
-	for (uint32_t i = 0; i < WVM_PULLS; i++) {
-		struct wvm_pull *p = &core->pulls[i];
+	uint32_t i = state == WVM_PULL_PAGE ? WVM_PULLS_WALK : 0;
+	uint32_t end = state == WVM_PULL_PAGE ? WVM_PULLS : WVM_PULLS_WALK;
 
-		if (p->state != WVM_PULL_FREE)
-			continue;
-		*p = (struct wvm_pull){
-			.timer.kind = WVM_TIMER_PULL, .vm = vm, .page = page, .state = state};
-		ask(core, p, true);
-		return p;
-	}
+	for (; i < end; i++)
+		if (core->pulls[i].state == WVM_PULL_FREE)
+			return &core->pulls[i];
 	return NULL;
+}
+
+static void begin(struct wvm_core *core, struct wvm_pull *p, uint32_t vm, uint64_t page,
+		  uint8_t state)
+{
+	*p = (struct wvm_pull){.timer.kind = WVM_TIMER_PULL,
+			       .vm = vm,
+			       .page = page,
+			       .member = former(core, vm, page),
+			       .started_ns = core->now_ns,
+			       .state = state};
+	ask(core, p, true);
+}
+
+/* One former home has at most as many slots as it leaves to the others: it may be gone. */
+static struct wvm_pull *begin_page(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_peer *peer = &core->peers[former(core, vm, page)];
+	struct wvm_pull *p = free_slot(core, WVM_PULL_PAGE);
+
+	if (!p || peer->pulls >= WVM_PULLS_PAGE - core->pulls_page)
+		return NULL;
+	peer->pulls++;
+	core->pulls_page++;
+	begin(core, p, vm, page, WVM_PULL_PAGE);
+	return p;
 }
 
 static enum wvm_drop wait(struct wvm_core *core, struct wvm_pull *p, uint32_t member,
@@ -534,8 +593,9 @@ static enum wvm_drop wait(struct wvm_core *core, struct wvm_pull *p, uint32_t me
 }
 
 /*
- * A message for a page that is not here yet. The page is asked for, unless it is already; a
- * request waits for it, anything else is dropped: its sender repeats it.
+ * A message for a page that is not here yet. What needs the page asks for it, unless it is asked
+ * for already; a request waits, a write-back is dropped: its sender repeats it. To answers there
+ * was no question of this home. A merge needs all of the unit, which the walk is for.
  */
 enum wvm_drop wvm_handover_want(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 				const struct wvm_msg *msg)
@@ -543,17 +603,35 @@ enum wvm_drop wvm_handover_want(struct wvm_core *core, uint32_t vm, uint64_t pag
 	bool request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
 	struct wvm_pull *p = NULL;
 
-	if (page_here(core, vm, page))
-		return WVM_DROP_ROOM; /* a merge: the walk will get there */
-	for (uint32_t i = 0; i < WVM_PULLS && !p; i++)
+	if (!request && msg->type != WVM_MSG_WRITE_BACK)
+		return WVM_DROP_STALE;
+	if (wvm_msg_asks_merge(msg))
+		return WVM_DROP_ROOM;
+	for (uint32_t i = WVM_PULLS_WALK; i < WVM_PULLS && !p; i++)
 		if (core->pulls[i].state == WVM_PULL_PAGE && core->pulls[i].vm == vm &&
 		    core->pulls[i].page == page)
 			p = &core->pulls[i];
 	if (!p)
-		p = begin(core, vm, page, WVM_PULL_PAGE);
-	if (!p || !request || wvm_msg_asks_merge(msg))
-		return WVM_DROP_ROOM;
-	return wait(core, p, member, msg);
+		p = begin_page(core, vm, page);
+	return p && request ? wait(core, p, member, msg) : WVM_DROP_ROOM;
+}
+
+/*
+ * The walk passes by the units of a former home that is silent, but for one question that asks on.
+ * Those questions have half of the slots; of further homes that are silent the units come up again
+ * and again. False: the slot is given back.
+ */
+static bool asks_on(struct wvm_core *core, struct wvm_pull *p)
+{
+	if (p->silent || ++p->unheard < WVM_PULL_UNHEARD)
+		return true;
+	if (core->peers[p->member].silent || core->pulls_silent == WVM_PULLS_WALK / 2) {
+		end(core, p);
+		return false;
+	}
+	p->silent = core->peers[p->member].silent = true;
+	core->pulls_silent++;
+	return true;
 }
 
 void wvm_handover_timer(struct wvm_core *core, struct wvm_pull *p)
@@ -563,65 +641,83 @@ void wvm_handover_timer(struct wvm_core *core, struct wvm_pull *p)
 		end(core, p);
 		return;
 	}
+	if (p->state == WVM_PULL_PAGE &&
+	    core->now_ns - p->started_ns >= core->params.times.deadline_ns) {
+		end(core, p); /* those who want it still ask again */
+		return;
+	}
+	if (p->state != WVM_PULL_PAGE && !asks_on(core, p))
+		return;
 	p->tries += p->tries < UINT16_MAX;
 	ask(core, p, wvm_core_id_old(core, p->id));
 }
 
-static bool walks(const struct wvm_core *core, uint32_t vm, uint64_t unit, uint32_t *count)
+static bool under_way(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 {
-	bool found = false;
-
-	*count = 0;
-	for (uint32_t i = 0; i < WVM_PULLS; i++) {
-		const struct wvm_pull *p = &core->pulls[i];
-
-		if (p->state != WVM_PULL_WALK && p->state != WVM_PULL_DONE)
-			continue;
-		(*count)++;
-		found |= p->vm == vm && wvm_unit_index(p->page) == unit;
-	}
-	return found;
+	for (uint32_t i = 0; i < WVM_PULLS_WALK; i++)
+		if (core->pulls[i].state != WVM_PULL_FREE && core->pulls[i].vm == vm &&
+		    wvm_unit_index(core->pulls[i].page) == unit)
+			return true;
+	return false;
 }
 
-/* The next unit that is not here; those before it are, or are on their way. */
+/* In the order of what it costs to know. */
+static bool to_fetch(const struct wvm_core *core, uint32_t vm, uint64_t unit)
+{
+	uint64_t page = unit * WVM_UNIT_PAGES;
+
+	return phase_of(core, vm, page) != WVM_MOVED_DONE && own_slice(core, vm, page) &&
+	       moved_in(core, vm, page) && !core->peers[former(core, vm, page)].silent &&
+	       !under_way(core, vm, unit);
+}
+
+static void fetch(struct wvm_core *core, struct wvm_pull *p, uint32_t vm, uint64_t unit)
+{
+	enum wvm_moved_phase phase = phase_of(core, vm, unit * WVM_UNIT_PAGES);
+	uint64_t page = unit * WVM_UNIT_PAGES;
+
+	if (phase == WVM_MOVED_COMING)
+		page += core->vms[vm].units[unit].next;
+	begin(core, p, vm, page, phase == WVM_MOVED_CAME ? WVM_PULL_DONE : WVM_PULL_WALK);
+	core->walk_began = true;
+}
+
+/* From the first unit again. If nothing was to be done, all is under way, or silent. */
+static void walk_again(struct wvm_core *core)
+{
+	const struct wvm_core_times *t = &core->params.times;
+
+	core->walk_vm = 0;
+	core->walk_unit = 0;
+	wvm_core_timer_arm(&core->timers, &core->walk,
+			   core->now_ns + (core->walk_began ? t->rto_initial_ns : t->rto_max_ns));
+	core->walk_began = false;
+}
+
+/* The next unit that is not here; those before it are, or are on their way, or silent. */
 void wvm_handover_walk(struct wvm_core *core)
 {
-	uint32_t walking;
+	struct wvm_pull *p = free_slot(core, WVM_PULL_WALK);
 
-	for (uint32_t n = 0; n < WVM_WALK_BATCH && core->left.in; n++) {
+	/* Without a free slot the end of one goes on. */
+	for (uint32_t n = 0; n < WVM_WALK_BATCH && core->left.in && p; n++) {
 		uint32_t vm = core->walk_vm;
-		uint64_t unit = core->walk_unit, page = unit * WVM_UNIT_PAGES;
-		enum wvm_moved_phase phase;
-		bool known = walks(core, vm, unit, &walking);
+		uint64_t unit = core->walk_unit++;
 
-		if (walking == WVM_PULLS_WALK)
-			return; /* the end of one goes on */
 		if (vm >= core->vm_count) {
-			core->walk_vm = 0;
-			core->walk_unit = 0;
-			wvm_core_timer_arm(&core->timers, &core->walk,
-					   core->now_ns + core->params.times.rto_initial_ns);
+			walk_again(core);
 			return;
 		}
-		if (page >= core->vms[vm].pages) {
+		if (unit * WVM_UNIT_PAGES >= core->vms[vm].pages) {
 			core->walk_vm++;
 			core->walk_unit = 0;
-			continue;
-		}
-		core->walk_unit++;
-		phase = phase_of(core, vm, page);
-		if (known || phase == WVM_MOVED_DONE || !moved_in(core, vm, page) ||
-		    !own_slice(core, vm, page))
-			continue;
-		if (phase == WVM_MOVED_COMING)
-			page += core->vms[vm].units[unit].next;
-		if (!begin(core, vm, page,
-			   phase == WVM_MOVED_CAME ? WVM_PULL_DONE : WVM_PULL_WALK)) {
-			core->walk_unit--;
-			return; /* all slots are for pages that are waited for */
+		} else if (to_fetch(core, vm, unit)) {
+			fetch(core, p, vm, unit);
+			p = free_slot(core, WVM_PULL_WALK);
 		}
 	}
-	walk_soon(core);
+	if (p)
+		walk_soon(core);
 }
 
 /* ---- the change of epoch --------------------------------------------------------------- */
