@@ -100,7 +100,6 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 void wvm_core_adopt_home_end(struct wvm_core *core)
 {
 	WVM_ASSERT(core->adopting && !core->free_block);
-	wvm_handover_begin(core);
 	for (uint32_t i = core->params.limits.holder_blocks; i-- > 0;) {
 		if (core->block_used[i / 64] >> i % 64 & 1)
 			continue;

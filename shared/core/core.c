@@ -183,7 +183,10 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	core->vms[core->vm_count] = *vm;
 	if (!core->adopting)
 		wvm_handover_add_vm(core, core->vm_count);
-	return core->vm_count++;
+	core->vm_count++;
+	if (core->serving)
+		wvm_handover_begin(core);
+	return core->vm_count - 1;
 }
 
 const struct wvm_core_vm *wvm_core_vm_at(const struct wvm_core *core, uint32_t vm)
@@ -195,6 +198,8 @@ const struct wvm_core_vm *wvm_core_vm_at(const struct wvm_core *core, uint32_t v
 void wvm_core_serve(struct wvm_core *core, bool serving)
 {
 	core->serving = serving;
+	if (serving)
+		wvm_handover_begin(core);
 }
 
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)

@@ -389,7 +389,8 @@ const struct wvm_core_vm *wvm_core_vm_at(const struct wvm_core *core, uint32_t v
 
 /*
  * A home answers requests only while it serves: after every live node has said
- * what it holds (join.h). Requests before that are dropped and counted as ROOM.
+ * what it holds (join.h). Requests before that are dropped and counted as ROOM. What has moved
+ * here is fetched from then on: look at wvm_core_deadline(). In the core's thread.
  */
 void wvm_core_serve(struct wvm_core *core, bool serving);
 

@@ -752,13 +752,15 @@ static void pass_on_taken(struct wvm_core *core)
 	}
 }
 
-/* The hand-over of the present epoch begins here, or goes on after a restart. */
+/* The hand-over of the present epoch begins here, or goes on in another life. */
 void wvm_handover_begin(struct wvm_core *core)
 {
 	if (!core->params.before)
 		return;
 	pass_on_taken(core);
-	walk_soon(core);
+	/* Until it serves it hears no answers. */
+	if (core->serving)
+		walk_soon(core);
 }
 
 bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)

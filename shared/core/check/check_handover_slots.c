@@ -272,9 +272,33 @@ START_TEST(a_page_is_asked_for_by_what_needs_it_and_by_nothing_else)
 }
 END_TEST
 
+/* It begins in an epoch that has moved slices to it, and has nothing of an earlier life. */
+START_TEST(a_fresh_life_fetches_what_has_moved_as_soon_as_it_serves)
+{
+	struct many m;
+
+	many_open(&m, LIVE, LIVE + 1);
+	m.answers[LIVE] = m.answers[LIVE + 1] = true;
+	m.rig.params.epoch = m.rig.params.moved = NEXT;
+	m.rig.params.before = &m.rig.slices;
+	m.rig.params.slices = &table;
+	m.rig.core = wvm_core_init(m.rig.memory, &m.rig.params);
+	m.index = wvm_core_add_vm(m.rig.core, &m.vm);
+	ck_assert_uint_eq(wvm_core_handover(m.rig.core).in, UNITS);
+	/* Nobody's answers would be heard before. */
+	ck_assert_uint_eq(wvm_core_deadline(m.rig.core), WVM_CORE_NEVER);
+	wvm_core_serve(m.rig.core, true);
+	run_for(&m, 100 * MS);
+	ck_assert_uint_eq(wvm_core_handover(m.rig.core).in, 0);
+	ck_assert_uint_eq(m.asked[LIVE] + m.asked[LIVE + 1], 2 * UNITS);
+	many_close(&m);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_page_is_asked_for_whoever_else_is_silent);
+	tcase_add_test(tc, a_fresh_life_fetches_what_has_moved_as_soon_as_it_serves);
 	tcase_add_test(tc, units_of_one_that_is_silent_hold_up_no_others);
 	tcase_add_loop_test(tc, all_slots_of_the_walk_are_in_use_while_everybody_answers, 1, 3);
 	tcase_add_test(tc, a_page_that_does_not_come_is_waited_for_until_the_deadline);
