@@ -309,6 +309,9 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
 
 	if (phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
 		return;
+	/* A later life of the former home that has lost it is found out by this: see join.h. */
+	if (shipped->version)
+		core->taken[former(core, vm, page)]++;
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	*u = *shipped;
 	u->moved = core->params.moved;
@@ -509,6 +512,8 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 		return page_bytes(core, p, page, msg, data);
 	if (!data || !wvm_shipped_decode(core, data, msg->payload_len, &s))
 		return WVM_DROP_SEGMENT;
+	if (!s.unit.version && phase_of(core, vm, page) == WVM_MOVED_COMING)
+		return WVM_DROP_SEGMENT; /* it had something before, and has lost it */
 	p->entry = s;
 	p->found = page + 1;
 	take(core, p);

@@ -224,6 +224,54 @@ START_TEST(an_answer_that_no_home_gives_is_refused_and_changes_nothing)
 }
 END_TEST
 
+/*
+ * Without the files of its earlier life the former home has nothing of any unit, and says so. It
+ * must not come to that (join.h); and of a unit that is here in part it is known to be wrong.
+ */
+START_TEST(a_new_home_is_a_witness_of_what_the_former_one_had)
+{
+	uint8_t entry[ENTRY] = {0};
+	struct wvm_msg m;
+	struct rig r;
+
+	move(&r, RIG_ELSEWHERE, RIG_SELF);
+	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
+	wvm_core_tick(r.core, r.now_ns);
+	m = message(WVM_MSG_HANDOVER, RIG_ELSEWHERE, NEXT, 0);
+	m.request = next(&r, WVM_MSG_HANDOVER, RIG_ELSEWHERE)->msg.request;
+	m.flags = WVM_MSG_ANSWER;
+	m.payload_len = ENTRY;
+	m.seg_total = WVM_SEGMENT_UNIT;
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	entry[UNIT_VERSION] = _i ? 12 : 0;
+	entry[VERSION] = _i ? 9 : 0;
+	ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), 0);
+	ck_assert_int_eq(in(&r, m, entry), WVM_DROP_NONE);
+	/* Where it had nothing there is nothing to lose. */
+	ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), _i);
+	if (_i) {
+		m.request = next(&r, WVM_MSG_HANDOVER, RIG_ELSEWHERE)->msg.request;
+		m.gpa = 5 * WVM_PAGE_BYTES;
+		ck_assert_ptr_null(wvm_core_action(r.core));
+		entry[UNIT_VERSION] = entry[VERSION] = 0;
+		ck_assert_int_eq(in(&r, m, entry), WVM_DROP_SEGMENT);
+		ck_assert_int_eq(r.units[0].phase, WVM_MOVED_COMING);
+		/* One that has it may say more of it, and is counted once. */
+		entry[UNIT_VERSION] = 12;
+		entry[VERSION] = 10;
+		ck_assert_int_eq(in(&r, m, entry), WVM_DROP_NONE);
+		ck_assert_uint_eq(r.home[5].version, 10);
+		ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), 1);
+		/* What came is known to the next life, too, and so is who had it. */
+		rig_kill(&r);
+		ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), 1);
+	} else {
+		next(&r, WVM_MSG_HANDOVER_DONE, RIG_ELSEWHERE);
+	}
+	rig_close(&r);
+}
+END_TEST
+
 static void ends_of(struct rig *r)
 {
 	while (wvm_core_action(r->core))
@@ -471,6 +519,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_write_back_under_way_is_repeated_to_the_new_home);
 	tcase_add_loop_test(tc, an_answer_that_no_home_gives_is_refused_and_changes_nothing, 0,
 			    CASES(wrong));
+	tcase_add_loop_test(tc, a_new_home_is_a_witness_of_what_the_former_one_had, 0, 2);
 	tcase_add_test(tc, a_merge_that_is_not_answered_is_asked_of_the_new_home);
 	tcase_add_test(tc, bytes_of_a_page_that_has_come_already_are_not_stored);
 	tcase_add_test(tc, a_former_home_serves_no_more_and_gives_what_it_has_once);
