@@ -388,14 +388,24 @@ struct place {
 	uint64_t page;
 };
 
+/* No more than so far ahead: whoever is behind hears of the rest when it has learnt these. */
+static void hear_of_epoch(struct wvm_core *core, uint32_t epoch)
+{
+	uint32_t own = core->params.epoch;
+
+	if (epoch > own && epoch - own > WVM_EPOCH_AHEAD)
+		epoch = own + WVM_EPOCH_AHEAD;
+	if (core->epoch_seen < epoch)
+		core->epoch_seen = epoch;
+}
+
 static enum wvm_drop locate(struct wvm_core *core, const struct wvm_msg *msg, struct place *at)
 {
 	at->member = wvm_member_of(core->params.members, msg->src);
 	if (at->member == WVM_SLICE_NIL ||
 	    wvm_member_of(core->params.members, msg->dst) != core->params.self)
 		return WVM_DROP_NODE;
-	if (core->epoch_seen < msg->epoch)
-		core->epoch_seen = msg->epoch;
+	hear_of_epoch(core, msg->epoch);
 	core->stats.epochs_ahead += msg->epoch > core->params.epoch;
 	at->vm = find_vm(core, msg->vm_id);
 	if (at->vm == WVM_NIL)

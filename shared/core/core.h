@@ -32,6 +32,7 @@
 #include "shared/core/timers.h"
 
 #define WVM_CLIENTS_MAX    64u /* programs per node: one bit each in a waiter mask */
+#define WVM_EPOCH_AHEAD    16u /* epochs beyond the own one that a message is believed */
 #define WVM_CORE_VMS_MAX   64u
 #define WVM_HOLDERS_INLINE 3u
 #define WVM_NIL            UINT32_MAX
@@ -560,7 +561,10 @@ struct wvm_handover_left {
 };
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core);
 
-/* The highest epoch of any message so far: above the core's own, there is a record to pull. */
+/*
+ * The highest epoch of any message so far, but at most WVM_EPOCH_AHEAD above the core's own when it
+ * came. Above the core's own: there is a record to pull, or its sender does not tell the truth.
+ */
 uint32_t wvm_core_epoch_seen(const struct wvm_core *core);
 
 /* Whether this node is home of the page and has what it needs to serve it. */

@@ -194,6 +194,7 @@ static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 	forget_pages(core, vm, page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	*u = (struct wvm_home_unit){.moved = core->params.moved, .phase = WVM_MOVED_GIVEN};
+	WVM_ASSERT(core->left.out);
 	core->left.out--;
 	core->stats.handover_given++;
 }
@@ -443,6 +444,7 @@ static void unit_done(struct wvm_core *core, struct wvm_pull *p)
 	if (u->phase != WVM_MOVED_DONE) {
 		wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
 		u->phase = WVM_MOVED_DONE;
+		WVM_ASSERT(core->left.in);
 		core->left.in--;
 		core->stats.handover_units++;
 	}

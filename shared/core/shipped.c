@@ -40,6 +40,15 @@ uint32_t wvm_shipped_encode(uint8_t *out, const struct wvm_shipped *s)
 	return (uint32_t)(at - out);
 }
 
+/* Further up in the list. */
+static bool is_twice(const struct wvm_shipped *s, uint32_t index)
+{
+	for (uint32_t i = 0; i < index; i++)
+		if (s->member[i] == s->member[index])
+			return true;
+	return false;
+}
+
 static bool plausible(const struct wvm_core *core, const struct wvm_shipped *s)
 {
 	uint32_t members = core->params.members->count;
@@ -49,8 +58,10 @@ static bool plausible(const struct wvm_core *core, const struct wvm_shipped *s)
 	    s->unit.granted > s->unit.version || s->state > WVM_HOME_MODIFIED ||
 	    s->flags & ~(WVM_HOME_WRITTEN | WVM_HOME_LOST | WVM_HOME_ASKED))
 		return false;
+	if (s->total && !s->count)
+		return false; /* asked for any part, a home has something to say */
 	for (uint32_t i = 0; i < s->count; i++)
-		if (s->member[i] >= members)
+		if (s->member[i] >= members || is_twice(s, i))
 			return false;
 	if (!s->version)
 		return !s->total && !s->state && !s->flags;

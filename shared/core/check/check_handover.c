@@ -186,6 +186,10 @@ static const struct {
 	{"no entry, and yet bytes", ENTRY, {{VERSION, 0}}},
 	{"no entry, and yet a state", ENTRY, {{VERSION, 0}, {FLAGS, 0}, {STATE, 1}}},
 	{"no entry, and yet holders", ENTRY, {{VERSION, 0}, {FLAGS, 0}, {TOTAL, 1}}},
+	{"Shared, by holders that it does not name", ENTRY, {{STATE, 1}, {TOTAL, 1}}},
+	{"a holder twice",
+	 ENTRY_AND_ONE + 12,
+	 {{STATE, 1}, {TOTAL, 2}, {COUNT, 2}, {MEMBER, 3}, {MEMBER + 12, 3}}},
 };
 
 START_TEST(an_answer_that_no_home_gives_is_refused_and_changes_nothing)
@@ -334,6 +338,11 @@ START_TEST(epochs_go_forward_and_a_later_one_is_told)
 			 WVM_DROP_EPOCH);
 	ck_assert_uint_eq(wvm_core_epoch_seen(r.core), NEXT + 4);
 	ck_assert_ptr_null(wvm_core_action(r.core));
+	/* One message makes nobody look for records without end. */
+	ck_assert_int_eq(in(&r, message(WVM_MSG_MEM_READ, 4, UINT32_MAX, ID(3)), NULL),
+			 WVM_DROP_EPOCH);
+	ck_assert_uint_le(wvm_core_epoch_seen(r.core), RIG_EPOCH + 16);
+	ck_assert_uint_ge(wvm_core_epoch_seen(r.core), NEXT + 4);
 	ck_assert_int_eq(change(&r, RIG_EPOCH), WVM_EPOCH_OLD);
 	table = r.slices; /* nothing moves */
 	ck_assert_int_eq(change(&r, NEXT), WVM_EPOCH_TAKEN);
