@@ -562,6 +562,19 @@ struct wvm_handover_left {
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core);
 
 /*
+ * Every member has counted nothing left of the hand-over of `epoch`, the last one that moved
+ * slices: wvm_core_handover() was all zeros in it, once, at all shards of all of them. No core can
+ * know that, whoever asks all of them can. A member that homes nothing now, neither slices nor
+ * placed ranges, has then nothing that could be lost: what was taken from it does not count any
+ * more (join.h), so that it may come back without its files. And a life that has none, of a member
+ * that slices have moved away from, has nothing to hand over. To be said to each shard, and once
+ * more to a later life that may not have heard it; the next epoch that moves slices says it as
+ * well. Between inputs. False: it is of another epoch, or something is left here, and nothing has
+ * changed. O(units + members × slices).
+ */
+bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch);
+
+/*
  * The highest epoch of any message so far, but at most WVM_EPOCH_AHEAD above the core's own when it
  * came. Above the core's own: there is a record to pull, or its sender does not tell the truth.
  */

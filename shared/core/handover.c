@@ -16,7 +16,7 @@
  * Nodes of different epochs do not hear each other, so between any two of them there is one home
  * of a page at a time: the former one answers the new one only when it has ceased to serve.
  */
-#include "shared/core/core_int.h"
+#include "shared/core/handover_int.h"
 
 static uint64_t first_of(uint64_t page)
 {
@@ -30,52 +30,11 @@ static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
 	return end < pages ? end : pages;
 }
 
-/* The home before the last table; the present one where it has not moved. */
-static uint32_t former(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	uint16_t slice = wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
-
-	if (!core->params.before || wvm_core_placed(core, vm, page))
-		return wvm_core_home_of(core, vm, page, NULL);
-	return wvm_member_of(core->params.members, core->params.before->home_vnode[slice]);
-}
-
-bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
-}
-
-static bool moved_in(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
-	       former(core, vm, page) != core->params.self;
-}
-
-static bool moved_out(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return wvm_core_home_of(core, vm, page, NULL) != core->params.self &&
-	       former(core, vm, page) == core->params.self;
-}
-
-static bool own_slice(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return core->params.shards < 2 ||
-	       wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT) % core->params.shards ==
-		       core->params.shard;
-}
-
-static enum wvm_moved_phase phase_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	const struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
-
-	return u->moved == core->params.moved ? (enum wvm_moved_phase)u->phase : WVM_MOVED_UNKNOWN;
-}
-
 /* ---- what is here ---------------------------------------------------------------------- */
 
 static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	enum wvm_moved_phase phase = phase_of(core, vm, page);
+	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
 
 	if (phase == WVM_MOVED_COMING)
 		return core->vms[vm].home[page].version != 0;
@@ -86,17 +45,17 @@ static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_msg *msg)
 {
-	if (!core->params.before || !moved_in(core, vm, page))
+	if (!core->params.before || !wvm_moved_in(core, vm, page))
 		return true;
 	if (wvm_msg_asks_merge(msg))
-		return phase_of(core, vm, page) >= WVM_MOVED_CAME;
+		return wvm_moved_phase_of(core, vm, page) >= WVM_MOVED_CAME;
 	return page_here(core, vm, page);
 }
 
 bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
-	       (!core->params.before || !moved_in(core, vm, page) || page_here(core, vm, page));
+	       (!core->params.before || !wvm_moved_in(core, vm, page) || page_here(core, vm, page));
 }
 
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core)
@@ -202,11 +161,11 @@ static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			       const struct wvm_msg *msg)
 {
-	bool given = phase_of(core, vm, page) == WVM_MOVED_GIVEN, found;
+	bool given = wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN, found;
 	uint64_t end = end_of(core, vm, page);
 
-	if (!moved_out(core, vm, page) || wvm_core_home_of(core, vm, page, NULL) != member ||
-	    !own_slice(core, vm, page))
+	if (!wvm_moved_out(core, vm, page) || wvm_core_home_of(core, vm, page, NULL) != member ||
+	    !wvm_moved_own(core, vm, page))
 		return WVM_DROP_NODE;
 	if (msg->type == WVM_MSG_HANDOVER_DONE) {
 		if (!given)
@@ -246,7 +205,8 @@ static void ask(struct wvm_core *core, struct wvm_pull *p, bool anew)
 	a->msg.steer = a->msg.reply_steer = wvm_slice_of(core->vms[p->vm].id,
 							 p->page << WVM_PAGE_SHIFT);
 	/* The part of the holders that is wanted. */
-	if (p->state != WVM_PULL_DONE && phase_of(core, p->vm, p->page) == WVM_MOVED_COMING)
+	if (p->state != WVM_PULL_DONE &&
+	    wvm_moved_phase_of(core, p->vm, p->page) == WVM_MOVED_COMING)
 		a->msg.version = wvm_home_of(core, p->vm, p->page)->holders;
 	due = core->now_ns + wvm_core_backoff(core, p->member, p->tries);
 	wvm_core_timer_arm(&core->timers, &p->timer,
@@ -261,7 +221,7 @@ static void walk_now(struct wvm_core *core)
 	wvm_core_timer_arm(&core->timers, &core->walk, core->now_ns);
 }
 
-static void walk_soon(struct wvm_core *core)
+void wvm_handover_walk_soon(struct wvm_core *core)
 {
 	if (!core->walk.place)
 		walk_now(core);
@@ -285,7 +245,7 @@ static void end(struct wvm_core *core, struct wvm_pull *p)
 		core->pulls_silent--;
 	}
 	p->state = WVM_PULL_FREE;
-	walk_soon(core);
+	wvm_handover_walk_soon(core);
 }
 
 /* Those who wait for the page are answered, as if they had come now. */
@@ -308,11 +268,11 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
 
-	if (phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
+	if (wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
 		return;
 	/* A later life of the former home that has lost it is found out by this: see join.h. */
 	if (shipped->version)
-		core->taken[former(core, vm, page)]++;
+		core->taken[wvm_moved_former(core, vm, page)]++;
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	*u = *shipped;
 	u->moved = core->params.moved;
@@ -378,7 +338,7 @@ static void walked(struct wvm_core *core, struct wvm_pull *p, uint64_t page)
 {
 	uint64_t end = end_of(core, p->vm, p->page);
 
-	if (phase_of(core, p->vm, p->page) != WVM_MOVED_COMING || !p->entry.version ||
+	if (wvm_moved_phase_of(core, p->vm, p->page) != WVM_MOVED_COMING || !p->entry.version ||
 	    page + 1 == end) {
 		all_here(core, p);
 		return;
@@ -400,7 +360,7 @@ static void take(struct wvm_core *core, struct wvm_pull *p)
 		return;
 	take_unit(core, p->vm, page, &s->unit);
 	/* A late answer: what was here by then may have been merged, and has no entry any more. */
-	coming = phase_of(core, p->vm, page) == WVM_MOVED_COMING;
+	coming = wvm_moved_phase_of(core, p->vm, page) == WVM_MOVED_COMING;
 	if (coming && s->version && !take_page(core, p->vm, page, s))
 		return; /* asked again when the timer says so */
 	complete = !coming || !s->version || wvm_home_of(core, p->vm, page)->version;
@@ -496,7 +456,7 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 	struct wvm_pull *p = by_id(core, msg->request);
 	struct wvm_shipped s;
 
-	if (!moved_in(core, vm, page) || former(core, vm, page) != member)
+	if (!wvm_moved_in(core, vm, page) || wvm_moved_former(core, vm, page) != member)
 		return WVM_DROP_NODE;
 	if (!p || p->vm != vm || first_of(p->page) != first_of(page) || page < p->page ||
 	    (p->state == WVM_PULL_PAGE && page != p->page) ||
@@ -514,7 +474,7 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 		return page_bytes(core, p, page, msg, data);
 	if (!data || !wvm_shipped_decode(core, data, msg->payload_len, &s))
 		return WVM_DROP_SEGMENT;
-	if (!s.unit.version && phase_of(core, vm, page) == WVM_MOVED_COMING)
+	if (!s.unit.version && wvm_moved_phase_of(core, vm, page) == WVM_MOVED_COMING)
 		return WVM_DROP_SEGMENT; /* it had something before, and has lost it */
 	p->entry = s;
 	p->found = page + 1;
@@ -553,7 +513,7 @@ static void begin(struct wvm_core *core, struct wvm_pull *p, uint32_t vm, uint64
 	*p = (struct wvm_pull){.timer.kind = WVM_TIMER_PULL,
 			       .vm = vm,
 			       .page = page,
-			       .member = former(core, vm, page),
+			       .member = wvm_moved_former(core, vm, page),
 			       .started_ns = core->now_ns,
 			       .state = state};
 	ask(core, p, true);
@@ -562,7 +522,7 @@ static void begin(struct wvm_core *core, struct wvm_pull *p, uint32_t vm, uint64
 /* One former home has at most as many slots as it leaves to the others: it may be gone. */
 static struct wvm_pull *begin_page(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	struct wvm_peer *peer = &core->peers[former(core, vm, page)];
+	struct wvm_peer *peer = &core->peers[wvm_moved_former(core, vm, page)];
 	struct wvm_pull *p = free_slot(core, WVM_PULL_PAGE);
 
 	if (!p || peer->pulls >= WVM_PULLS_PAGE - core->pulls_page)
@@ -673,14 +633,14 @@ static bool to_fetch(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 {
 	uint64_t page = unit * WVM_UNIT_PAGES;
 
-	return phase_of(core, vm, page) != WVM_MOVED_DONE && own_slice(core, vm, page) &&
-	       moved_in(core, vm, page) && !core->peers[former(core, vm, page)].silent &&
-	       !under_way(core, vm, unit);
+	return wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE &&
+	       wvm_moved_own(core, vm, page) && wvm_moved_in(core, vm, page) &&
+	       !core->peers[wvm_moved_former(core, vm, page)].silent && !under_way(core, vm, unit);
 }
 
 static void fetch(struct wvm_core *core, struct wvm_pull *p, uint32_t vm, uint64_t unit)
 {
-	enum wvm_moved_phase phase = phase_of(core, vm, unit * WVM_UNIT_PAGES);
+	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, unit * WVM_UNIT_PAGES);
 	uint64_t page = unit * WVM_UNIT_PAGES;
 
 	if (phase == WVM_MOVED_COMING)
@@ -724,97 +684,12 @@ void wvm_handover_walk(struct wvm_core *core)
 		}
 	}
 	if (p)
-		walk_soon(core);
+		wvm_handover_walk_soon(core);
 }
 
-/* ---- the change of epoch --------------------------------------------------------------- */
-
-void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
+void wvm_handover_end_pulls(struct wvm_core *core)
 {
-	for (uint64_t page = 0; core->params.before && page < core->vms[vm].pages;
-	     page += WVM_UNIT_PAGES) {
-		enum wvm_moved_phase phase = phase_of(core, vm, page);
-
-		if (!own_slice(core, vm, page))
-			continue;
-		core->left.in += moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
-		core->left.out += moved_out(core, vm, page) && phase != WVM_MOVED_GIVEN;
-	}
-}
-
-/*
- * Who has taken pages from the former home of a slice counts as one who has taken some from the
- * new one: a later life of that one, which had lost them, must not serve zeros (join.h).
- */
-static void pass_on_taken(struct wvm_core *core)
-{
-	const struct wvm_members *m = core->params.members;
-
-	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		uint32_t was = wvm_member_of(m, core->params.before->home_vnode[i]);
-		uint32_t is = wvm_member_of(m, core->params.slices->home_vnode[i]);
-
-		if (was != is && core->taken[was] && !core->taken[is])
-			core->taken[is] = 1;
-	}
-}
-
-/* The hand-over of the present epoch begins here, or goes on in another life. */
-void wvm_handover_begin(struct wvm_core *core)
-{
-	if (!core->params.before)
-		return;
-	pass_on_taken(core);
-	/* Until it serves it hears no answers. */
-	if (core->serving)
-		walk_soon(core);
-}
-
-bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	struct wvm_home_page *e = wvm_home_of(core, vm, page);
-
-	/* What was being forgotten, and parts of what had not come. */
-	if (!e->version || (core->params.before && phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
-			    moved_out(core, vm, page))) {
-		*e = (struct wvm_home_page){0};
-		return true;
-	}
-	return false;
-}
-
-enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
-				    const struct wvm_slices *slices)
-{
-	bool moves = __builtin_memcmp(slices, core->params.slices, sizeof(*slices)) != 0;
-
-	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
-	core->now_ns = now_ns;
-	wvm_undo_commit(core);
-	if (epoch <= core->params.epoch)
-		return WVM_EPOCH_OLD;
-	if (moves && (core->left.in || core->left.out))
-		return WVM_EPOCH_BUSY;
-	core->params.epoch = epoch;
-	if (core->epoch_seen < epoch)
-		core->epoch_seen = epoch;
-	if (!moves)
-		return WVM_EPOCH_TAKEN;
-	/* Of the last one: what was asked twice has one answer still to come. */
 	for (uint32_t i = 0; i < WVM_PULLS; i++)
 		if (core->pulls[i].state != WVM_PULL_FREE)
 			end(core, &core->pulls[i]);
-	core->params.before = core->params.slices;
-	core->params.slices = slices;
-	core->params.moved = epoch;
-	core->walk_vm = 0;
-	core->walk_unit = 0;
-	for (uint32_t vm = 0; vm < core->vm_count; vm++)
-		wvm_handover_add_vm(core, vm);
-	wvm_home_rehome(core);
-	wvm_holder_rehome(core);
-	wvm_request_rehome(core);
-	wvm_merge_rehome(core);
-	wvm_handover_begin(core);
-	return WVM_EPOCH_TAKEN;
 }

@@ -3,7 +3,8 @@
  * this node (REPORT). With static membership all members must have answered;
  * nothing else makes "never written" a fact. A member that has taken pages
  * from an earlier life of this node makes it refuse to serve, since its
- * directory and stored copies are gone: better no answer than zeros. So does
+ * directory and stored copies are gone: better no answer than zeros. (What was taken from
+ * one that has handed all over since does not count: wvm_core_handed_over().) So does
  * one with other members or placed ranges, which would look for pages elsewhere.
  *
  * One machine per node, driven by one shard. Sans I/O like the core.

@@ -35,13 +35,14 @@ enum wvm_drop wvm_handover_message(struct wvm_core *core, uint32_t vm, uint64_t 
 				   uint32_t member, const struct wvm_msg *msg, const uint8_t *data)
 {
 	struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
-	bool known = phase_of(core, vm, page) != WVM_MOVED_UNKNOWN;
+	bool known = wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN;
 	enum wvm_drop drop = good_handover_message(core, vm, page, member, msg, data);
 
-	if (phase_of(core, vm, page) == WVM_MOVED_COMING && broken_now(BROKEN_HANDOVER_EARLY))
+	if (wvm_moved_phase_of(core, vm, page) == WVM_MOVED_COMING &&
+	    broken_now(BROKEN_HANDOVER_EARLY))
 		u->phase = WVM_MOVED_CAME;
 	/* Unless it has given out versions of its own already: those are above any of before. */
-	if (!known && moved_in(core, vm, page) && u->version >> 32 < core->params.epoch &&
+	if (!known && wvm_moved_in(core, vm, page) && u->version >> 32 < core->params.epoch &&
 	    broken_now(BROKEN_HANDOVER_COUNTER))
 		u->version = 0;
 	return drop;

@@ -1,0 +1,254 @@
+/*
+ * What a hand-over leaves behind when it is complete everywhere: a node that has given all away
+ * and lost its files comes back, and no other one does.
+ */
+#include "shared/core/check/moved.h"
+#include "shared/core/join.h"
+
+#define DRAINED 5u /* home of both units, until it is drained */
+
+static struct wvm_slices table, later; /* of the next epoch, and of another one */
+
+/* The one slice that is no unit's. */
+static uint32_t idle_slice(void)
+{
+	uint32_t slice = 0;
+
+	while (slice == wvm_slice_of(RIG_VM, 0) || slice == wvm_slice_of(RIG_VM, 1 << 21))
+		slice++;
+	return slice;
+}
+
+/* Member `home` has both units. In the next epoch `to` has the first, and the second is elsewhere.
+ */
+static void open(struct rig *r, uint32_t home, uint32_t to, const struct wvm_layout *layout)
+{
+	uint16_t second = wvm_slice_of(RIG_VM, RIG_OTHER << WVM_PAGE_SHIFT);
+	struct wvm_core_vm vm;
+
+	rig_open_placed(r, home, layout);
+	r->slices.home_vnode[second] = RIG_VNODE(home);
+	table = r->slices;
+	table.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(to);
+	table.home_vnode[second] = RIG_VNODE(RIG_ELSEWHERE);
+	vm = *wvm_core_vm_at(r->core, 0);
+	r->core = wvm_core_init(r->memory, &r->params);
+	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
+	wvm_core_serve(r->core, true);
+}
+
+static void change(struct rig *r, uint32_t epoch, const struct wvm_slices *to)
+{
+	ck_assert_int_eq(wvm_core_epoch(r->core, r->now_ns, epoch, to), WVM_EPOCH_TAKEN);
+	r->params.before = r->params.slices;
+	r->params.slices = to;
+	r->params.epoch = r->params.moved = epoch;
+}
+
+static struct wvm_msg question(struct rig *r, uint8_t type)
+{
+	const struct wvm_action *a;
+
+	while (!(a = wvm_core_action(r->core))) {
+		r->now_ns = wvm_core_deadline(r->core);
+		wvm_core_tick(r->core, r->now_ns);
+	}
+	ck_assert_int_eq(a->kind, WVM_ACT_SEND);
+	ck_assert_str_eq(wvm_msg_name(a->msg.type), wvm_msg_name(type));
+	return a->msg;
+}
+
+static void ends_of(struct rig *r)
+{
+	while (wvm_core_action(r->core))
+		;
+}
+
+/* A grant of a page of either unit. */
+static void take_from(struct rig *r, uint32_t home, uint64_t page)
+{
+	struct wvm_msg m;
+
+	ck_assert(wvm_core_fault(r->core, r->now_ns, 0, page, false, 0));
+	m = message(WVM_MSG_MEM_ACK, home, r->params.epoch, question(r, WVM_MSG_MEM_READ).request);
+	m.gpa = page << WVM_PAGE_SHIFT;
+	m.version = V(4);
+	m.flags = WVM_MSG_ZERO;
+	ends_of(r);
+	ck_assert_int_eq(in(r, m, NULL), WVM_DROP_NONE);
+	ends_of(r);
+}
+
+/* The former home has nothing of the first unit, and knows that it is known. */
+static void fetch(struct rig *r)
+{
+	static const uint8_t never[56];
+	struct wvm_msg m = message(WVM_MSG_HANDOVER, DRAINED, NEXT, 0);
+
+	m.flags = WVM_MSG_ANSWER;
+	m.request = question(r, WVM_MSG_HANDOVER).request;
+	m.payload_len = m.seg_total = sizeof(never);
+	ck_assert_int_eq(in(r, m, never), WVM_DROP_NONE);
+	m.type = WVM_MSG_HANDOVER_DONE;
+	m.request = question(r, WVM_MSG_HANDOVER_DONE).request;
+	m.payload_len = m.seg_total = 0;
+	ck_assert_int_eq(in(r, m, NULL), WVM_DROP_NONE);
+	ck_assert_uint_eq(wvm_core_handover(r->core).in, 0);
+}
+
+/* What becomes of a life of the drained node that has no files, when this node answers it. */
+static enum wvm_join_state joins(const struct rig *r)
+{
+	static uint8_t answered[RIG_MEMBERS];
+	struct wvm_msg ask, reply;
+	struct wvm_join new, here;
+
+	wvm_join_init(&here, &r->members, answered, RIG_SELF, NEXT, RIG_BOOT, 0);
+	wvm_join_init(&new, &r->members, answered, DRAINED, NEXT, 7, 0);
+	for (uint32_t i = 0; i < RIG_MEMBERS; i++)
+		answered[i] = i != RIG_SELF;
+	new.missing = 1;
+	ck_assert_uint_eq(wvm_join_poll(&new, 0, &ask), RIG_SELF);
+	ck_assert(wvm_join_message(&here, DRAINED, &ask, wvm_core_taken(r->core, DRAINED), &reply));
+	ck_assert(!wvm_join_message(&new, RIG_SELF, &reply, 0, &ask));
+	return new.state;
+}
+
+START_TEST(a_drained_node_comes_back_without_files_when_all_is_handed_over)
+{
+	struct rig r;
+
+	open(&r, DRAINED, RIG_SELF, NULL);
+	take_from(&r, DRAINED, 3);
+	change(&r, NEXT, &table);
+	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	/* Not while something is left, nor by word of another epoch. */
+	ck_assert(!wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	fetch(&r);
+	ck_assert(!wvm_core_handed_over(r.core, RIG_EPOCH));
+	ck_assert(!wvm_core_handed_over(r.core, NEXT + 1));
+	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	/* Who has become the home of what was taken must not have lost it. */
+	ck_assert_uint_gt(wvm_core_taken(r.core, RIG_ELSEWHERE), 0);
+	rig_kill(&r);
+	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	rig_close(&r);
+}
+END_TEST
+
+/* It has a slice still, of no unit that anybody knows of; or a placed range. */
+START_TEST(one_that_is_home_of_anything_does_not)
+{
+	static struct wvm_layout_range range = {.units = 1, .member = DRAINED};
+	static const struct wvm_layout layout = {&range, 1};
+	struct rig r;
+
+	range.first = wvm_layout_key(RIG_VM, RIG_OTHER << WVM_PAGE_SHIFT);
+	open(&r, DRAINED, RIG_SELF, _i ? &layout : NULL);
+	if (!_i)
+		r.slices.home_vnode[idle_slice()] = table.home_vnode[idle_slice()] =
+			RIG_VNODE(DRAINED);
+	take_from(&r, DRAINED, 3);
+	change(&r, NEXT, &table);
+	fetch(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	rig_close(&r);
+}
+END_TEST
+
+/* The next move is decided when the last one is complete, so it says as much. */
+START_TEST(the_next_move_says_that_the_last_one_is_complete)
+{
+	struct rig r;
+
+	open(&r, DRAINED, RIG_SELF, NULL);
+	take_from(&r, DRAINED, 3);
+	change(&r, NEXT, &table);
+	fetch(&r);
+	/* One that moves nothing may come at any time. */
+	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &table), WVM_EPOCH_TAKEN);
+	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	later = table;
+	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	change(&r, NEXT + 2, &later);
+	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	rig_close(&r);
+}
+END_TEST
+
+/* Lost of its files: to itself it looks as if it had everything to give still. */
+static void lose_files(struct rig *r)
+{
+	struct wvm_core_vm vm = *wvm_core_vm_at(r->core, 0);
+
+	r->params.boot++;
+	memset(r->durable, 0, wvm_core_durable_bytes(&r->params));
+	memset(r->units, 0, sizeof(r->units));
+	memset(r->home, 0, RIG_PAGES * sizeof(*r->home));
+	r->core = wvm_core_init(r->memory, &r->params);
+	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
+	wvm_core_serve(r->core, true);
+}
+
+START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
+{
+	struct rig r;
+
+	open(&r, RIG_SELF, 8, NULL);
+	change(&r, NEXT, &table);
+	lose_files(&r);
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
+	later = table;
+	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &later), WVM_EPOCH_BUSY);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+	rig_kill(&r);
+	wvm_core_adopt_held_end(r.core, r.now_ns);
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+	change(&r, NEXT + 1, &later);
+	rig_close(&r);
+}
+END_TEST
+
+/* Whoever says that is wrong: it has a page that nobody has fetched. */
+START_TEST(what_a_former_home_has_is_not_handed_over_by_word_alone)
+{
+	struct wvm_msg m = message(WVM_MSG_MEM_ACQUIRE, 3, RIG_EPOCH, ID(1));
+	struct rig r;
+
+	open(&r, RIG_SELF, 8, NULL);
+	m.gpa = (uint64_t)RIG_OTHER << WVM_PAGE_SHIFT;
+	ck_assert_int_eq(in(&r, m, NULL), WVM_DROP_NONE);
+	ends_of(&r);
+	change(&r, NEXT, &table);
+	ck_assert(!wvm_core_handed_over(r.core, NEXT));
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
+	/* It is given to whoever is to have it. */
+	m = message(WVM_MSG_HANDOVER, RIG_ELSEWHERE, NEXT, ID(3));
+	m.gpa = (uint64_t)RIG_OTHER << WVM_PAGE_SHIFT;
+	ck_assert_int_eq(in(&r, m, NULL), WVM_DROP_NONE);
+	ck_assert_uint_eq(question(&r, WVM_MSG_HANDOVER).flags, WVM_MSG_ANSWER);
+	ends_of(&r);
+	rig_close(&r);
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_test(tc, a_drained_node_comes_back_without_files_when_all_is_handed_over);
+	tcase_add_loop_test(tc, one_that_is_home_of_anything_does_not, 0, 2);
+	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
+	tcase_add_test(tc, a_drained_node_without_files_is_ready_for_the_next_move);
+	tcase_add_test(tc, what_a_former_home_has_is_not_handed_over_by_word_alone);
+}
+
+int main(void)
+{
+	return rig_main("handed over", add);
+}

@@ -1,0 +1,169 @@
+/*
+ * Hand-overs as a whole: how one begins, with a change of epoch or in a later life, and what is so
+ * when it is complete. Unit by unit: handover.c.
+ */
+#include "shared/core/handover_int.h"
+
+bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_moved_former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
+}
+
+/* ---- its end --------------------------------------------------------------------------- */
+
+static bool homes_any(const struct wvm_core *core, uint32_t member)
+{
+	const struct wvm_member *m = &core->params.members->list[member];
+	const struct wvm_layout *layout = core->params.layout;
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (core->params.slices->home_vnode[i] - m->first_vnode < m->vnodes)
+			return true;
+	for (uint32_t i = 0; layout && i < layout->count; i++)
+		if (layout->list[i].member == member)
+			return true;
+	return false;
+}
+
+/* All has been handed over everywhere: whoever homes nothing has nothing that could be lost. */
+static void forget_taken(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < core->params.members->count; i++)
+		if (core->taken[i] && !homes_any(core, i))
+			__atomic_store_n(&core->taken[i], 0, __ATOMIC_RELAXED);
+}
+
+static bool to_give(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_moved_own(core, vm, page) && wvm_moved_out(core, vm, page) &&
+	       wvm_moved_phase_of(core, vm, page) != WVM_MOVED_GIVEN;
+}
+
+/* What is to be given yet is nothing: units that nobody has touched, as far as is known here. */
+static bool left_is_nothing(struct wvm_core *core)
+{
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		for (uint64_t p = 0; p < core->vms[vm].pages; p += WVM_UNIT_PAGES)
+			if (to_give(core, vm, p) && wvm_home_unit_of(core, vm, p)->version)
+				return false;
+	return true;
+}
+
+static void give_nothing(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	if (!to_give(core, vm, page))
+		return;
+	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	*wvm_home_unit_of(core, vm, page) = (struct wvm_home_unit){.moved = core->params.moved,
+								   .phase = WVM_MOVED_GIVEN};
+	wvm_undo_commit(core);
+	WVM_ASSERT(core->left.out);
+	core->left.out--;
+}
+
+bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch)
+{
+	WVM_ASSERT(core->action_head == core->action_tail);
+	wvm_undo_commit(core);
+	if (!core->params.before || epoch != core->params.moved || core->left.in ||
+	    (core->left.out && !left_is_nothing(core)))
+		return false;
+	for (uint32_t vm = 0; vm < core->vm_count && core->left.out; vm++)
+		for (uint64_t p = 0; p < core->vms[vm].pages; p += WVM_UNIT_PAGES)
+			give_nothing(core, vm, p);
+	forget_taken(core);
+	return true;
+}
+
+/* ---- its begin ------------------------------------------------------------------------- */
+
+void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
+{
+	for (uint64_t page = 0; core->params.before && page < core->vms[vm].pages;
+	     page += WVM_UNIT_PAGES) {
+		enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
+
+		if (!wvm_moved_own(core, vm, page))
+			continue;
+		core->left.in += wvm_moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
+		core->left.out += wvm_moved_out(core, vm, page) && phase != WVM_MOVED_GIVEN;
+	}
+}
+
+/*
+ * Who has taken pages from the former home of a slice counts as one who has taken some from the
+ * new one: a later life of that one, which had lost them, must not serve zeros (join.h).
+ */
+static void pass_on_taken(struct wvm_core *core)
+{
+	const struct wvm_members *m = core->params.members;
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		uint32_t was = wvm_member_of(m, core->params.before->home_vnode[i]);
+		uint32_t is = wvm_member_of(m, core->params.slices->home_vnode[i]);
+
+		if (was != is && core->taken[was] && !core->taken[is])
+			core->taken[is] = 1;
+	}
+}
+
+/* The hand-over of the present epoch begins here, or goes on in another life. */
+void wvm_handover_begin(struct wvm_core *core)
+{
+	if (!core->params.before)
+		return;
+	pass_on_taken(core);
+	/* Until it serves it hears no answers. */
+	if (core->serving)
+		wvm_handover_walk_soon(core);
+}
+
+bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	/* What was being forgotten, and parts of what had not come. */
+	if (!e->version ||
+	    (core->params.before && wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
+	     wvm_moved_out(core, vm, page))) {
+		*e = (struct wvm_home_page){0};
+		return true;
+	}
+	return false;
+}
+
+enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+				    const struct wvm_slices *slices)
+{
+	bool moves = __builtin_memcmp(slices, core->params.slices, sizeof(*slices)) != 0;
+
+	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
+	core->now_ns = now_ns;
+	wvm_undo_commit(core);
+	if (epoch <= core->params.epoch)
+		return WVM_EPOCH_OLD;
+	if (moves && (core->left.in || core->left.out))
+		return WVM_EPOCH_BUSY;
+	core->params.epoch = epoch;
+	if (core->epoch_seen < epoch)
+		core->epoch_seen = epoch;
+	if (!moves)
+		return WVM_EPOCH_TAKEN;
+	/* Of the last one: what was asked twice has one answer still to come. */
+	wvm_handover_end_pulls(core);
+	if (core->params.before)
+		forget_taken(core); /* it was decided when that one was complete */
+	core->params.before = core->params.slices;
+	core->params.slices = slices;
+	core->params.moved = epoch;
+	core->walk_vm = 0;
+	core->walk_unit = 0;
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		wvm_handover_add_vm(core, vm);
+	wvm_home_rehome(core);
+	wvm_holder_rehome(core);
+	wvm_request_rehome(core);
+	wvm_merge_rehome(core);
+	wvm_handover_begin(core);
+	return WVM_EPOCH_TAKEN;
+}
