@@ -1,6 +1,6 @@
 #include "shared/core/core_int.h"
 
-static void *entry_of(struct wvm_core *core, uint32_t kind, uint32_t vm, uint64_t index)
+void *wvm_undo_entry(struct wvm_core *core, uint32_t kind, uint32_t vm, uint64_t index)
 {
 	switch ((enum wvm_undo_kind)kind) {
 	case WVM_UNDO_HOME: return wvm_home_of(core, vm, index);
@@ -33,7 +33,7 @@ void wvm_undo_note(struct wvm_core *core, enum wvm_undo_kind kind, uint32_t vm, 
 	u->index = index;
 	u->vm = vm;
 	u->kind = kind;
-	__builtin_memcpy(u->image, entry_of(core, kind, vm, index), WVM_UNDO_BYTES);
+	__builtin_memcpy(u->image, wvm_undo_entry(core, kind, vm, index), WVM_UNDO_BYTES);
 	__atomic_store_n(&d->undos, d->undos + 1, __ATOMIC_RELEASE);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
@@ -73,7 +73,7 @@ void wvm_undo_roll_back(struct wvm_core *core)
 		const struct wvm_undo *u = &d->undo[i];
 
 		WVM_ASSERT(valid(core, u));
-		__builtin_memcpy(entry_of(core, u->kind, u->vm, u->index), u->image,
+		__builtin_memcpy(wvm_undo_entry(core, u->kind, u->vm, u->index), u->image,
 				 WVM_UNDO_BYTES);
 	}
 	wvm_undo_commit(core);

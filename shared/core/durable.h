@@ -78,6 +78,8 @@ struct wvm_durable {
 	struct wvm_undo undo[WVM_UNDO_MAX];
 };
 
+/* The bytes that a record is about: WVM_UNDO_BYTES. enum wvm_undo_kind. */
+void *wvm_undo_entry(struct wvm_core *core, uint32_t kind, uint32_t vm, uint64_t index);
 /* Before an entry is changed. More than once for the same one costs little and does no harm. */
 void wvm_undo_note(struct wvm_core *core, enum wvm_undo_kind kind, uint32_t vm, uint64_t index);
 /* What was changed is final. */

@@ -27,6 +27,8 @@ static const char *const names[] = {
 	[BROKEN_HANDOVER_SERVES] = "goes on serving as a former home",
 	[BROKEN_HANDOVER_COUNTER] = "hands a unit over without its version counter",
 	[BROKEN_HANDOVER_LEFT] = "does not repeat a write-back to the new home",
+	[BROKEN_HANDOVER_COUNTED] =
+		"counts what is left by what an input that was cut short had done",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -60,6 +60,11 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		c.evict_ppm = 20000;
 		broken_every = 1;
 	}
+	if (broken_fault == BROKEN_HANDOVER_COUNTED) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 10000000;
+		c.trouble_ns = 2000000;
+	}
 	sim = sim_create(&c);
 	if (setjmp(caught)) {
 		sim_report(sim, &r);

@@ -283,8 +283,7 @@ void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_
 			   ll(page), ll(version));
 }
 
-/* Before a core hears that its write-back is stored. */
-void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg)
+static void check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg)
 {
 	uint64_t page = sim_page_of(msg->gpa >> WVM_PAGE_SHIFT);
 	const struct sim_node *n = &s->nodes[node];
@@ -296,6 +295,14 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 	    d->version == msg->version && e->version < d->version)
 		sim_failed(s, "node %u: page %llu version %llx acknowledged, %llx is stored", node,
 			   ll(page), ll(d->version), ll(e->version));
+}
+
+/* Before a core hears that its write-back is stored. */
+void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg)
+{
+	sim_look_undone(s);
+	check_acknowledged(s, node, msg);
+	sim_look_undone(s);
 }
 
 /* ---- waiting --------------------------------------------------------------------------- */
@@ -459,7 +466,7 @@ static void check_windows(struct sim *s, uint32_t node)
 
 /* ---- when ------------------------------------------------------------------------------ */
 
-void sim_check_all(struct sim *s)
+static void check_all(struct sim *s)
 {
 	bool large = s->config.limits.holder_blocks > 1000 || s->config.limits.requests > 100;
 	bool pools = !large || s->quiet || s->report.steps / POOLS != s->swept / POOLS;
@@ -484,11 +491,19 @@ void sim_check_all(struct sim *s)
 			sim_check_wait(s, &s->threads[i]);
 }
 
+void sim_check_all(struct sim *s)
+{
+	sim_look_undone(s);
+	check_all(s);
+	sim_look_undone(s);
+}
+
 /* After an input to node's core: the pages that it touched; now and then everything. */
 void sim_check_touched(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
+	sim_look_undone(s);
 	for (uint32_t i = 0; i < s->touched_count; i++) {
 		uint64_t page = sim_core_page(s->touched[i]);
 
@@ -499,5 +514,6 @@ void sim_check_touched(struct sim *s, uint32_t node)
 	s->touched_count = 0;
 	check_threads(s, node);
 	if (s->report.steps - s->swept >= SWEEP)
-		sim_check_all(s);
+		check_all(s);
+	sim_look_undone(s);
 }

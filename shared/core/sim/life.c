@@ -9,10 +9,6 @@
 
 #include "shared/core/sim/sim.h"
 
-/*
- * What the next life does first is done at once: nobody looks at the files
- * in between but the invariants, which are about what that life will find.
- */
 static void die(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
@@ -25,7 +21,27 @@ static void die(struct sim *s, uint32_t node)
 	s->report.kills_undone += n->core->durable->undos != 0;
 	sim_note(s, node, SIM_NO_PAGE, "KILLED%s",
 		 n->core->durable->undos ? " within an input" : "");
-	wvm_undo_roll_back(n->core);
+}
+
+/*
+ * What an input that was cut short has changed is undone by the next life. Until then the
+ * invariants look at the files as it will find them: to look, and to look no more.
+ */
+void sim_look_undone(struct sim *s)
+{
+	for (uint32_t node = 0; node < s->config.nodes; node++) {
+		struct sim_node *n = &s->nodes[node];
+
+		for (uint32_t i = 0; n->down && i < n->core->durable->undos; i++) {
+			struct wvm_undo *u = &n->core->durable->undo[i];
+			uint8_t *entry = wvm_undo_entry(n->core, u->kind, u->vm, u->index);
+			uint8_t is[WVM_UNDO_BYTES];
+
+			memcpy(is, entry, sizeof(is));
+			memcpy(entry, u->image, sizeof(is));
+			memcpy(u->image, is, sizeof(is));
+		}
+	}
 }
 
 void sim_kill(struct sim *s, uint32_t node)

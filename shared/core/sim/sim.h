@@ -260,6 +260,7 @@ void sim_node_free(struct sim_node *n);
 void sim_kill(struct sim *s, uint32_t node);
 void sim_revive(struct sim *s, uint32_t node);
 bool sim_life_ends(struct sim *s, uint32_t node);
+void sim_look_undone(struct sim *s);
 
 /* inbox.c: masters that stop or are slow */
 void sim_note_stall(struct sim *s, struct sim_node *n);
