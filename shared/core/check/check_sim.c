@@ -537,6 +537,7 @@ START_TEST(pages_whose_home_moves_lose_nothing)
 	r = run(&c, 500000);
 	ck_assert_uint_gt(r.joins, 5 / EFFORT);
 	ck_assert_uint_gt(r.units_moved, 5 / EFFORT);
+	ck_assert_uint_gt(r.unmoved_between, 0);
 	ck_assert_uint_eq(r.failed_faults, 0);
 }
 END_TEST

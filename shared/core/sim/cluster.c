@@ -169,7 +169,7 @@ struct sim *sim_create(const struct sim_config *config)
 	for (uint32_t i = 0; i < config->nodes; i++)
 		s->members[i] = (struct wvm_member){.first_vnode = i, .vnodes = 1};
 	s->list = (struct wvm_members){s->members, config->nodes};
-	s->epoch = 1;
+	s->epoch = s->table = 1;
 	memset(s->active, 1, sizeof(s->active));
 	wvm_slices_build(&s->slices[1], &s->list, scratch);
 	free(scratch);

@@ -124,14 +124,15 @@ struct sim_report {
 	uint64_t corrupted, corrupted_caught, corrupted_hops; /* hops lie outside the checksum */
 	uint64_t overflowed;                                  /* lost in full socket buffers */
 	uint64_t cuts, stops, slowed;
-	uint64_t kills, kills_undone;   /* masters killed; of those within an input */
-	uint64_t evicted;               /* pages given up for lack of memory */
-	uint64_t merges;                /* units that a holder put together again */
-	uint64_t left, installs_failed; /* programs that went; pages that had no room */
-	uint64_t joins, drains;         /* nodes that became homes, and that ceased to be */
-	uint64_t units_moved;           /* units handed over */
-	uint64_t sweeps;                /* times that all pages and pools were checked */
-	uint64_t history;               /* accesses that sim_check_history() went through */
+	uint64_t kills, kills_undone;      /* masters killed; of those within an input */
+	uint64_t evicted;                  /* pages given up for lack of memory */
+	uint64_t merges;                   /* units that a holder put together again */
+	uint64_t left, installs_failed;    /* programs that went; pages that had no room */
+	uint64_t joins, drains;            /* nodes that became homes, and that ceased to be */
+	uint64_t units_moved;              /* units handed over */
+	uint64_t unmoved, unmoved_between; /* epochs that moved none; of those during a hand-over */
+	uint64_t sweeps;                   /* times that all pages and pools were checked */
+	uint64_t history;                  /* accesses that sim_check_history() went through */
 };
 void sim_report(const struct sim *sim, struct sim_report *report);
 

@@ -1,16 +1,18 @@
 /*
  * Who is home changes: nodes join (they are given slices) and drain (they lose
  * all of theirs), by one epoch after the other. Each node learns of an epoch at
- * a time of its own, some late; the next one is decided when all have handed
- * over, as the user of the core has to see to.
+ * a time of its own, some late; the next one that moves something is decided when all
+ * have handed over, as the user of the core has to see to. Epochs that move nothing come
+ * at any time.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "shared/core/sim/sim.h"
 
-#define MS    UINT64_C(1000000)
-#define AGAIN (5 * MS)
+#define MS      UINT64_C(1000000)
+#define AGAIN   (5 * MS)
+#define UNMOVED 3u /* epochs between two moves */
 
 static void decide_after(struct sim *s, uint64_t ns)
 {
@@ -72,8 +74,7 @@ static uint32_t homes(const struct sim *s)
 /* To within 10 % of the same for all, and only what had to move. */
 static void check_shares(struct sim *s, uint32_t change)
 {
-	const struct wvm_slices *is = &s->slices[s->epoch % 3],
-				*was = &s->slices[(s->epoch + 2) % 3];
+	const struct wvm_slices *is = sim_table(s, s->table), *was = sim_table(s, s->table - 1);
 	uint32_t share[SIM_NODES_MAX] = {0}, moved = 0, ideal = WVM_SLICES / homes(s);
 
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
@@ -88,16 +89,78 @@ static void check_shares(struct sim *s, uint32_t change)
 		sim_failed(s, "%u slices moved with node %u", moved, change);
 }
 
+static bool homes_any(const struct sim *s, uint32_t node)
+{
+	for (uint32_t i = 0; i < s->layout.count; i++)
+		if (s->placed[i].member == node)
+			return true;
+	return s->active[node];
+}
+
+/* Told of the end, a node is against the return of none that homes nothing. */
+static void check_taken(struct sim *s, uint32_t node)
+{
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (!homes_any(s, i) && wvm_core_taken(s->nodes[node].core, i))
+			sim_failed(s, "node %u: counts what it took from node %u, which is drained",
+				   node, i);
+}
+
+/* All members have counted nothing left; most of them are told. */
+static void hand_over_ends(struct sim *s)
+{
+	s->moving = false;
+	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		check_drained(s, i);
+		if (sim_rnd(s) % 4 == 0)
+			continue; /* the next epoch says it */
+		if (!wvm_core_handed_over(s->nodes[i].core, s->moved))
+			sim_failed(s, "node %u: does not believe that all is handed over", i);
+		check_taken(s, i);
+	}
+}
+
+static void tell_all(struct sim *s)
+{
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : s->config.learn_ns);
+}
+
+/* An epoch that is about something else: who is home stays. */
+static void decide_unmoved(struct sim *s)
+{
+	s->epoch++;
+	s->unmoved++;
+	s->report.unmoved++;
+	s->report.unmoved_between += s->moving;
+	tell_all(s);
+}
+
+static void decide_move(struct sim *s, uint32_t node)
+{
+	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
+
+	s->active[node] ^= 1;
+	s->moving = true;
+	s->moved = ++s->epoch;
+	s->table++;
+	s->unmoved = 0;
+	wvm_slices_build_active(&s->slices[s->table % 3], &s->list, s->active, scratch);
+	free(scratch);
+	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
+	check_shares(s, node);
+	tell_all(s);
+}
+
 void sim_move_decide(struct sim *s)
 {
-	struct wvm_slices_scratch *scratch;
 	uint32_t node = (uint32_t)(sim_rnd(s) % s->config.nodes);
 
-	if (s->moving && is_done(s)) {
-		s->moving = false;
-		for (uint32_t i = 0; i < s->config.nodes; i++)
-			check_drained(s, i);
-	}
+	if (s->moving && is_done(s))
+		hand_over_ends(s);
+	/* Whoever has not learnt one is not heard, so few come while there is something to do. */
+	if (!s->quiet && s->unmoved < UNMOVED && sim_rnd(s) % 8 == 0)
+		decide_unmoved(s);
 	if (s->moving || (s->active[node] && homes(s) == 1)) {
 		decide_after(s, AGAIN);
 		return;
@@ -106,37 +169,43 @@ void sim_move_decide(struct sim *s)
 		decide_after(s, 1000 * MS);
 		return;
 	}
-	scratch = sim_zeroed(sizeof(*scratch));
-	s->active[node] ^= 1;
-	s->moving = true;
-	s->epoch++;
-	wvm_slices_build_active(&s->slices[s->epoch % 3], &s->list, s->active, scratch);
-	free(scratch);
-	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
-	check_shares(s, node);
-	for (uint32_t i = 0; i < s->config.nodes; i++)
-		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : s->config.learn_ns);
+	decide_move(s, node);
 	decide_after(s, s->config.move_gap_ns);
 }
 
-/* One that is down, or at something, hears of it later. */
+static void take(struct sim *s, uint32_t node, uint32_t epoch)
+{
+	struct sim_node *n = &s->nodes[node];
+
+	n->epoch = epoch; /* durable, before the core hears of it */
+	s->report.steps++;
+	sim_note(s, node, SIM_NO_PAGE, "epoch %u", epoch);
+	if (wvm_core_epoch(n->core, s->report.now_ns, epoch, sim_table(s, n->table)) !=
+	    WVM_EPOCH_TAKEN)
+		sim_failed(s, "node %u: does not take epoch %u", node, epoch);
+}
+
+/* One that is down, or at something, hears of it later. Those that move slices come in order. */
 void sim_move_learn(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
-	struct wvm_handover_left left;
 
+	if (n->epoch == s->epoch)
+		return;
 	if (n->down || n->stops || n->core->adopting) {
 		learn_after(s, node, 10 * MS);
 		return;
 	}
-	n->epoch = s->epoch; /* durable, before the core hears of it */
-	s->report.steps++;
-	sim_note(s, node, SIM_NO_PAGE, "epoch %u", s->epoch);
-	if (wvm_core_epoch(n->core, s->report.now_ns, s->epoch, &s->slices[s->epoch % 3]) !=
-	    WVM_EPOCH_TAKEN)
-		sim_failed(s, "node %u: does not take epoch %u", node, s->epoch);
-	left = wvm_core_handover(n->core);
-	s->report.units_moved += left.in;
+	if (n->table == s->table) {
+		take(s, node, s->epoch);
+	} else {
+		n->table = s->table;
+		n->moved = s->moved;
+		take(s, node, s->moved);
+		s->report.units_moved += wvm_core_handover(n->core).in;
+		if (s->epoch != s->moved)
+			learn_after(s, node, 2 * MS);
+	}
 	sim_node_drain(s, node);
 }
 
@@ -155,12 +224,12 @@ uint32_t sim_home_of(const struct sim *s, uint64_t page)
 {
 	uint64_t core_page = sim_core_page(page);
 	uint16_t slice = wvm_slice_of(SIM_VM_ID, core_page << WVM_PAGE_SHIFT);
-	uint32_t is = s->slices[s->epoch % 3].home_vnode[slice];
+	uint32_t is = sim_table(s, s->table)->home_vnode[slice];
 
 	if (wvm_core_placed(s->nodes[0].core, 0, core_page))
 		return wvm_core_home_of(s->nodes[0].core, 0, core_page, NULL);
-	if (s->epoch == 1 ||
-	    (s->nodes[is].epoch == s->epoch && wvm_core_homes(s->nodes[is].core, 0, core_page)))
+	if (s->table == 1 ||
+	    (s->nodes[is].table == s->table && wvm_core_homes(s->nodes[is].core, 0, core_page)))
 		return is;
-	return s->slices[(s->epoch - 1) % 3].home_vnode[slice];
+	return sim_table(s, s->table - 1)->home_vnode[slice];
 }

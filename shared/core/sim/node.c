@@ -291,12 +291,12 @@ void sim_node_start(struct sim *s, uint32_t node)
 	struct wvm_core_params p;
 
 	if (!n->epoch)
-		n->epoch = 1;
+		n->epoch = n->table = 1;
 	p = (struct wvm_core_params){
 		.members = &s->list,
-		.slices = &s->slices[n->epoch % 3],
-		.before = n->epoch > 1 ? &s->slices[(n->epoch - 1) % 3] : NULL,
-		.moved = n->epoch > 1 ? n->epoch : 0,
+		.slices = sim_table(s, n->table),
+		.before = n->table > 1 ? sim_table(s, n->table - 1) : NULL,
+		.moved = n->moved,
 		.layout = &s->layout,
 		.self = node,
 		.epoch = n->epoch,

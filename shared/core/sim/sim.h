@@ -65,8 +65,8 @@ struct sim_events {
  */
 struct sim_node {
 	/* Durable. */
-	uint32_t epoch; /* that it has learnt */
-	uint16_t boot;  /* of the present or last master */
+	uint32_t epoch, table, moved; /* that it has learnt */
+	uint16_t boot;                /* of the present or last master */
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
@@ -158,9 +158,11 @@ struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
-	struct wvm_slices slices[3]; /* of epoch e: [e % 3] */
-	uint32_t epoch;
-	bool moving; /* not all have learnt it, and handed over */
+	struct wvm_slices slices[3]; /* table t, counted from 1: [t % 3] */
+	uint32_t epoch, table;
+	uint32_t moved;   /* the epoch of that table */
+	uint32_t unmoved; /* epochs since that one */
+	bool moving;      /* not all have learnt it, and handed over */
 	uint8_t active[SIM_NODES_MAX];
 	struct wvm_layout_range placed[SIM_PAGES_MAX / SIM_UNIT_PAGES / 2 + 1];
 	struct wvm_layout layout;
@@ -205,6 +207,11 @@ static inline uint64_t sim_rnd(struct sim *s)
 static inline bool sim_chance(struct sim *s, uint32_t ppm)
 {
 	return ppm && sim_rnd(s) % 1000000 < ppm;
+}
+
+static inline const struct wvm_slices *sim_table(const struct sim *s, uint32_t table)
+{
+	return &s->slices[table % 3];
 }
 
 static inline uint64_t sim_core_page(uint64_t page)
