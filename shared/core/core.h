@@ -335,7 +335,8 @@ struct wvm_core_params {
 	const struct wvm_slices *slices;
 	/*
 	 * Of a node that begins, or goes on, in an epoch whose slices have moved: the table before,
-	 * and the epoch that moved them. NULL, 0: none has.
+	 * and the epoch that moved them. NULL, 0: none has. They are given until
+	 * every member has been told that all is handed over: wvm_core_handed_over().
 	 */
 	const struct wvm_slices *before;
 	uint32_t moved;

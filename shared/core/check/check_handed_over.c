@@ -94,22 +94,23 @@ static void fetch(struct rig *r)
 	m.payload_len = m.seg_total = 0;
 	ck_assert_int_eq(in(r, m, NULL), WVM_DROP_NONE);
 	ck_assert_uint_eq(wvm_core_handover(r->core).in, 0);
+	wvm_core_tick(r->core, r->now_ns); /* what the input before has changed is final */
 }
 
-/* What becomes of a life of the drained node that has no files, when this node answers it. */
-static enum wvm_join_state joins(const struct rig *r)
+/* What becomes of a life of `node` that has no files, when this node answers it. */
+static enum wvm_join_state joins(const struct rig *r, uint32_t node)
 {
 	static uint8_t answered[RIG_MEMBERS];
 	struct wvm_msg ask, reply;
 	struct wvm_join new, here;
 
 	wvm_join_init(&here, &r->members, answered, RIG_SELF, NEXT, RIG_BOOT, 0);
-	wvm_join_init(&new, &r->members, answered, DRAINED, NEXT, 7, 0);
+	wvm_join_init(&new, &r->members, answered, node, NEXT, 7, 0);
 	for (uint32_t i = 0; i < RIG_MEMBERS; i++)
 		answered[i] = i != RIG_SELF;
 	new.missing = 1;
 	ck_assert_uint_eq(wvm_join_poll(&new, 0, &ask), RIG_SELF);
-	ck_assert(wvm_join_message(&here, DRAINED, &ask, wvm_core_taken(r->core, DRAINED), &reply));
+	ck_assert(wvm_join_message(&here, node, &ask, wvm_core_taken(r->core, node), &reply));
 	ck_assert(!wvm_join_message(&new, RIG_SELF, &reply, 0, &ask));
 	return new.state;
 }
@@ -121,20 +122,20 @@ START_TEST(a_drained_node_comes_back_without_files_when_all_is_handed_over)
 	open(&r, DRAINED, RIG_SELF, NULL);
 	take_from(&r, DRAINED, 3);
 	change(&r, NEXT, &table);
-	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
 	/* Not while something is left, nor by word of another epoch. */
 	ck_assert(!wvm_core_handed_over(r.core, NEXT));
-	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
 	fetch(&r);
 	ck_assert(!wvm_core_handed_over(r.core, RIG_EPOCH));
 	ck_assert(!wvm_core_handed_over(r.core, NEXT + 1));
-	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
 	ck_assert(wvm_core_handed_over(r.core, NEXT));
-	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
 	/* Who has become the home of what was taken must not have lost it. */
 	ck_assert_uint_gt(wvm_core_taken(r.core, RIG_ELSEWHERE), 0);
 	rig_kill(&r);
-	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
 	ck_assert(wvm_core_handed_over(r.core, NEXT));
 	rig_close(&r);
 }
@@ -156,7 +157,7 @@ START_TEST(one_that_is_home_of_anything_does_not)
 	change(&r, NEXT, &table);
 	fetch(&r);
 	ck_assert(wvm_core_handed_over(r.core, NEXT));
-	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
 	rig_close(&r);
 }
 END_TEST
@@ -172,11 +173,32 @@ START_TEST(the_next_move_says_that_the_last_one_is_complete)
 	fetch(&r);
 	/* One that moves nothing may come at any time. */
 	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &table), WVM_EPOCH_TAKEN);
-	ck_assert_int_eq(joins(&r), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
 	later = table;
 	later.home_vnode[idle_slice()] = RIG_VNODE(7);
 	change(&r, NEXT + 2, &later);
-	ck_assert_int_eq(joins(&r), WVM_JOIN_SERVING);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
+	rig_close(&r);
+}
+END_TEST
+
+/*
+ * The new home of the other unit is one that others hold something of from the switch on: what was
+ * granted by the former one is written back to the new one, of whose later life without files the
+ * former one knows nothing as long as it has not been told to forget the unit.
+ */
+START_TEST(a_new_home_may_not_lose_its_files_either)
+{
+	struct rig r;
+
+	open(&r, DRAINED, RIG_SELF, NULL);
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_SERVING);
+	take_from(&r, DRAINED, 3);
+	change(&r, NEXT, &table);
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
+	fetch(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
 	rig_close(&r);
 }
 END_TEST
@@ -243,6 +265,7 @@ static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_drained_node_comes_back_without_files_when_all_is_handed_over);
 	tcase_add_loop_test(tc, one_that_is_home_of_anything_does_not, 0, 2);
+	tcase_add_test(tc, a_new_home_may_not_lose_its_files_either);
 	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
 	tcase_add_test(tc, a_drained_node_without_files_is_ready_for_the_next_move);
 	tcase_add_test(tc, what_a_former_home_has_is_not_handed_over_by_word_alone);
