@@ -142,7 +142,8 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 	wvm_undo_commit(core);
 	if (epoch <= core->params.epoch)
 		return WVM_EPOCH_OLD;
-	if (moves && (core->left.in || core->left.out))
+	/* It was decided when the last one was complete. */
+	if (moves && core->params.before && !wvm_core_handed_over(core, core->params.moved))
 		return WVM_EPOCH_BUSY;
 	core->params.epoch = epoch;
 	if (core->epoch_seen < epoch)
@@ -151,8 +152,6 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 		return WVM_EPOCH_TAKEN;
 	/* Of the last one: what was asked twice has one answer still to come. */
 	wvm_handover_end_pulls(core);
-	if (core->params.before)
-		forget_taken(core); /* it was decided when that one was complete */
 	core->params.before = core->params.slices;
 	core->params.slices = slices;
 	core->params.moved = epoch;

@@ -227,13 +227,15 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
 	later = table;
 	later.home_vnode[idle_slice()] = RIG_VNODE(7);
-	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &later), WVM_EPOCH_BUSY);
-	ck_assert(wvm_core_handed_over(r.core, NEXT));
-	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
-	rig_kill(&r);
-	wvm_core_adopt_held_end(r.core, r.now_ns);
-	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+	if (_i) {
+		ck_assert(wvm_core_handed_over(r.core, NEXT));
+		ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+		rig_kill(&r);
+		wvm_core_adopt_held_end(r.core, r.now_ns);
+		ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+	}
 	change(&r, NEXT + 1, &later);
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
 	rig_close(&r);
 }
 END_TEST
@@ -267,7 +269,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, one_that_is_home_of_anything_does_not, 0, 2);
 	tcase_add_test(tc, a_new_home_may_not_lose_its_files_either);
 	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
-	tcase_add_test(tc, a_drained_node_without_files_is_ready_for_the_next_move);
+	tcase_add_loop_test(tc, a_drained_node_without_files_is_ready_for_the_next_move, 0, 2);
 	tcase_add_test(tc, what_a_former_home_has_is_not_handed_over_by_word_alone);
 }
 
