@@ -29,6 +29,7 @@ static const char *const names[] = {
 	[BROKEN_HANDOVER_LEFT] = "does not repeat a write-back to the new home",
 	[BROKEN_HANDOVER_COUNTED] =
 		"counts what is left by what an input that was cut short had done",
+	[BROKEN_HANDOVER_FORGETS] = "forgets what it took from a node that is still a home",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -33,6 +33,8 @@ enum broken_fault {
 	BROKEN_HANDOVER_COUNTER, /* a unit's version counter is not handed over with it */
 	BROKEN_HANDOVER_LEFT, /* what a former home has not acknowledged is not for the new one */
 	BROKEN_HANDOVER_COUNTED, /* a life counts what is left before the undo log is rolled back */
+	BROKEN_HANDOVER_FORGETS, /* at the end it forgets what it took from those that are homes
+				    still */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

@@ -542,6 +542,32 @@ START_TEST(pages_whose_home_moves_lose_nothing)
 }
 END_TEST
 
+/* Whoever is no home any more, and is empty as a holder, loses its files; and becomes a home again.
+ */
+#define RENEWED 6
+START_TEST(nodes_that_come_back_without_their_files_lose_nothing)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, RENEWED));
+	c.nodes = 2 + (uint32_t)_i % 4;
+	c.pages = 24;
+	c.units = _i % 2;
+	c.move_gap_ns = 50 * MS;
+	c.renew = true;
+	if (_i % 3) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 200 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	r = run(&c, 500000);
+	ck_assert_uint_gt(r.renewed, 0);
+	ck_assert_uint_gt(r.units_moved, 5 / EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 /* The network is well, and so are all nodes; what is told of a move is heard in 2 ms. */
 static void all_well(struct sim_config *c, uint64_t seed, bool large)
 {
@@ -736,6 +762,7 @@ int main(void)
 	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
 			    ROOMLESS);
 	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
+	tcase_add_loop_test(tc, nodes_that_come_back_without_their_files_lose_nothing, 0, RENEWED);
 	tcase_add_loop_test(tc, nobody_waits_long_for_a_page_whose_home_moves, 0, WELL);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);

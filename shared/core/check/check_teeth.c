@@ -60,10 +60,17 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		c.evict_ppm = 20000;
 		broken_every = 1;
 	}
+	if (broken_fault == BROKEN_HANDOVER_FORGETS) {
+		c.renew = true;
+		c.nodes = 2;
+		c.think_ns = 20000000; /* so that nobody takes anything anew for a while */
+	}
 	if (broken_fault == BROKEN_HANDOVER_COUNTED) {
 		c.troubles = SIM_KILL;
-		c.trouble_gap_ns = 10000000;
-		c.trouble_ns = 2000000;
+		c.pages = 60;
+		c.trouble_gap_ns = 2000000;
+		c.trouble_ns = 500000;
+		c.learn_ns = 2000000;
 	}
 	sim = sim_create(&c);
 	if (setjmp(caught)) {

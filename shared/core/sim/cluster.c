@@ -58,6 +58,7 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 	case SIM_EV_TROUBLE: sim_trouble_begin(s); break;
 	case SIM_EV_RELIEF: sim_trouble_end(s, e); break;
 	case SIM_EV_REVIVE: sim_revive(s, e->node); break;
+	case SIM_EV_RETIRE: sim_retire(s, e->node); break;
 	case SIM_EV_DECIDE: sim_move_decide(s); break;
 	case SIM_EV_LEARN: sim_move_learn(s, e->node); break;
 	}

@@ -71,6 +71,7 @@ struct sim_config {
 	uint32_t wander;      /* as in wvm_core_params */
 	uint64_t move_gap_ns; /* mean time between two changes of who is home; 0: none */
 	uint64_t learn_ns;    /* a quarter of the nodes learns of one by then, the others in 2 ms */
+	bool renew;           /* nodes that nobody has anything of come back without their files */
 	bool unprotected;     /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */
@@ -130,6 +131,7 @@ struct sim_report {
 	uint64_t left, installs_failed;    /* programs that went; pages that had no room */
 	uint64_t joins, drains;            /* nodes that became homes, and that ceased to be */
 	uint64_t units_moved;              /* units handed over */
+	uint64_t renewed;                  /* nodes that came back without their files */
 	uint64_t unmoved, unmoved_between; /* epochs that moved none; of those during a hand-over */
 	uint64_t sweeps;                   /* times that all pages and pools were checked */
 	uint64_t history;                  /* accesses that sim_check_history() went through */

@@ -49,6 +49,7 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->drains += r->drains;
 	sum->units_moved += r->units_moved;
 	sum->unmoved += r->unmoved;
+	sum->renewed += r->renewed;
 	sum->unmoved_between += r->unmoved_between;
 	sum->sweeps += r->sweeps;
 	sum->history += r->history;
@@ -70,11 +71,12 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"  pages given up for lack of memory %llu, installs without room %llu; full checks "
 		"of all pages %llu\n"
 		"  nodes that joined %llu, drained %llu; units handed over %llu; epochs that moved none "
-		"%llu, of them during a hand-over %llu\n",
+		"%llu, of them during a hand-over %llu; nodes without files %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
 		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
 		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
-		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between));
+		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between),
+		N(renewed));
 #undef N
 }

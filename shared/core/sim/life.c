@@ -114,6 +114,10 @@ void sim_revive(struct sim *s, uint32_t node)
 	n->dying = false; /* no input came, so it went on */
 	if (!n->down)
 		return;
+	if (n->empty) {
+		sim_renew(s, node);
+		return;
+	}
 	n->down = false;
 	sim_node_start(s, node);
 	wvm_core_adopt(n->core);

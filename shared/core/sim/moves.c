@@ -118,6 +118,7 @@ static void hand_over_ends(struct sim *s)
 			sim_failed(s, "node %u: does not believe that all is handed over", i);
 		check_taken(s, i);
 	}
+	sim_retire_some(s);
 }
 
 static void tell_all(struct sim *s)
@@ -161,7 +162,7 @@ void sim_move_decide(struct sim *s)
 	/* Whoever has not learnt one is not heard, so few come while there is something to do. */
 	if (!s->quiet && s->unmoved < UNMOVED && sim_rnd(s) % 8 == 0)
 		decide_unmoved(s);
-	if (s->moving || (s->active[node] && homes(s) == 1)) {
+	if (s->moving || (s->active[node] && homes(s) == 1) || s->nodes[node].retiring) {
 		decide_after(s, AGAIN);
 		return;
 	}

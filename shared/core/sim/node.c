@@ -281,8 +281,8 @@ static void forget_master(struct sim_node *n)
 }
 
 /*
- * A master begins: the first over new files, a later one over those of the life
- * before. What is on its way from and to that life stays there.
+ * A master begins: the first over new files, or one that has lost its own, a later one over those
+ * of the life before. What is on its way from and to that life stays there.
  */
 void sim_node_start(struct sim *s, uint32_t node)
 {
@@ -292,6 +292,10 @@ void sim_node_start(struct sim *s, uint32_t node)
 
 	if (!n->epoch)
 		n->epoch = n->table = 1;
+	n->boot++;
+	if (n->empty || n->boot == 1)
+		n->boot_first = n->boot;
+	n->empty = false;
 	p = (struct wvm_core_params){
 		.members = &s->list,
 		.slices = sim_table(s, n->table),
@@ -300,9 +304,9 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.layout = &s->layout,
 		.self = node,
 		.epoch = n->epoch,
-		.boot = ++n->boot,
-		.boot_first = 1,
-		.adopt = n->boot > 1,
+		.boot = n->boot,
+		.boot_first = n->boot_first,
+		.adopt = n->boot > n->boot_first,
 		.seed = sim_rnd(s) + 1,
 		.limits = s->config.limits,
 		.times = s->config.times,

@@ -351,7 +351,7 @@ void sim_program_event(struct sim *s, uint32_t index)
 	uint32_t node = index / s->config.clients, client = index % s->config.clients;
 
 	/* A busy master notices later; and nobody leaves while all is to come to rest. */
-	if (master_is_busy(s, &s->nodes[node])) {
+	if (master_is_busy(s, &s->nodes[node]) || s->nodes[node].retiring) {
 		program_after(s, index, 1000000);
 		return;
 	}
@@ -373,8 +373,30 @@ void sim_program_event(struct sim *s, uint32_t index)
 	case SIM_PROGRAM_MAPS:
 		use(s, node, client);
 		p->state = SIM_PROGRAM_RUNS;
-		program_after(s, index, s->config.program_gap_ns);
+		p->idle = !s->config.program_gap_ns;
+		if (!p->idle)
+			program_after(s, index, s->config.program_gap_ns);
 		return;
+	}
+}
+
+/* All of a node, unless it is killed meanwhile: they come back by themselves when it has ceased to
+ * retire. */
+void sim_programs_leave(struct sim *s, uint32_t node)
+{
+	for (uint32_t c = 0; c < s->config.clients; c++) {
+		uint32_t index = node * s->config.clients + c;
+		struct sim_program *p = &s->programs[index];
+
+		if (p->state == SIM_PROGRAM_AWAY)
+			continue;
+		p->state = SIM_PROGRAM_AWAY;
+		if (p->idle)
+			program_after(s, index, 1000000);
+		p->idle = false;
+		leave(s, node, c);
+		if (s->nodes[node].down)
+			return;
 	}
 }
 

@@ -25,21 +25,23 @@ enum sim_event_kind {
 	SIM_EV_DECIDE,  /* a change of members, if the last one is done */
 	SIM_EV_LEARN,   /* a node hears of the present epoch */
 	SIM_EV_REVIVE,  /* a master that was killed while it took over is followed by another */
+	SIM_EV_RETIRE,  /* a node is emptied, to come back without its files */
 };
 
 /* Kept in pools by size, since there are millions of them. */
 struct sim_event {
-	struct sim_event *next;     /* inbox or free list */
-	uint8_t kind;               /* enum sim_event_kind */
-	bool large;                 /* room for SIM_LARGE bytes, else for SIM_SMALL */
-	uint8_t trouble;            /* SIM_EV_RELIEF: enum sim_trouble */
-	uint32_t node;              /* or the first of a trouble's two */
-	uint32_t index;             /* thread, program, or the second node of a trouble */
-	uint32_t life;              /* of the thread or trouble: a later one ignores the event */
-	bool write;                 /* SIM_EV_FAULT */
-	uint32_t page;              /* SIM_EV_FAULT */
-	uint32_t bytes;             /* SIM_EV_MESSAGE */
-	uint64_t number;            /* of the message, in the chart; or of the thread's fault */
+	struct sim_event *next; /* inbox or free list */
+	uint8_t kind;           /* enum sim_event_kind */
+	bool large;             /* room for SIM_LARGE bytes, else for SIM_SMALL */
+	uint8_t trouble;        /* SIM_EV_RELIEF: enum sim_trouble */
+	uint32_t node;          /* or the first of a trouble's two */
+	uint32_t index;         /* thread, program, the second node of a trouble, or the sender */
+	uint32_t life;          /* of the thread or trouble: a later one ignores the event */
+	bool request;           /* SIM_EV_MESSAGE: of a page; what is granted is its sender's */
+	bool write;             /* SIM_EV_FAULT */
+	uint32_t page;          /* SIM_EV_FAULT */
+	uint32_t bytes;         /* SIM_EV_MESSAGE */
+	uint64_t number;        /* of the message, in the chart; or of the thread's fault */
 	struct sim_event *original; /* of a corrupted datagram: as it was sent */
 	uint8_t datagram[];
 };
@@ -67,6 +69,7 @@ struct sim_node {
 	/* Durable. */
 	uint32_t epoch, table, moved; /* that it has learnt */
 	uint16_t boot;                /* of the present or last master */
+	uint16_t boot_first;          /* of those that took each other over */
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
@@ -93,6 +96,9 @@ struct sim_node {
 	bool serving;        /* a SIM_EV_SERVE is under way */
 	bool down;           /* killed, and not followed by another yet */
 	bool dying;          /* about to be killed, in the middle of something */
+	bool empty;          /* it has lost its files, and is down */
+	bool retiring;       /* its programs are away, and it gives up its pages */
+	uint32_t tries;      /* since then */
 	/* Time that it was stopped or slow: until now, and since when it is. */
 	uint64_t stalled_ns, stalled_since_ns;
 	bool cut; /* by the caller: from all, and towards some */
@@ -269,6 +275,11 @@ void sim_revive(struct sim *s, uint32_t node);
 bool sim_life_ends(struct sim *s, uint32_t node);
 void sim_look_undone(struct sim *s);
 
+/* renew.c: nodes that come back without their files */
+void sim_retire(struct sim *s, uint32_t node);
+void sim_retire_some(struct sim *s);
+void sim_renew(struct sim *s, uint32_t node);
+
 /* inbox.c: masters that stop or are slow */
 void sim_note_stall(struct sim *s, struct sim_node *n);
 void sim_inbox_resume(struct sim *s, uint32_t node);
@@ -289,6 +300,7 @@ void sim_pins_done(struct sim *s, uint32_t node, uint64_t page);
 void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
 void sim_programs_start(struct sim *s);
+void sim_programs_leave(struct sim *s, uint32_t node);
 
 /* moves.c: who is home changes */
 void sim_moves_start(struct sim *s);
