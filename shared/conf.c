@@ -27,6 +27,7 @@ static int parse_ctrl_port(struct conf *c, struct wvm_conf_node *node)
 	int rc;
 
 	node->ctrl_port = node->zero = 0;
+	node->spare = false;
 	if (c->count <= CTRL_PORT_WORD)
 		return 0;
 	rc = conf_number(c, CTRL_PORT_WORD, "ctrl_port", 1, UINT16_MAX, &port);
@@ -53,7 +54,7 @@ static int parse_node(struct conf *c, struct wvm_topology *t, struct wvm_conf_no
 	int rc;
 
 	if (strcmp(c->words[0], "NODE") != 0)
-		return conf_fail(c, "'%s' is neither NODE nor PLACE", c->words[0]);
+		return conf_fail(c, "'%s' is neither NODE, PLACE nor SPARE", c->words[0]);
 	rc = conf_fields(c, c->count > CTRL_PORT_WORD ? fields : least);
 	rc = rc ? rc : conf_number(c, 1, "phys_id", 0, WVM_NODE_MAX - 1, &phys_id);
 	rc = rc ? rc : conf_ipv4(c, 2, &node->ip);
@@ -94,12 +95,19 @@ static int add_node(struct conf *c, struct wvm_topology *t)
 	return 0;
 }
 
-static int parse_topology(struct conf *c, struct wvm_topology *t)
+static int add_line(struct conf *c, struct wvm_topology *t, struct conf_spares *spares)
+{
+	if (!strcmp(c->words[0], "PLACE"))
+		return conf_place_add(c, t);
+	return strcmp(c->words[0], "SPARE") ? add_node(c, t) : conf_spare_add(c, spares);
+}
+
+static int parse_topology(struct conf *c, struct wvm_topology *t, struct conf_spares *spares)
 {
 	int rc;
 
 	while ((rc = conf_next(c)) > 0) {
-		rc = strcmp(c->words[0], "PLACE") ? add_node(c, t) : conf_place_add(c, t);
+		rc = add_line(c, t, spares);
 		if (rc)
 			return rc;
 	}
@@ -183,16 +191,20 @@ static int check_nodes(struct conf *c, struct wvm_topology *t)
 int wvm_topology_parse(struct wvm_topology *t, const char *name, const char *text, size_t len,
 		       char *err, size_t errlen)
 {
+	struct conf_spares spares = {0};
 	struct conf c;
 	int rc;
 
 	*t = (struct wvm_topology){0};
 	conf_start(&c, name, text, len, err, errlen);
-	rc = parse_topology(&c, t);
+	rc = parse_topology(&c, t, &spares);
 	if (!rc)
 		rc = check_nodes(&c, t);
 	if (!rc)
-		rc = conf_place_check(&c, t);
+		rc = conf_spare_check(&c, t, &spares);
+	if (!rc)
+		rc = conf_place_check(&c, t, &spares);
+	free(spares.list);
 	if (rc == -ENOMEM)
 		conf_fail_file(&c, "out of memory");
 	if (rc)

@@ -3,6 +3,7 @@
  *
  *   NODE   <phys_id> <ip> <port> <cores> <ram_gb> [<ctrl_port>]      topology
  *   PLACE  <vm_id> <first_mib> <mib> <phys_id>         and what of a VM lives where
+ *   SPARE  <phys_id>                                   and who homes nothing until it joins
  *   ROUTE  <first_vnode> <count> <next_hop_ip> <port>  gateway routes
  *   DEVICE <pci> <vfio group>                          passed-through devices,
  *   BAR<n> <gpa> <size>                                each with its BARs
@@ -47,7 +48,8 @@ struct wvm_conf_node {
 	uint32_t vnode_count; /* ram_gb / WVM_VNODE_GB, at least 1 */
 	uint32_t line;        /* of the file */
 	uint16_t ctrl_port;   /* where its membership messages go; 0: that of whoever reads */
-	uint16_t zero;
+	bool spare;           /* a SPARE line names it */
+	uint8_t zero;
 };
 
 /*
@@ -58,11 +60,12 @@ struct wvm_conf_node {
 struct wvm_topology {
 	struct wvm_conf_node *nodes;
 	uint32_t *phys_order; /* indices of nodes, by phys_id */
-	uint32_t count;       /* at least 1 */
-	uint32_t vnode_count; /* at most WVM_NODE_MAX */
+	uint32_t count;       /* at least 1, of which at least 1 is no spare */
+	uint32_t vnode_count; /* at most WVM_NODE_MAX; this and total_ram_gb with the spares */
 	uint64_t total_ram_gb;
-	struct wvm_layout_range *places; /* PLACE lines, sorted; members are indices of nodes */
-	uint32_t place_count;            /* at most WVM_LAYOUT_MAX */
+	/* PLACE lines, sorted; members are indices of nodes, none of them a spare. */
+	struct wvm_layout_range *places;
+	uint32_t place_count; /* at most WVM_LAYOUT_MAX */
 };
 
 int wvm_topology_load(struct wvm_topology *t, const char *path, char *err, size_t errlen);

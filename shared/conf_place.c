@@ -1,4 +1,4 @@
-/* Which ranges of a VM's memory the topology places on a node. */
+/* Which ranges of a VM's memory the topology places on a node, and who homes nothing at first. */
 #include "shared/conf_place.h"
 
 #include <errno.h>
@@ -78,19 +78,101 @@ static int overlap(struct conf *c, const struct wvm_layout_range *a,
 			 (unsigned)(b->first >> 32), early->line);
 }
 
-int conf_place_check(struct conf *c, struct wvm_topology *t)
+/* The node that a line names, or NULL with the error text. */
+static struct wvm_conf_node *find_node(struct conf *c, const struct wvm_topology *t, uint32_t line,
+				       uint32_t phys_id)
+{
+	const struct wvm_conf_node *node = wvm_topology_by_phys(t, phys_id);
+
+	c->line = line;
+	if (node)
+		return &t->nodes[node - t->nodes];
+	conf_fail(c, "phys_id '%u' is that of no NODE line: correct it, or take this line out",
+		  phys_id);
+	return NULL;
+}
+
+int conf_spare_add(struct conf *c, struct conf_spares *spares)
+{
+	static const char *const fields[] = {"phys_id", NULL};
+	struct conf_spare *list;
+	uint64_t phys_id;
+	int rc;
+
+	rc = conf_fields(c, fields);
+	rc = rc ? rc : conf_number(c, 1, "phys_id", 0, WVM_NODE_MAX - 1, &phys_id);
+	if (rc)
+		return rc;
+	if (spares->count == WVM_NODE_MAX)
+		return conf_fail(c, "'%s' is one too many: there are at most %u nodes", c->words[0],
+				 WVM_NODE_MAX);
+	list = conf_grow(spares->list, spares->count, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	spares->list = list;
+	list[spares->count++] = (struct conf_spare){(uint32_t)phys_id, c->line};
+	return 0;
+}
+
+/* The first line that makes a spare of a node, which there is. */
+static unsigned spare_line(const struct conf_spares *spares, uint32_t phys_id)
+{
+	uint32_t i = 0;
+
+	while (spares->list[i].phys_id != phys_id)
+		i++;
+	return spares->list[i].line;
+}
+
+int conf_spare_check(struct conf *c, struct wvm_topology *t, const struct conf_spares *spares)
+{
+	for (uint32_t i = 0; i < spares->count; i++) {
+		const struct conf_spare *s = &spares->list[i];
+		struct wvm_conf_node *node = find_node(c, t, s->line, s->phys_id);
+
+		if (!node)
+			return -EINVAL;
+		if (node->spare)
+			return conf_fail(c,
+					 "phys_id '%u' is spare by line %u already: take one "
+					 "of the two out",
+					 s->phys_id, spare_line(spares, s->phys_id));
+		node->spare = true;
+	}
+	if (spares->count == t->count)
+		return conf_fail(c,
+				 "phys_id '%u' is that of the last node: all are spare, and none "
+				 "homes memory; take the SPARE lines out of those that begin",
+				 spares->list[spares->count - 1].phys_id);
+	return 0;
+}
+
+static int find_home(struct conf *c, const struct wvm_topology *t, const struct conf_spares *spares,
+		     struct wvm_layout_range *range)
+{
+	const struct wvm_conf_node *node = find_node(c, t, range->line, range->member);
+
+	if (!node)
+		return -EINVAL;
+	if (!node->spare) {
+		range->member = (uint32_t)(node - t->nodes);
+		return 0;
+	}
+	return conf_fail(c,
+			 "phys_id '%u' is spare by line %u, and homes nothing at first: place "
+			 "this range on another node, or take the SPARE line out",
+			 range->member, spare_line(spares, range->member));
+}
+
+int conf_place_check(struct conf *c, struct wvm_topology *t, const struct conf_spares *spares)
 {
 	struct wvm_layout_range *places = t->places;
 
 	for (uint32_t i = 0; i < t->place_count; i++) {
-		const struct wvm_conf_node *node = wvm_topology_by_phys(t, places[i].member);
+		int rc = find_home(c, t, spares, &places[i]);
 
-		if (!node) {
-			c->line = places[i].line;
-			return conf_fail(c, "phys_id '%u' is that of no NODE line",
-					 places[i].member);
-		}
-		places[i].member = (uint32_t)(node - t->nodes);
+		if (rc)
+			return rc;
 	}
 	if (places)
 		qsort(places, t->place_count, sizeof(*places), by_first);

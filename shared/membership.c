@@ -156,6 +156,11 @@ void wvm_membership_life(struct wvm_membership *m, enum wvm_node_state life, uin
 	drain(m, now_ns);
 }
 
+void wvm_membership_busy(struct wvm_membership *m, bool busy)
+{
+	wvm_gossip_busy(m->gossip, busy);
+}
+
 void wvm_membership_saved(struct wvm_membership *m, uint64_t now_ns)
 {
 	WVM_ASSERT(m->saving);

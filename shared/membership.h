@@ -25,7 +25,7 @@
 
 #define WVM_MEMBERSHIP_DATAGRAM (WVM_HEADER_BYTES + WVM_GOSSIP_BYTES_MAX)
 
-/* None may call back into the object. */
+/* None may call back into the object, but for wvm_membership_busy(). */
 struct wvm_membership_ops {
 	/* Where a node takes these messages; false: there is no such node. For itself, too. */
 	bool (*where)(void *ctx, uint32_t node, struct wvm_hop *out);
@@ -42,7 +42,9 @@ struct wvm_membership_ops {
 	void (*note)(void *ctx, const struct wvm_gossip_action *note, uint64_t now_ns);
 	/*
 	 * The record is decided and stored, and comes after the one before: the view changes by it.
-	 * Once after each start for the record that is the present one already.
+	 * Once after each start for the record that is the present one already. No peer has been
+	 * told yet that this node is in that epoch: if its part of a hand-over there is not done,
+	 * it says so here (wvm_membership_busy()).
 	 */
 	void (*learnt)(void *ctx, const struct wvm_epoch_record *record,
 		       enum wvm_epoch_verdict verdict);
@@ -76,7 +78,7 @@ struct wvm_membership {
 };
 
 /*
- * self: node, ip, port, incarnation; the rest is set here (one group of tier 0 with all ids).
+ * self: node, ip, port, incarnation, busy; the rest is set here (one group of tier 0 with all ids).
  * memory: wvm_gossip_bytes(room), aligned for 8 bytes, the caller's. durable passes its check.
  * mtu: of datagrams, WVM_MTU_MIN or more. where() must know self. It says nothing yet.
  */
@@ -90,6 +92,12 @@ bool wvm_membership_add(struct wvm_membership *m, uint32_t node, uint64_t now_ns
 
 /* Begins, or this node's life has changed; OFFLINE: its farewell, after which it ends. */
 void wvm_membership_life(struct wvm_membership *m, enum wvm_node_state life, uint64_t now_ns);
+
+/*
+ * Whether this node's part of a hand-over in its epoch is not done, as wvm_gossip_busy(). May be
+ * called from all functions of ops; its deadline does not change.
+ */
+void wvm_membership_busy(struct wvm_membership *m, bool busy);
 
 /* Whether a type of message is one for this. */
 bool wvm_membership_takes(uint8_t type);

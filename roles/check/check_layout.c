@@ -96,9 +96,9 @@ START_TEST(a_node_with_other_ranges_is_refused_and_one_with_the_same_is_not)
 	cluster_node_start(&cluster, 1, NULL);
 	cluster_sleep_ms(300); /* both ask, and would answer */
 	refused(2, "PLACE 1 0 2048 0\nPLACE 1 2048 1024 2\n", NULL,
-		"has other PLACE lines in its topology than");
-	expect_log(0, "node 2 has other PLACE lines in its topology than");
-	refused(2, "", NULL, "has other PLACE lines in its topology than");
+		"has other PLACE or SPARE lines in its topology than");
+	expect_log(0, "node 2 has other PLACE or SPARE lines in its topology than");
+	refused(2, "", NULL, "has other PLACE or SPARE lines in its topology than");
 	refused(2, PLACED "NODE 3 127.0.77.9 1 1 1\n", NULL,
 		"has other NODE lines in its topology than");
 	start_if_ended(0);
@@ -112,6 +112,25 @@ START_TEST(a_node_with_other_ranges_is_refused_and_one_with_the_same_is_not)
 }
 END_TEST
 
+/* A node that takes others for spare than the rest do would look for pages at other homes. */
+START_TEST(a_node_with_other_spares_is_refused)
+{
+	cluster_prepare(&cluster, &(struct cluster_opts){.place = "PLACE 1 0 1024 0\nSPARE 2\n"});
+	cluster_node_start(&cluster, 0, NULL);
+	cluster_sleep_ms(300); /* it asks, and would answer */
+	refused(1, "PLACE 1 0 1024 0\n", NULL,
+		"has other PLACE or SPARE lines in its topology than");
+	expect_log(0, "node 1 has other PLACE or SPARE lines in its topology than");
+	start_if_ended(0);
+	refused(1, "PLACE 1 0 1024 0\nSPARE 1\n", NULL,
+		"has other PLACE or SPARE lines in its topology than");
+	refused(1, "PLACE 1 0 1024 0\nSPARE 0\n", NULL,
+		"other:4: phys_id '0' is spare by line 5, and homes nothing at first");
+	start_if_ended(0);
+	ck_assert_int_eq(cluster_node_end(&cluster, 0, SIGTERM), 0);
+}
+END_TEST
+
 /* Entries and stored copies lie where the ranges put them. */
 START_TEST(what_a_killed_master_left_is_for_one_with_the_same_ranges)
 {
@@ -121,7 +140,8 @@ START_TEST(what_a_killed_master_left_is_for_one_with_the_same_ranges)
 	cluster_start(&cluster, &(struct cluster_opts){.place = PLACED});
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, use_own, NULL);
 	cluster_node_end(&cluster, 1, SIGKILL);
-	refused(1, "PLACE 1 0 3072 1\n", NULL, "it ran with other PLACE lines in its topology");
+	refused(1, "PLACE 1 0 3072 1\n", NULL,
+		"it ran with other PLACE or SPARE lines in its topology");
 	/* Comments and the order of lines are no other cluster. */
 	other_topology(&cluster, "#\nPLACE 1 2048 1024 2\nPLACE 1 1024 1024 1\nPLACE 1 0 1024 0\n");
 	cluster_node_start(&cluster, 1, NULL);
@@ -129,7 +149,8 @@ START_TEST(what_a_killed_master_left_is_for_one_with_the_same_ranges)
 	programs_run(&cluster, a, (const unsigned[]){0, 1, 2}, 3, expect_all, NULL);
 	/* Those that serve go on when one comes that is not of their cluster. */
 	cluster_node_end(&cluster, 1, SIGKILL);
-	refused(1, "PLACE 1 0 3072 1\n", fresh, "has other PLACE lines in its topology than");
+	refused(1, "PLACE 1 0 3072 1\n", fresh,
+		"has other PLACE or SPARE lines in its topology than");
 	for (unsigned i = 0; i < 3; i += 2)
 		ck_assert_int_eq(cluster_node_end(&cluster, i, SIGTERM), 0);
 }
@@ -359,6 +380,7 @@ static Suite *layout_suite(void)
 	TCase *t = cluster_tcase(s, "agreement", 120);
 
 	tcase_add_test(t, a_node_with_other_ranges_is_refused_and_one_with_the_same_is_not);
+	tcase_add_test(t, a_node_with_other_spares_is_refused);
 	tcase_add_test(t, what_a_killed_master_left_is_for_one_with_the_same_ranges);
 	tcase_add_test(t, all_nodes_say_where_memory_lives_and_why);
 	tcase_add_test(t, a_range_beyond_its_vm_is_refused_by_file_and_line);

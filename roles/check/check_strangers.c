@@ -326,6 +326,14 @@ static void other_epoch(struct wvm_msg *m)
 	m->epoch++;
 }
 
+/* Of a member that begins, and has not learnt this node's epoch, or has learnt a later one. */
+static void ask_in_another_epoch(struct wvm_msg *m)
+{
+	m->epoch += 1 - stranger_chance() % 2 * 2;
+	m->vm_id = m->steer = 0;
+	m->gpa = m->grant = m->version = 0;
+}
+
 static void other_vm(struct wvm_msg *m)
 {
 	m->vm_id = 77;
@@ -377,6 +385,7 @@ static const struct claim claims[] = {
 	{"a grant that nobody asked for", WVM_DROP_STALE, WVM_MSG_MEM_ACK, of_no_grant},
 	{"a write-back of a version to come", WVM_DROP_STALE, WVM_MSG_WRITE_BACK,
 	 of_a_version_to_come},
+	{"a question of another epoch", WVM_DROP_NONE, WVM_MSG_REPORT, ask_in_another_epoch},
 	/* Stored long ago, for all that the home knows: acknowledged, and nothing else. */
 	{"a write-back of an older version", WVM_DROP_NONE, WVM_MSG_WRITE_BACK, of_no_grant},
 	{"an acknowledgement of nothing", WVM_DROP_STALE, WVM_MSG_INVALIDATE_ACK, of_no_grant},

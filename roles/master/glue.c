@@ -408,7 +408,7 @@ static void join_changed(struct wvm_node *node)
 	}
 }
 
-/* True when it was for this shard in this epoch; else it is dropped. */
+/* True when it was for this shard; else it is dropped. Of any epoch: join.h says what counts. */
 static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
 {
 	struct wvm_node *node = s->node;
@@ -416,8 +416,8 @@ static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 	struct wvm_msg reply;
 	uint64_t taken = 0;
 
-	if (s->index != 0 || msg->epoch != WVM_STATIC_EPOCH) {
-		drop(s, s->index ? WVM_DROP_TYPE : WVM_DROP_EPOCH);
+	if (s->index != 0) {
+		drop(s, WVM_DROP_TYPE);
 		return false;
 	}
 	for (unsigned i = 0; i < node->shard_count; i++)

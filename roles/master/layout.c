@@ -57,7 +57,7 @@ uint32_t wvm_members_hash(const struct wvm_node *n)
 	return crc;
 }
 
-/* Not the lines: a comment more makes no other cluster. */
+/* Not the lines: a comment more makes no other cluster. A spare is what no range can be. */
 uint32_t wvm_layout_hash(const struct wvm_node *n)
 {
 	uint32_t crc = 0;
@@ -68,6 +68,12 @@ uint32_t wvm_layout_hash(const struct wvm_node *n)
 
 		crc = wvm_crc32c(crc, all, sizeof(all));
 	}
+	for (uint32_t i = 0; i < n->topology.count; i++) {
+		uint64_t spare[2] = {htobe64(UINT64_MAX), htobe64(i)};
+
+		if (n->topology.nodes[i].spare)
+			crc = wvm_crc32c(crc, spare, sizeof(spare));
+	}
 	return crc;
 }
 
@@ -77,5 +83,6 @@ void wvm_layout_stranger(struct wvm_node *n, uint32_t member, uint64_t identity)
 
 	wvm_log("node %u has other %s lines in its topology than %s: give all nodes the same "
 		"file, and start again those that ended",
-		n->topology.nodes[member].phys_id, nodes ? "NODE" : "PLACE", n->options->topology);
+		n->topology.nodes[member].phys_id, nodes ? "NODE" : "PLACE or SPARE",
+		n->options->topology);
 }

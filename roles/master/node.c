@@ -265,7 +265,7 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 	int r;
 
 	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot,
-		      (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n));
+		      (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n), NULL);
 	if (!n->state.adopting) {
 		wvm_state_publish(&n->state, shape, n->boot);
 		return 0;

@@ -180,7 +180,8 @@ void wvm_master_options(struct wvm_master_options *o, int argc, char **argv)
 		       "TOPOLOGY is the same file on all nodes (NODE <phys_id> <ip> <port> "
 		       "<cores> <ram_gb> [<ctrl_port>]); PHYS_ID says which line is this host. PLACE <vm_id> "
 		       "<first_mib> <mib> <phys_id> puts a range of a VM's memory on one node, "
-		       "instead of on all of them by hash. Ends cleanly on "
+		       "instead of on all of them by hash; SPARE <phys_id> makes a node home "
+		       "nothing until it is let in (wvm_ctl join). Ends cleanly on "
 		       "SIGTERM. INSTANCE is WVM_INSTANCE_ID, else PHYS_ID.",
 	};
 

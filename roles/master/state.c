@@ -112,7 +112,7 @@ static const char *difference(const struct wvm_life_shape *was, const struct wvm
 	if (was->members != is->members)
 		return "as a node of another topology";
 	if (was->placed != is->placed)
-		return "with other PLACE lines in its topology";
+		return "with other PLACE or SPARE lines in its topology";
 	if (was->vm_count != is->vm_count || memcmp(was->vms, is->vms, sizeof(was->vms)))
 		return "with other VMs (--vm)";
 	return NULL;

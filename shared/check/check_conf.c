@@ -51,6 +51,8 @@ static int parse(enum kind kind, const char *text, size_t len)
 }
 
 #define N0  "NODE 0 10.0.0.1 9000 4 16\n"
+#define N1  "NODE 1 10.0.0.2 9000 4 16\n"
+#define N2  "NODE 2 10.0.0.3 9000 4 16\n"
 #define DEV "DEVICE 01:00.0 7\n"
 
 static const struct {
@@ -60,9 +62,9 @@ static const struct {
 } malformed[] = {
 	{NODES, "", "t.conf: there is no NODE line"},
 	{NODES, "\n  \n# NODE 0 10.0.0.1 9000 4 16\n\n", "t.conf: there is no NODE line"},
-	{NODES, "node 0 10.0.0.1 9000 4 16\n", "t.conf:1: 'node' is neither NODE nor PLACE"},
+	{NODES, "node 0 10.0.0.1 9000 4 16\n", "t.conf:1: 'node' is neither NODE, PLACE nor SPARE"},
 	{NODES, "\n# x\n\nROUTE 0 0 10.0.0.1 9000\n",
-	 "t.conf:4: 'ROUTE' is neither NODE nor PLACE"},
+	 "t.conf:4: 'ROUTE' is neither NODE, PLACE nor SPARE"},
 	{NODES, "NODE", "t.conf:1: field phys_id is missing after 'NODE'"},
 	{NODES, "NODE 0", "t.conf:1: field ip is missing after '0'"},
 	{NODES, "NODE 0 10.0.0.1\n", "t.conf:1: field port is missing after '10.0.0.1'"},
@@ -138,7 +140,7 @@ static const struct {
 	 "t.conf:2: character 16 (0x0b) is not text"},
 	{NODES, "# \x7f", "t.conf:1: character 3 (0x7f) is not text"},
 	{NODES, "PLACE 0 0 2 0\n", "t.conf: there is no NODE line"},
-	{NODES, N0 "place 0 0 2 0\n", "t.conf:2: 'place' is neither NODE nor PLACE"},
+	{NODES, N0 "place 0 0 2 0\n", "t.conf:2: 'place' is neither NODE, PLACE nor SPARE"},
 	{NODES, N0 "PLACE\n", "t.conf:2: field vm_id is missing after 'PLACE'"},
 	{NODES, N0 "PLACE 0 0 2\n", "t.conf:2: field phys_id is missing after '2'"},
 	{NODES, N0 "PLACE 0 0 2 0 1\n", "t.conf:2: unexpected field '1' after phys_id"},
@@ -157,13 +159,33 @@ static const struct {
 	{NODES, N0 "PLACE 0 0 2 1048576\n",
 	 "t.conf:2: phys_id '1048576' is not in the range 0 to 1048575"},
 	{NODES, "PLACE 0 0 2 0\nPLACE 0 2 2 1\n" N0,
-	 "t.conf:2: phys_id '1' is that of no NODE line"},
+	 "t.conf:2: phys_id '1' is that of no NODE line: correct it, or take this line out"},
 	{NODES, N0 "PLACE 3 0 1024 0\nPLACE 3 1022 2 0\n",
 	 "t.conf:3: first_mib '1022': MiB 1022 of VM 3 is placed by line 2 already"},
 	{NODES, N0 "PLACE 3 1022 2 0\nPLACE 3 0 1024 0\n",
 	 "t.conf:3: first_mib '0': MiB 1022 of VM 3 is placed by line 2 already"},
 	{NODES, N0 "PLACE 3 4 2 0\n\nPLACE 3 4 2 0\n",
 	 "t.conf:4: first_mib '4': MiB 4 of VM 3 is placed by line 2 already"},
+
+	{NODES, N0 "SPARE\n", "t.conf:2: field phys_id is missing after 'SPARE'"},
+	{NODES, N0 "SPARE 1 2\n", "t.conf:2: unexpected field '2' after phys_id"},
+	{NODES, N0 "SPARE one\n", "t.conf:2: phys_id 'one' is not a decimal number"},
+	{NODES, N0 "SPARE 1048576\n",
+	 "t.conf:2: phys_id '1048576' is not in the range 0 to 1048575"},
+	{NODES, "SPARE 1\n", "t.conf: there is no NODE line"},
+	{NODES, "SPARE 1\n" N0 N1 "SPARE 7\n",
+	 "t.conf:4: phys_id '7' is that of no NODE line: correct it, or take this line out"},
+	{NODES, N0 "SPARE 1\n" N1 "SPARE 2\n" N2 "SPARE 1\n",
+	 "t.conf:6: phys_id '1' is spare by line 2 already: take one of the two out"},
+	{NODES, N0 "SPARE 0\n",
+	 "t.conf:2: phys_id '0' is that of the last node: all are spare, and none homes memory; "
+	 "take the SPARE lines out of those that begin"},
+	{NODES, "SPARE 1\n" N0 "SPARE 0\n" N1,
+	 "t.conf:3: phys_id '0' is that of the last node: all are spare, and none homes memory; "
+	 "take the SPARE lines out of those that begin"},
+	{NODES, "PLACE 0 0 2 0\nPLACE 0 2 2 1\n" N0 N1 "SPARE 1\n",
+	 "t.conf:2: phys_id '1' is spare by line 5, and homes nothing at first: place this range on "
+	 "another node, or take the SPARE line out"},
 
 	{ROUTES, "NODE 0 10.0.0.1 9000 4 16\n", "r.conf:1: 'NODE' is not ROUTE"},
 	{ROUTES, "ROUTE\n", "r.conf:1: field first_vnode is missing after 'ROUTE'"},
@@ -297,11 +319,11 @@ static struct wvm_topology topology(const char *text)
 START_TEST(vnodes_are_dealt_in_the_order_of_the_file)
 {
 	static const struct wvm_conf_node want[] = {
-		{7, 0x0a000001, 9000, 4, 16, 0, 4, 2, 0, 0},
-		{2, 0x0a000002, 65535, 0, 3, 4, 1, 4, 9003, 0},
-		{9, 0x7f000001, 1, 65535, 1, 5, 1, 5, 0, 0},
-		{0, 0xdfffffff, 9000, 1, 4, 6, 1, 6, 65535, 0},
-		{1048575, 0x01000000, 9000, 2, 131, 7, 32, 7, 1, 0},
+		{7, 0x0a000001, 9000, 4, 16, 0, 4, 2, 0, false, 0},
+		{2, 0x0a000002, 65535, 0, 3, 4, 1, 4, 9003, false, 0},
+		{9, 0x7f000001, 1, 65535, 1, 5, 1, 5, 0, false, 0},
+		{0, 0xdfffffff, 9000, 1, 4, 6, 1, 6, 65535, false, 0},
+		{1048575, 0x01000000, 9000, 2, 131, 7, 32, 7, 1, false, 0},
 	};
 	struct wvm_topology t = topology("# five\n"
 					 "NODE 7 10.0.0.1 9000 4 16\n"
@@ -416,6 +438,46 @@ START_TEST(placed_ranges_are_sorted_whatever_their_lines)
 	ck_assert_mem_eq(t.places, expected, sizeof(expected));
 	wvm_topology_free(&t);
 	ck_assert_ptr_null(t.places);
+}
+END_TEST
+
+START_TEST(a_node_is_spare_by_a_line_anywhere)
+{
+	static const char text[] = "SPARE 7 # for later\n" N2 N0 "\tSPARE  2\r\n"
+				   "NODE 7 10.0.0.8 9000 4 64\n" N1 "PLACE 0 0 512 1\n";
+	static const bool spare[] = {true, false, true, false};
+	struct wvm_topology t;
+
+	ck_assert_int_eq(wvm_topology_parse(&t, "t.conf", text, strlen(text), err, sizeof(err)), 0);
+	ck_assert_uint_eq(t.count, 4);
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_int_eq(t.nodes[i].spare, spare[i]);
+	/* They are part of the cluster as all others. */
+	ck_assert_uint_eq(t.total_ram_gb, 64 + 3 * 16);
+	ck_assert_uint_eq(t.vnode_count, 16 + 3 * 4);
+	ck_assert_uint_eq(wvm_topology_by_phys(&t, 7)->first_vnode, 8);
+	ck_assert_uint_eq(t.places[0].member, 3);
+	wvm_topology_free(&t);
+}
+END_TEST
+
+/* Nobody reads as many: what is a mistake must not take memory without end. */
+START_TEST(spare_lines_have_a_bound)
+{
+	static const char line[] = "SPARE 1\n";
+	size_t len = strlen(line), count = WVM_NODE_MAX + 1, at = strlen(N0);
+	char *text = malloc(at + count * len + 1);
+
+	memcpy(text, N0, at);
+	for (size_t i = 0; i < count; i++, at += len)
+		memcpy(text + at, line, len);
+	ck_assert_int_eq(parse(NODES, text, at), -EINVAL);
+	ck_assert_str_eq(err, "t.conf:1048578: 'SPARE' is one too many: there are at most 1048576 "
+			      "nodes");
+	ck_assert_int_eq(parse(NODES, text, at - len), -EINVAL);
+	ck_assert_str_eq(err, "t.conf:2: phys_id '1' is that of no NODE line: correct it, or take "
+			      "this line out");
+	free(text);
 }
 END_TEST
 
@@ -605,6 +667,7 @@ START_TEST(the_example_topologies_are_what_their_comments_say)
 		{"deploy/topologies/one-host-3.conf", 3, 3, 12, 0},
 		{"deploy/topologies/large-and-small.conf", 4, 41, 164, 0},
 		{"deploy/topologies/numa-2.conf", 2, 8, 32, 2},
+		{"deploy/topologies/spare-4.conf", 4, 16, 64, 0},
 		{"deploy/topologies/sidecar-3.conf", 3, 12, 48, 0},
 		{"deploy/topologies/federation-2x2.conf", 4, 16, 64, 0},
 	};
@@ -718,7 +781,7 @@ START_TEST(mutated_files_are_read_or_refused_with_one_line)
 {
 	static const char *const seeds[] = {
 		("NODE 0 10.0.0.1 9000 4 16\nNODE 1 10.0.0.2 9000 8 64 # x\n"
-		 "PLACE 0 0 512 1\nPLACE 1 512 2 0\n"),
+		 "PLACE 0 0 512 1\nPLACE 1 512 2 0\nSPARE 2\nNODE 2 10.0.0.3 1 1 1\n"),
 		"ROUTE 0 0 10.0.0.1 8000\nROUTE 8 4 10.0.0.2 8000\n",
 		"DEVICE 0000:01:00.0 12\nBAR0 0x1000 4096\nEND\n",
 	};
@@ -763,6 +826,8 @@ int main(void)
 	tcase_add_test(tc, the_sidecar_may_stand_in_every_line);
 	tcase_add_test(tc, a_million_nodes_are_read);
 	tcase_add_test(tc, placed_ranges_are_sorted_whatever_their_lines);
+	tcase_add_test(tc, a_node_is_spare_by_a_line_anywhere);
+	tcase_add_test(tc, spare_lines_have_a_bound);
 	tcase_add_test(tc, placed_ranges_have_a_bound);
 	tcase_add_test(tc, routes_are_found_by_range_then_default);
 	tcase_add_test(tc, without_a_default_route_the_rest_has_none);

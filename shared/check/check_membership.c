@@ -40,6 +40,7 @@ struct node {
 	uint32_t learnt, behind;
 	unsigned sent_while_storing; /* ballots */
 	uint8_t status[NODES];
+	bool hands_over; /* its part takes time */
 };
 
 static struct node nodes[NODES];
@@ -92,6 +93,8 @@ static void learnt(void *ctx, const struct wvm_epoch_record *r, enum wvm_epoch_v
 
 	ck_assert_uint_gt(r->epoch, n->learnt);
 	n->learnt = r->epoch;
+	if (n->hands_over)
+		wvm_membership_busy(&n->m, true);
 }
 
 static void behind(void *ctx, uint32_t node, uint32_t epoch)
@@ -114,7 +117,7 @@ static void begin(unsigned i, uint16_t boot, const struct wvm_epoch_durable *d)
 				       .port = 9001,
 				       .incarnation = wvm_gossip_incarnation(boot)};
 
-	memset(n, 0, sizeof(*n));
+	*n = (struct node){.hands_over = n->hands_over};
 	ck_assert_uint_le(wvm_gossip_bytes(WVM_GOSSIP_ROOM), sizeof(n->memory));
 	wvm_membership_init(&n->m, &ops, n, n->memory, WVM_GOSSIP_ROOM, WVM_MTU_DEFAULT, &self, d,
 			    i + 1, now);
@@ -139,8 +142,10 @@ static void begin_all(void)
 
 	now = SECOND;
 	queued = lost = 0;
-	for (unsigned i = 0; i < NODES; i++)
+	for (unsigned i = 0; i < NODES; i++) {
+		nodes[i].hands_over = false;
 		begin(i, 1, &d);
+	}
 }
 
 static enum wvm_drop give(unsigned i, const struct datagram *d)
@@ -251,6 +256,56 @@ START_TEST(a_wish_is_decided_and_learnt_by_all_in_the_order_of_epochs)
 			ck_assert(wvm_epoch_record_same(&nodes[i].m.epoch.d.current, &r));
 		}
 	}
+	check_sums();
+}
+END_TEST
+
+/* Whom a node has heard to be done in an epoch, as a bit for each. */
+static unsigned done_in(unsigned at, uint32_t epoch)
+{
+	unsigned done = 0;
+
+	for (unsigned k = 0; k < NODES; k++) {
+		const struct wvm_gossip_peer *p = wvm_gossip_find(nodes[at].m.gossip, FIRST + k);
+
+		done |= (unsigned)(p && p->epoch == epoch && !p->busy) << k;
+	}
+	return done;
+}
+
+/* From the first message on that names the epoch. */
+START_TEST(nobody_is_heard_to_be_done_in_an_epoch_before_it_is)
+{
+	struct wvm_epoch_durable stored;
+	struct wvm_epoch_record r;
+	unsigned done = 0, all = (1u << NODES) - 1;
+
+	begin_all();
+	run(2000, NODES);
+	for (unsigned i = 0; i < NODES; i++) {
+		ck_assert_uint_eq(done_in(i, 1), all & ~(1u << i));
+		nodes[i].hands_over = true;
+	}
+	r = next_record(&nodes[0].m, FIRST + 2, WVM_NODE_DRAINING);
+	ck_assert_int_eq(wvm_membership_wish(&nodes[0].m, &r, now), 0);
+	for (unsigned ms = 0; ms < 12000; ms++) {
+		step(NODES);
+		if (ms == 2000 || ms == 4000 || ms == 8000) {
+			unsigned i = ms / 4000;
+
+			ck_assert_uint_eq(nodes[i].learnt, 2);
+			done |= 1u << i;
+			wvm_membership_busy(&nodes[i].m, false);
+		}
+		if (ms == 6000) { /* its part is not done, whatever the life before said of 1 */
+			stored = nodes[2].stored;
+			begin(2, 2, &stored);
+		}
+		for (unsigned i = 0; i < NODES; i++)
+			ck_assert_uint_eq(done_in(i, 2) & ~done, 0);
+	}
+	for (unsigned i = 0; i < NODES; i++)
+		ck_assert_uint_eq(done_in(i, 2), all & ~(1u << i));
 	check_sums();
 }
 END_TEST
@@ -426,6 +481,7 @@ static Suite *membership_suite(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, all_hear_of_all_and_a_silent_one_is_dead_to_the_others);
 	tcase_add_test(t, a_wish_is_decided_and_learnt_by_all_in_the_order_of_epochs);
+	tcase_add_test(t, nobody_is_heard_to_be_done_in_an_epoch_before_it_is);
 	tcase_add_test(t,
 		       no_ballot_leaves_while_a_store_is_under_way_and_those_that_come_are_counted);
 	tcase_add_loop_test(t, what_a_stranger_says_changes_nothing_and_is_counted, 0, CASES);

@@ -210,7 +210,7 @@ static void compose(struct wvm_gossip *g, const struct wvm_gossip_out *o, struct
 	m->top = g->self.top;
 	m->life = g->self.life;
 	m->health = g->health;
-	m->zero = 0;
+	m->busy = g->self.busy;
 	m->count = 0;
 	m->port = g->self.port;
 	m->zero2 = 0;
@@ -301,6 +301,11 @@ void wvm_gossip_epoch(struct wvm_gossip *g, uint32_t epoch, uint64_t now_ns)
 	g->self.epoch = epoch;
 	g->epoch_sends = wvm_gossip_sends(g);
 	g->news_at = now_ns; /* at once, also where rounds of other news never end */
+}
+
+void wvm_gossip_busy(struct wvm_gossip *g, bool busy)
+{
+	g->self.busy = busy;
 }
 
 static void renew(struct wvm_gossip *g, uint32_t above, uint64_t now_ns)
@@ -479,8 +484,11 @@ static void word(struct wvm_gossip *g, uint32_t from, const struct wvm_gossip_ms
 	index = wvm_gossip_index(g, from);
 	if (index == NIL)
 		return;
-	g->peer[index].epoch = m->epoch;
-	g->peer[index].health = m->health;
+	if (wvm_gossip_boot(m->incarnation) == wvm_gossip_boot(g->peer[index].incarnation)) {
+		g->peer[index].epoch = m->epoch;
+		g->peer[index].busy = m->busy & 1;
+		g->peer[index].health = m->health;
+	} /* else it is late: of a life before */
 	if (g->peer[index].status == WVM_GOSSIP_ALIVE) {
 		if (was_dead && g->pull_at != NEVER)
 			g->pull_at = wvm_gossip_min(

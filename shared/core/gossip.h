@@ -62,6 +62,12 @@ static inline uint32_t wvm_gossip_incarnation(uint16_t boot)
 	return ((uint32_t)boot & 0x7fff) << 16 | 1;
 }
 
+/* The life that an incarnation is of. */
+static inline uint32_t wvm_gossip_boot(uint32_t incarnation)
+{
+	return incarnation >> 16;
+}
+
 enum wvm_gossip_status {
 	WVM_GOSSIP_ALIVE = 1,
 	WVM_GOSSIP_SUSPECT,
@@ -101,7 +107,7 @@ struct wvm_gossip_msg {
 	uint8_t top;  /* the sender's: top, life, health, address, epoch, incarnation */
 	uint8_t life;
 	uint8_t health;
-	uint8_t zero;
+	uint8_t busy; /* 1: the sender's part of a hand-over in its epoch is not done; else 0 */
 	uint16_t count;
 	uint16_t port;
 	uint16_t zero2;
@@ -114,7 +120,7 @@ struct wvm_gossip_msg {
 };
 
 /*
- * Bytes, big-endian: kind 1, tier 1, top 1, life 1, health 1, 0 1, count 2, port 2, 0 2, ip 4,
+ * Bytes, big-endian: kind 1, tier 1, top 1, life 1, health 1, busy 1, count 2, port 2, 0 2, ip 4,
  * epoch 4, incarnation 4, seq 4, target 4; then of each entry node 4, incarnation 4, ip 4, port 2,
  * status 1, life 1, top 1, 0 3.
  */
@@ -167,17 +173,21 @@ struct wvm_gossip_self {
 	uint32_t incarnation; /* wvm_gossip_incarnation() of its boot; rises */
 	uint32_t epoch;       /* that it is in; 0: none */
 	uint8_t life;         /* enum wvm_node_state */
+	bool busy;            /* its part of a hand-over in that epoch is not done */
 };
 
 /* A peer as the view has it. 32 bytes; read by the user. */
 struct wvm_gossip_peer {
 	uint32_t node, incarnation, ip;
-	uint32_t epoch; /* its own word, by its last message; 0: not heard */
+	/* epoch, busy and health are its own word, by the last message of its present life; until
+	 * that has come all are 0. What others say of it never changes them, but for a new life. */
+	uint32_t epoch; /* 0: not heard */
 	uint16_t port;
 	uint8_t status, life, top;
-	uint8_t health;    /* its own word; 0 until heard */
+	uint8_t health;
 	uint8_t sends;     /* how often its news is still to be told */
-	uint8_t noted;     /* a note of it waits */
+	uint8_t noted : 1; /* a note of it waits */
+	uint8_t busy : 1;  /* in that epoch: what wvm_gossip_busy() was told there */
 	uint64_t since_ns; /* when it became what status says */
 };
 _Static_assert(sizeof(struct wvm_gossip_peer) == 32, "the size stated above");
@@ -289,6 +299,13 @@ void wvm_gossip_announce(struct wvm_gossip *g, enum wvm_node_state life, uint64_
 
 /* The user has learnt that epoch. If it is later than the one before, it is told on. */
 void wvm_gossip_epoch(struct wvm_gossip *g, uint32_t epoch, uint64_t now_ns);
+
+/*
+ * Whether this node's part of a hand-over in its epoch is not done: told with every message from
+ * now on, and by none of its own. Who learns an epoch that hands over says so before
+ * wvm_gossip_epoch(), or else is heard to be done there. May be called between actions.
+ */
+void wvm_gossip_busy(struct wvm_gossip *g, bool busy);
 
 /*
  * A message that passes wvm_gossip_msg_check(), for this node, from one whose address has been

@@ -26,7 +26,7 @@ static bool head_check(const struct wvm_gossip_msg *m)
 {
 	return m->kind >= WVM_GOSSIP_PROBE && m->kind < WVM_GOSSIP_KINDS &&
 	       m->tier < WVM_GOSSIP_TIERS && m->top >= m->tier && m->top < WVM_GOSSIP_TIERS &&
-	       m->life < WVM_NODE_STATES && m->health <= WVM_GOSSIP_HEALTH && !m->zero &&
+	       m->life < WVM_NODE_STATES && m->health <= WVM_GOSSIP_HEALTH && m->busy <= 1 &&
 	       !m->zero2 && m->count <= WVM_GOSSIP_ENTRIES && address_check(m->ip, m->port) &&
 	       incarnation_check(m->incarnation);
 }
@@ -118,7 +118,7 @@ size_t wvm_gossip_encode(uint8_t out[WVM_GOSSIP_BYTES_MAX], const struct wvm_gos
 	out[2] = m->top;
 	out[3] = m->life;
 	out[4] = m->health;
-	out[5] = 0;
+	out[5] = m->busy;
 	put2(out + 6, m->count);
 	put2(out + 8, m->port);
 	put2(out + 10, 0);
@@ -156,7 +156,7 @@ bool wvm_gossip_decode(struct wvm_gossip_msg *m, const uint8_t *bytes, size_t le
 	m->top = bytes[2];
 	m->life = bytes[3];
 	m->health = bytes[4];
-	m->zero = bytes[5];
+	m->busy = bytes[5];
 	m->count = get2(bytes + 6);
 	m->port = get2(bytes + 8);
 	m->zero2 = get2(bytes + 10);

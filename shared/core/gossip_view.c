@@ -316,6 +316,11 @@ static void take(struct wvm_gossip *g, uint32_t index, const struct wvm_gossip_e
 {
 	struct wvm_gossip_peer *p = &g->peer[index];
 
+	if (wvm_gossip_boot(p->incarnation) != wvm_gossip_boot(e->incarnation)) {
+		p->epoch = 0; /* what it said in the life before is not its word in this one */
+		p->busy = 0;
+		p->health = 0;
+	}
 	p->incarnation = e->incarnation;
 	p->status = e->status;
 	p->life = e->life;

@@ -2,21 +2,45 @@
 
 #include "shared/core/assert.h"
 
-void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_t *answered,
-		   uint32_t self, uint32_t epoch, uint16_t boot, uint64_t identity)
+/* Who has not answered is asked or not. */
+static void ask(struct wvm_join *j, const uint8_t *asked)
 {
+	j->missing = 0;
+	for (uint32_t i = 0; i < j->members->count; i++) {
+		bool waited_for = !asked || asked[i];
+
+		if (j->answered[i] == WVM_JOIN_ANSWERED)
+			continue;
+		j->answered[i] = waited_for ? WVM_JOIN_WAITED_FOR : WVM_JOIN_NOT_ASKED;
+		j->missing += waited_for;
+	}
+	j->state = j->missing ? WVM_JOIN_ASKING : WVM_JOIN_SERVING;
+}
+
+void wvm_join_init(struct wvm_join *j, const struct wvm_members *members, uint8_t *answered,
+		   uint32_t self, uint32_t epoch, uint16_t boot, uint64_t identity,
+		   const uint8_t *asked)
+{
+	WVM_ASSERT(self < members->count);
 	*j = (struct wvm_join){
 		.members = members,
 		.answered = answered,
 		.self = self,
-		.missing = members->count - 1,
 		.epoch = epoch,
 		.boot = boot,
 		.identity = identity,
-		.state = members->count > 1 ? WVM_JOIN_ASKING : WVM_JOIN_SERVING,
 	};
-	__builtin_memset(answered, 0, members->count);
-	answered[self] = 1;
+	__builtin_memset(answered, WVM_JOIN_NOT_ASKED, members->count);
+	answered[self] = WVM_JOIN_ANSWERED;
+	ask(j, asked);
+}
+
+void wvm_join_epoch(struct wvm_join *j, uint32_t epoch, const uint8_t *asked)
+{
+	WVM_ASSERT(epoch >= j->epoch);
+	j->epoch = epoch;
+	if (j->state == WVM_JOIN_ASKING)
+		ask(j, asked);
 }
 
 void wvm_join_resume(struct wvm_join *j)
@@ -51,7 +75,7 @@ uint32_t wvm_join_poll(struct wvm_join *j, uint64_t now_ns, struct wvm_msg *msg)
 	while (j->cursor < j->members->count) {
 		uint32_t member = j->cursor++;
 
-		if (j->answered[member])
+		if (j->answered[member] != WVM_JOIN_WAITED_FOR)
 			continue;
 		address(j, member, msg);
 		msg->request = report_id(j);
@@ -81,7 +105,8 @@ bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg 
 		reply->gpa = taken;
 		return true;
 	}
-	if (j->state != WVM_JOIN_ASKING || msg->request != report_id(j) || j->answered[member])
+	if (j->state != WVM_JOIN_ASKING || msg->request != report_id(j) ||
+	    j->answered[member] != WVM_JOIN_WAITED_FOR)
 		return false;
 	if (msg->version != j->identity) {
 		j->state = WVM_JOIN_DIFFERS;
@@ -89,13 +114,15 @@ bool wvm_join_message(struct wvm_join *j, uint32_t member, const struct wvm_msg 
 		j->refuser_identity = msg->version;
 		return false;
 	}
+	if (msg->epoch > j->epoch)
+		return false;
 	if (msg->gpa) {
 		j->state = WVM_JOIN_REFUSED;
 		j->refuser = member;
 		j->refuser_grants = msg->gpa;
 		return false;
 	}
-	j->answered[member] = 1;
+	j->answered[member] = WVM_JOIN_ANSWERED;
 	if (!--j->missing)
 		j->state = WVM_JOIN_SERVING;
 	return false;

@@ -55,7 +55,7 @@ static void check_refusal(int rc, const char *err, size_t err_len, const uint8_t
 
 static void check_topology(const struct wvm_topology *t)
 {
-	uint32_t vnodes = 0;
+	uint32_t vnodes = 0, spares = 0;
 	uint64_t gb = 0;
 
 	FUZZ_CHECK(t->count, "empty");
@@ -75,9 +75,11 @@ static void check_topology(const struct wvm_topology *t)
 		FUZZ_CHECK(wvm_topology_by_vnode(t, vnodes) == n &&
 				   wvm_topology_by_vnode(t, vnodes + n->vnode_count - 1) == n,
 			   "node of a vnode");
+		spares += n->spare;
 		vnodes += n->vnode_count;
 		gb += n->ram_gb;
 	}
+	FUZZ_CHECK(spares < t->count, "all are spare");
 	FUZZ_CHECK(t->vnode_count == vnodes && vnodes <= WVM_NODE_MAX && t->total_ram_gb == gb,
 		   "sums");
 	FUZZ_CHECK(!wvm_topology_by_vnode(t, vnodes), "a vnode of nobody");
@@ -94,6 +96,7 @@ static void check_places(const struct wvm_topology *t)
 		uint16_t vm = (uint16_t)(r->first >> 32);
 
 		FUZZ_CHECK(r->units && r->first >= end && r->member < t->count, "place %u", i);
+		FUZZ_CHECK(!t->nodes[r->member].spare, "place %u on a spare", i);
 		FUZZ_CHECK(r->first >> 48 == 0 && last < WVM_GPA_MAX >> WVM_UNIT_SHIFT,
 			   "place %u of no VM", i);
 		end = r->first + r->units;
@@ -115,6 +118,8 @@ static void write_topology(FILE *f, const struct wvm_topology *t)
 		if (n->ctrl_port)
 			fprintf(f, " %u", n->ctrl_port);
 		fputc('\n', f);
+		if (n->spare)
+			fprintf(f, "SPARE %u\n", n->phys_id);
 	}
 	for (uint32_t i = 0; i < t->place_count; i++) {
 		const struct wvm_layout_range *r = &t->places[i];

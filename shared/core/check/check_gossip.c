@@ -287,6 +287,51 @@ START_TEST(an_epoch_reaches_all_through_the_tiers)
 }
 END_TEST
 
+/* Whether a host has heard another to be done in epoch 2. */
+static bool heard_done(uint32_t at, uint32_t of)
+{
+	const struct wvm_gossip_peer *p = wvm_gossip_find(scale_object(&s, at, 0), of);
+
+	return p && p->epoch == 2 && !p->busy;
+}
+
+static uint32_t all_heard_done(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s.hosts; i++) {
+		for (uint32_t k = 0; k < s.hosts; k++)
+			n += i != k && heard_done(i, k);
+	}
+	return n;
+}
+
+/* At most two rounds of probes of all that a node knows, but for what is lost. */
+START_TEST(who_is_done_with_an_epoch_is_known_to_all_and_not_before)
+{
+	struct scale_config c = config(40);
+
+	c.loss_ppm = 50000;
+	begin(&c);
+	scale_run(&s, 5 * SECOND);
+	for (uint32_t i = 0; i < s.hosts; i++)
+		wvm_gossip_busy(scale_object(&s, i, 0), true);
+	scale_epoch(&s, 17);
+	scale_run(&s, 65 * SECOND);
+	ck_assert_uint_eq(all_heard_done(), 0);
+	for (uint32_t k = 0; k < s.hosts; k++) {
+		for (uint32_t i = 0; i < s.hosts; i++)
+			ck_assert(i == k || !heard_done(i, k));
+		ck_assert_uint_eq(s.host[k].epoch, 2);
+		wvm_gossip_busy(scale_object(&s, k, 0), false);
+		scale_run(&s, s.now_ms + SECOND);
+	}
+	scale_run(&s, s.now_ms + 60 * SECOND);
+	ck_assert_uint_eq(all_heard_done(), s.hosts * (s.hosts - 1));
+	scale_free(&s);
+}
+END_TEST
+
 /* Each watches those whom it has room for; helpers hear where the silent one is. */
 START_TEST(a_view_smaller_than_its_group_holds_no_dead_for_alive)
 {
@@ -344,6 +389,7 @@ int main(void)
 	tcase_add_test(tc, nodes_that_know_one_seed_find_all);
 	tcase_add_test(tc, a_changed_life_reaches_all);
 	tcase_add_test(tc, an_epoch_reaches_all_through_the_tiers);
+	tcase_add_test(tc, who_is_done_with_an_epoch_is_known_to_all_and_not_before);
 	tcase_add_test(tc, a_view_smaller_than_its_group_holds_no_dead_for_alive);
 	tcase_add_test(tc, the_same_seed_is_the_same_run);
 	suite_add_tcase(suite, tc);

@@ -23,6 +23,7 @@ static struct wvm_gossip_msg sample(uint8_t kind)
 				   .top = 2,
 				   .life = WVM_NODE_DRAINING,
 				   .health = 3,
+				   .busy = 1,
 				   .count = 3,
 				   .port = 0x2329,
 				   .ip = 0x7f000001,
@@ -80,7 +81,7 @@ START_TEST(bytes_lie_where_the_header_says)
 
 	wvm_gossip_encode(bytes, &m);
 	ck_assert(!memcmp(bytes,
-			  "\3\1\2\3\3\0\0\3\x23\x29\0\0\x7f\0\0\1\1\2\3\4\5\6\7\x8\x9\xa\xb\xc"
+			  "\3\1\2\3\3\1\0\3\x23\x29\0\0\x7f\0\0\1\1\2\3\4\5\6\7\x8\x9\xa\xb\xc"
 			  "\0\xf\xff\xff"
 			  "\0\1\x23\x45\0\1\0\1\xa\0\0\1\x23\x29\1\2\0\0\0\0\0\1\x23\x46",
 			  56));
@@ -115,7 +116,7 @@ START_TEST(what_is_not_well_formed_is_refused)
 	BAD(WVM_GOSSIP_PROBE, m.top = WVM_GOSSIP_TIERS);
 	BAD(WVM_GOSSIP_PROBE, m.life = WVM_NODE_STATES);
 	BAD(WVM_GOSSIP_PROBE, m.health = WVM_GOSSIP_HEALTH + 1);
-	BAD(WVM_GOSSIP_PROBE, m.zero = 1);
+	BAD(WVM_GOSSIP_PROBE, m.busy = 2);
 	BAD(WVM_GOSSIP_PROBE, m.zero2 = 1);
 	BAD(WVM_GOSSIP_PROBE, m.count = WVM_GOSSIP_ENTRIES + 1);
 	BAD(WVM_GOSSIP_PROBE, m.port = 0);

@@ -408,6 +408,103 @@ START_TEST(an_epoch_is_told_when_it_was_learnt_and_not_when_it_was_heard)
 }
 END_TEST
 
+/* What a peer says of itself. */
+static void say(uint32_t from, uint32_t incarnation, uint32_t epoch, bool busy)
+{
+	struct wvm_gossip_msg m = message(from, WVM_GOSSIP_NEWS);
+
+	m.incarnation = incarnation;
+	m.epoch = epoch;
+	m.busy = busy;
+	m.health = 2;
+	take(from, &m);
+}
+
+static void check_word(uint32_t node, uint32_t epoch, bool busy)
+{
+	const struct wvm_gossip_peer *p = wvm_gossip_find(g, node);
+
+	ck_assert_uint_eq(p->epoch, epoch);
+	ck_assert_uint_eq(p->busy, busy);
+	ck_assert_uint_eq(p->health, epoch ? 2 : 0);
+}
+
+START_TEST(who_is_busy_is_known_by_its_own_word_of_its_present_life)
+{
+	const uint32_t one = wvm_gossip_incarnation(1), two = wvm_gossip_incarnation(2);
+
+	add(1001);
+	add(1002);
+	check_word(1001, 0, false);
+	say(1001, one, 4, true);
+	check_word(1001, 4, true);
+	check_word(1002, 0, false);
+	say(1001, one, 5, false);
+	check_word(1001, 5, false);
+	say(1001, one, 5, true);
+	/* Others accuse it, and tell of its refutation and of its life: it has said nothing new. */
+	tell(1002, entry(1001, one, WVM_GOSSIP_SUSPECT));
+	check_word(1001, 5, true);
+	tell(1002, entry(1001, one + 1, WVM_GOSSIP_ALIVE));
+	check_word(1001, 5, true);
+	say(1002, one, 3, false);
+	check_word(1001, 5, true);
+	/* They tell that it began anew: of that life nothing is known, whatever comes late. */
+	tell(1002, entry(1001, two, WVM_GOSSIP_ALIVE));
+	check_word(1001, 0, false);
+	say(1001, one + 1, 5, false);
+	check_word(1001, 0, false);
+	say(1001, two, 5, true);
+	check_word(1001, 5, true);
+	say(1001, one + 1, 5, false);
+	check_word(1001, 5, true);
+	/* And by itself. */
+	say(1001, wvm_gossip_incarnation(3), 5, false);
+	check_word(1001, 5, false);
+	check_word(1002, 3, false);
+	/* Forgotten, it has said nothing. */
+	wvm_gossip_remove(g, 1001);
+	tell(1002, entry(1001, wvm_gossip_incarnation(3), WVM_GOSSIP_ALIVE));
+	check_word(1001, 0, false);
+}
+END_TEST
+
+START_TEST(that_it_is_busy_is_told_with_every_message_and_by_none_of_its_own)
+{
+	static const uint8_t ask[] = {WVM_GOSSIP_PROBE, WVM_GOSSIP_PULL};
+	uint64_t due;
+
+	add(1001);
+	wvm_gossip_announce(g, WVM_NODE_ACTIVE, now);
+	drain();
+	ck_assert_uint_eq(sent(WVM_GOSSIP_ANNOUNCE)->msg.busy, 0);
+	for (unsigned busy = 2; busy--;) {
+		due = wvm_gossip_deadline(g);
+		wvm_gossip_busy(g, busy);
+		drain();
+		ck_assert_uint_eq(count, 0);
+		ck_assert_uint_eq(wvm_gossip_deadline(g), due);
+		for (unsigned i = 0; i < sizeof(ask); i++) {
+			struct wvm_gossip_msg m = message(1001, ask[i]);
+
+			take(1001, &m);
+			ck_assert_uint_eq(count, 1);
+			ck_assert_uint_eq(actions[0].msg.busy, busy);
+			ck_assert(wvm_gossip_msg_check(&actions[0].msg));
+		}
+		do
+			tick();
+		while (!sent(WVM_GOSSIP_PROBE));
+		ck_assert_uint_eq(sent(WVM_GOSSIP_PROBE)->msg.busy, busy);
+	}
+	/* Between two actions: what is sent after it says so. */
+	wvm_gossip_announce(g, WVM_NODE_DRAINING, now);
+	wvm_gossip_busy(g, true);
+	drain();
+	ck_assert_uint_eq(sent(WVM_GOSSIP_ANNOUNCE)->msg.busy, 1);
+}
+END_TEST
+
 START_TEST(the_silent_are_probed_through_others_then_suspected_then_dead)
 {
 	struct wvm_gossip_msg nack = message(1002, WVM_GOSSIP_NACK);
@@ -509,6 +606,8 @@ int main(void)
 	tcase_add_test(tc, a_view_is_asked_for_part_by_part);
 	tcase_add_test(tc, an_answer_that_is_lost_is_asked_for_again_and_then_given_up);
 	tcase_add_test(tc, an_epoch_is_told_when_it_was_learnt_and_not_when_it_was_heard);
+	tcase_add_test(tc, who_is_busy_is_known_by_its_own_word_of_its_present_life);
+	tcase_add_test(tc, that_it_is_busy_is_told_with_every_message_and_by_none_of_its_own);
 	tcase_add_test(tc, the_silent_are_probed_through_others_then_suspected_then_dead);
 	tcase_add_test(tc, what_can_not_be_is_not_taken_by_add);
 	suite_add_tcase(suite, tc);

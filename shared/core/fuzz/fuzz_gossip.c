@@ -17,6 +17,7 @@ static struct wvm_gossip_config config;
 static uint64_t memory[4096];
 static struct wvm_gossip *g;
 static uint32_t incarnation, epoch;
+static bool busy;
 
 FUZZ_UNWATCHED_BEGIN
 
@@ -57,6 +58,7 @@ static void sent(const struct wvm_gossip_action *a)
 	size_t len;
 
 	FUZZ_CHECK(a->node != SELF && wvm_gossip_msg_check(&a->msg), "kind %u", a->msg.kind);
+	FUZZ_CHECK(a->msg.busy == busy, "busy %u", a->msg.busy);
 	len = wvm_gossip_encode(bytes, &a->msg);
 	FUZZ_CHECK(len + WVM_HEADER_BYTES <= config.mtu, "%zu bytes", len);
 	for (uint32_t i = 0; i < a->msg.count; i++)
@@ -109,6 +111,7 @@ static void any_head(struct fuzz_in *in, struct wvm_gossip_msg *m, uint32_t from
 	*m = (struct wvm_gossip_msg){.kind = (uint8_t)(1 + how % 8),
 				     .top = how / 8 % WVM_GOSSIP_TIERS,
 				     .life = how / 32 % WVM_NODE_STATES,
+				     .busy = how / 128,
 				     .ip = 0x0a000000 + from,
 				     .port = 9001,
 				     .epoch = fuzz_u8(in),
@@ -170,6 +173,9 @@ static void op(struct fuzz_in *in, uint64_t now_ns)
 		} else if (what < 128) {
 			epoch += what % 4;
 			wvm_gossip_epoch(g, epoch, now_ns);
+		} else {
+			busy = what / 8 % 2;
+			wvm_gossip_busy(g, busy);
 		}
 		break;
 	default:
@@ -200,6 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	FUZZ_CHECK(wvm_gossip_bytes(ROOM) <= sizeof(memory), "%zu", wvm_gossip_bytes(ROOM));
 	g = wvm_gossip_init(memory, ROOM, &config, &self, how, now_ns);
 	incarnation = epoch = 1;
+	busy = false;
 	if (how & 2)
 		wvm_gossip_announce(g, WVM_NODE_ACTIVE, now_ns);
 	drain();
