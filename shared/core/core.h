@@ -272,6 +272,8 @@ struct wvm_action {
 	X(requests_now, "requests that are not over yet")                                      \
 	X(pages_shared, "pages held Shared now")                                               \
 	X(pages_modified, "pages held Modified now, of whole units those that were used")      \
+	X(pages_untouched, "pages of units held whole now that were not used yet")             \
+	X(writebacks_now, "pages written back that their home has not acknowledged yet")       \
 	X(pages_homed, "pages that this home has been asked for")                              \
 	X(home_units, "units granted whole as home")                                           \
 	X(home_units_refused, "of those, never taken")                                         \
@@ -472,6 +474,9 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 			 const struct wvm_msg *msg);
 /* Whether a fault looks at the page's own entry: not while it is of a unit held whole. */
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* Whether units are put together from now on; what was asked for goes on. */
+void wvm_core_merge(struct wvm_core *core, bool merge);
 
 /* So many pages at most are filled with zeros at once, 1 to 512: a node short of memory. */
 void wvm_core_fill_most(struct wvm_core *core, uint32_t pages);

@@ -87,8 +87,10 @@ static void finish(struct wvm_core *core, struct wvm_demand *d)
 
 	WVM_ASSERT(h->demand == slot_of(core, d));
 	WVM_ASSERT(core->peers[d->member].demands);
-	if (d->state == WVM_DEMAND_WRITE_BACK)
+	if (d->state == WVM_DEMAND_WRITE_BACK) {
 		set_kept(core, d, false);
+		core->stats.writebacks_now--;
+	}
 	h->demand = 0;
 	d->used = false;
 	wvm_core_timer_cancel(&core->timers, &d->timer);
@@ -238,6 +240,7 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
 	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);
 	d->state = WVM_DEMAND_WRITE_BACK;
+	core->stats.writebacks_now++;
 	d->tries = 0;
 	if (d->type == WVM_MSG_DOWNGRADE) {
 		/* A program that maps later protects itself from what it finds in the file. */

@@ -433,7 +433,7 @@ static void node_check(const struct node *n)
 {
 	const struct wvm_core_stats *s = wvm_core_stats(n->core);
 	uint32_t requests = 0, demands = 0, txns = 0, queued = 0;
-	uint64_t shared = 0, modified = 0;
+	uint64_t shared = 0, modified = 0, untouched = 0, back = 0;
 
 	for (uint32_t i = 0; i < PAGES; i++) {
 		check_held(n, i, &requests, &demands);
@@ -441,11 +441,19 @@ static void node_check(const struct node *n)
 		shared += n->held[core_page(i)].state == WVM_HELD_SHARED;
 		modified += n->held[core_page(i)].state == WVM_HELD_MODIFIED;
 	}
-	for (uint32_t i = 0; i < UNITS * WVM_UNIT_WORDS; i++)
-		modified += (uint64_t)__builtin_popcountll(
-			n->held_units[i / WVM_UNIT_WORDS].mine[i % WVM_UNIT_WORDS] &
-			n->held_units[i / WVM_UNIT_WORDS].filled[i % WVM_UNIT_WORDS]);
-	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified, "figures");
+	for (uint32_t i = 0; i < UNITS * WVM_UNIT_WORDS; i++) {
+		const struct wvm_held_unit *u = &n->held_units[i / WVM_UNIT_WORDS];
+		uint64_t mine = u->mine[i % WVM_UNIT_WORDS], filled = u->filled[i % WVM_UNIT_WORDS];
+
+		modified += (uint64_t)__builtin_popcountll(mine & filled);
+		untouched += (uint64_t)__builtin_popcountll(mine & ~filled);
+	}
+	for (uint32_t i = 0; i < n->params.limits.demands; i++)
+		back += n->core->demands[i].used &&
+			n->core->demands[i].state == WVM_DEMAND_WRITE_BACK;
+	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified &&
+			   s->pages_untouched == untouched && s->writebacks_now == back,
+		   "figures");
 	check_pools(n, requests, demands, txns, queued);
 }
 
