@@ -194,6 +194,7 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 		wvm_core_emit(core, WVM_ACT_SETTLE, vm, page);
 	core->stats.adopted_held++;
 	u->modified += h->state == WVM_HELD_MODIFIED;
+	u->shared += h->state == WVM_HELD_SHARED;
 	(*(h->state == WVM_HELD_SHARED ? &core->stats.pages_shared
 				       : &core->stats.pages_modified))++;
 }

@@ -148,7 +148,8 @@ struct wvm_held_unit {
 	uint8_t touched;        /* something of it was granted, page or whole */
 	uint8_t merge;          /* slot + 1 while it is to be merged */
 	uint16_t modified;      /* pages that are Modified by entries of their own */
-	uint32_t reserved;
+	uint16_t shared;        /* and Shared */
+	uint16_t reserved;
 	uint64_t merging; /* id of a merge that was asked for and not answered, or 0 */
 	uint64_t named; /* the version that it names, in each message of this and of later lives */
 	uint64_t told;  /* by the home, with a refusal: the version that the next has to name */
@@ -474,6 +475,9 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 			 const struct wvm_msg *msg);
 /* Whether a fault looks at the page's own entry: not while it is of a unit held whole. */
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* Whether any page of the unit is held, by entries of their own or as a part of the whole. */
+bool wvm_core_unit_held(const struct wvm_core_vm *vm, uint64_t page);
 
 /* Whether units are put together from now on; what was asked for goes on. */
 void wvm_core_merge(struct wvm_core *core, bool merge);

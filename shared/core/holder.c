@@ -14,6 +14,8 @@ void wvm_holder_set(struct wvm_core *core, uint32_t vm, uint64_t page, enum wvm_
 
 	u->modified -= h->state == WVM_HELD_MODIFIED;
 	u->modified += state == WVM_HELD_MODIFIED;
+	u->shared -= h->state == WVM_HELD_SHARED;
+	u->shared += state == WVM_HELD_SHARED;
 	core->stats.pages_shared -= h->state == WVM_HELD_SHARED;
 	core->stats.pages_modified -= h->state == WVM_HELD_MODIFIED;
 	h->state = state;

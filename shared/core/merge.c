@@ -270,7 +270,7 @@ void wvm_merge_adopt(struct wvm_core *core, uint32_t vm, uint64_t unit)
 	struct wvm_held_unit *u = &core->vms[vm].held_units[unit];
 
 	u->merge = 0;
-	u->modified = 0;
+	u->modified = u->shared = 0;
 	if (u->merging)
 		WVM_ASSERT(begin(core, vm, unit * WVM_UNIT_PAGES)); /* they had slots there */
 }

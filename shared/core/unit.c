@@ -449,6 +449,16 @@ struct wvm_held_page wvm_core_held_in(const struct wvm_held_unit *u,
 	return h;
 }
 
+bool wvm_core_unit_held(const struct wvm_core_vm *vm, uint64_t page)
+{
+	const struct wvm_held_unit *u = &vm->held_units[wvm_unit_index(page)];
+	uint64_t any = u->modified | u->shared;
+
+	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++)
+		any |= u->mine[i];
+	return any;
+}
+
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return !wvm_unit_mine(wvm_held_unit_of(core, vm, page), page);

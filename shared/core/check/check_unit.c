@@ -192,6 +192,39 @@ static const struct rig_case holder[] = {
 	     ACT(PROTECT, .page = 17), ACT(PUNCH, .page = 17)),
 };
 
+/* A unit says that something of it is held for as long as anything is. */
+START_TEST(a_unit_is_held_until_its_last_page_has_gone)
+{
+	static const struct rig_step mine[] = {MINE};
+	const struct wvm_core_vm *vm;
+	struct rig r;
+
+	rig_open(&r, H, NULL);
+	r.core->params.units = true;
+	vm = wvm_core_vm_at(r.core, 0);
+	ck_assert(!wvm_core_unit_held(vm, 0));
+	for (const struct rig_step *s = mine; s < mine + sizeof(mine) / sizeof(*mine); s++)
+		rig_do(&r, *s);
+	r.now_ns += r.params.times.hold_max_ns;
+	for (uint64_t page = 0; page < WVM_UNIT_PAGES; page++) {
+		struct rig_step back = IN(WRITE_BACK_ACK, H, .request = OWN(1), .grant = OWN(1),
+					  .version = V(2), .page = page);
+
+		ck_assert(wvm_core_unit_held(vm, page));
+		ck_assert_int_eq(wvm_core_evict(r.core, r.now_ns, 0, page), WVM_EVICT_DONE);
+		while (wvm_core_action(r.core))
+			;
+		ck_assert_uint_eq(wvm_core_stats(r.core)->writebacks_now, 1);
+		rig_do(&r, back);
+	}
+	ck_assert(!wvm_core_unit_held(vm, 0));
+	ck_assert_uint_eq(wvm_core_stats(r.core)->pages_untouched, 0);
+	ck_assert_uint_eq(wvm_core_stats(r.core)->pages_modified, 0);
+	ck_assert_uint_eq(wvm_core_stats(r.core)->writebacks_now, 0);
+	rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_home_grants_units_whole_and_page_by_page)
 {
 	rig_run_units(RIG_SELF, &home[_i], false);
@@ -208,6 +241,7 @@ static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, a_home_grants_units_whole_and_page_by_page, 0, CASES(home));
 	tcase_add_loop_test(tc, a_holder_takes_units_whole_and_gives_pages_up, 0, CASES(holder));
+	tcase_add_test(tc, a_unit_is_held_until_its_last_page_has_gone);
 }
 
 int main(void)

@@ -429,6 +429,29 @@ static void check_pools(const struct node *n, uint32_t requests, uint32_t demand
 			   "timer %u", i);
 }
 
+/* What the entry of a unit counts of its pages. */
+static void check_unit(const struct node *n, uint64_t first)
+{
+	const struct wvm_held_unit *u = &n->held_units[first / WVM_UNIT_PAGES];
+	uint32_t shared = 0, modified = 0, held = 0;
+
+	for (uint32_t i = 0; i < PAGES; i++) {
+		const struct wvm_held_page *h = &n->held[core_page(i)];
+
+		if (core_page(i) / WVM_UNIT_PAGES != first / WVM_UNIT_PAGES)
+			continue;
+		held += wvm_core_held(wvm_core_vm_at(n->core, 0), core_page(i)).state !=
+			WVM_HELD_INVALID;
+		if (wvm_unit_mine(u, core_page(i)))
+			continue;
+		shared += h->state == WVM_HELD_SHARED;
+		modified += h->state == WVM_HELD_MODIFIED;
+	}
+	FUZZ_CHECK(u->shared == shared && u->modified == modified, "unit of %llx: %u %u",
+		   (unsigned long long)first, u->shared, u->modified);
+	FUZZ_CHECK(!held || wvm_core_unit_held(wvm_core_vm_at(n->core, 0), first), "nothing held");
+}
+
 static void node_check(const struct node *n)
 {
 	const struct wvm_core_stats *s = wvm_core_stats(n->core);
@@ -454,6 +477,8 @@ static void node_check(const struct node *n)
 	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified &&
 			   s->pages_untouched == untouched && s->writebacks_now == back,
 		   "figures");
+	for (uint32_t i = 0; i < UNITS; i++)
+		check_unit(n, i * WVM_UNIT_PAGES);
 	check_pools(n, requests, demands, txns, queued);
 }
 
