@@ -479,6 +479,13 @@ bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page
 /* Whether any page of the unit is held, by entries of their own or as a part of the whole. */
 bool wvm_core_unit_held(const struct wvm_core_vm *vm, uint64_t page);
 
+/*
+ * The member has given back all that it held and was switched off: records of it as a sharer are
+ * void, and nobody waits for its answer to an INVALIDATE. False: it is back, in a later life,
+ * whose grants count. An input without actions. Not durable: to be said again after a restart.
+ */
+void wvm_core_gone(struct wvm_core *core, uint32_t member, bool gone);
+
 /* Whether units are put together from now on; what was asked for goes on. */
 void wvm_core_merge(struct wvm_core *core, bool merge);
 

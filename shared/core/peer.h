@@ -26,6 +26,7 @@ struct wvm_peer {
 	uint32_t queue_head; /* requests that wait for the window, oldest first; slot + 1 */
 	uint32_t queue_tail;
 	uint32_t demands; /* slots that its demands as a home hold: wvm_holder_demand() */
+	bool gone;        /* wvm_core_gone() */
 };
 
 #define WVM_WINDOW_ONE     256u /* fixed point: additive increase by 1/window per answer */
