@@ -341,7 +341,7 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 	unsigned count = 0;
 
 	snprintf(master, sizeof(master), "%s/%s", bin_dir,
-		 c->opts.master && !i ? c->opts.master : "wavevm_node_master");
+		 c->opts.master ? c->opts.master : "wavevm_node_master");
 	snprintf(port, sizeof(port), "%u", n->port);
 	snprintf(ctrl, sizeof(ctrl), "%u", n->ctrl_port);
 	snprintf(slave, sizeof(slave), "%u", n->slave_port);
