@@ -340,7 +340,8 @@ void cluster_node_args(const struct cluster *c, unsigned i, const char *const mo
 	const struct cluster_node *n = &c->node[i];
 	unsigned count = 0;
 
-	snprintf(master, sizeof(master), "%s/wavevm_node_master", bin_dir);
+	snprintf(master, sizeof(master), "%s/%s", bin_dir,
+		 c->opts.master ? c->opts.master : "wavevm_node_master");
 	snprintf(port, sizeof(port), "%u", n->port);
 	snprintf(ctrl, sizeof(ctrl), "%u", n->ctrl_port);
 	snprintf(slave, sizeof(slave), "%u", n->slave_port);

@@ -48,6 +48,7 @@ struct cluster_opts {
 	const char *vm;     /* of --vm; NULL: "1:3G", which has both shards of two in it */
 	const char *shards; /* of --shards; NULL: 1, "": not given */
 	const char *ram_mb; /* budget of node 0; NULL: all have 4096 */
+	const char *master; /* program of all nodes, in cluster_bin(); NULL: wavevm_node_master */
 	const char *place;  /* PLACE lines of the topology; NULL: none */
 	enum cluster_net net;
 	const char *chaos; /* CLUSTER_WIRE */

@@ -62,6 +62,20 @@ void wvm_print_routes(const json_t *o)
 		printf("and %llu more\n", number(o, "left_off"));
 }
 
+/* The node gives back what it has, to be switched off. */
+static void print_leaving(const json_t *o)
+{
+	if (!json_is_true(json_object_get(o, "leaving")))
+		return;
+	if (json_is_true(json_object_get(o, "emptied")))
+		puts("leaving  no page is held here any more");
+	else if (number(o, "clients"))
+		printf("leaving  pages still held %llu  waits for %llu programs to end\n",
+		       number(o, "pages_left"), number(o, "clients"));
+	else
+		printf("leaving  pages still held %llu\n", number(o, "pages_left"));
+}
+
 void wvm_print_status(const json_t *o)
 {
 	size_t i;
@@ -88,6 +102,7 @@ void wvm_print_status(const json_t *o)
 	       "failed %llu\n",
 	       number(o, "ram_mb"), number(o, "evicted_shared"), number(o, "evicted_modified"),
 	       number(o, "reclaim_waits"), number(o, "reclaim_failed"));
+	print_leaving(o);
 	json_array_foreach(json_object_get(o, "shards"), i, item)
 		printf("shard %zu  %s\n", i, json_is_string(item) ? json_string_value(item) : "?");
 	json_array_foreach(json_object_get(o, "vms"), i, item)

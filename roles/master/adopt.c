@@ -88,6 +88,13 @@ static bool touched(const struct wvm_held_page *h)
 	return memcmp(h, &never, sizeof(never)) != 0;
 }
 
+/* Entries that are not all zeros have their room, of which nobody has been told yet. */
+static void need_room(bool has)
+{
+	if (!has)
+		wvm_core_panic("no room for an entry of the former life", __FILE__, __LINE__);
+}
+
 static void adopt_held_run(void *ctx, uint64_t first, uint64_t end)
 {
 	struct held_run *run = ctx;
@@ -97,6 +104,7 @@ static void adopt_held_run(void *ctx, uint64_t first, uint64_t end)
 	for (uint64_t page = first; page < end && page < vm->pages; page++) {
 		if (!mine(s, page) || !touched(&vm->held[page]))
 			continue;
+		need_room(wvm_backing_held(&s->node->backing[run->vm], page));
 		wvm_core_adopt_held(s->core, s->shard->now_ns, run->vm, page,
 				    wvm_mem_present(s->node->vms[run->vm], page));
 		wvm_node_drain(s);
@@ -109,9 +117,14 @@ static void adopt_unit_run(void *ctx, uint64_t first, uint64_t end)
 	struct wvm_node_shard *s = run->shard;
 	uint64_t units = wvm_core_vm_at(s->core, run->vm)->pages / WVM_UNIT_PAGES;
 
-	for (uint64_t unit = first; unit < end && unit < units; unit++)
-		if (mine(s, unit * WVM_UNIT_PAGES))
-			wvm_core_adopt_unit(s->core, run->vm, unit);
+	for (uint64_t unit = first; unit < end && unit < units; unit++) {
+		uint64_t page = unit * WVM_UNIT_PAGES;
+
+		if (!mine(s, page))
+			continue;
+		need_room(wvm_backing_held_unit(&s->node->backing[run->vm], page));
+		wvm_core_adopt_unit(s->core, run->vm, unit);
+	}
 }
 
 /* A page of a unit that is held whole has no entry, and needs none. */

@@ -127,6 +127,11 @@ bool wvm_backing_held(struct wvm_backing *b, uint64_t page)
 	       has(b->held, b->vm.held, page, sizeof(*b->vm.held));
 }
 
+bool wvm_backing_has_held(const struct wvm_backing *b, uint64_t page)
+{
+	return is_marked(b->held, page * sizeof(*b->vm.held) / WVM_PAGE_BYTES);
+}
+
 bool wvm_backing_unit(struct wvm_backing *b, uint64_t page)
 {
 	return has(b->units, b->vm.units, page / WVM_UNIT_PAGES, sizeof(*b->vm.units));

@@ -38,6 +38,8 @@ bool wvm_backing_held(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
 /* The next page from `page` on, below end, whose unit's entry has room; or end. */
 uint64_t wvm_backing_next_held_unit(const struct wvm_backing *b, uint64_t page, uint64_t end);
+/* Whether the entry of the page has room already: without, it says nothing. */
+bool wvm_backing_has_held(const struct wvm_backing *b, uint64_t page);
 /* Whether it may touch the directory entry of a page and that of its unit. */
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */

@@ -579,6 +579,14 @@ unsigned wvm_clients_count(const struct wvm_clients *all)
 	return n;
 }
 
+bool wvm_clients_none(const struct wvm_clients *all)
+{
+	for (unsigned i = 0; i < WVM_CLIENTS_MAX; i++)
+		if (all->client[i].state != CLIENT_FREE)
+			return false;
+	return true;
+}
+
 unsigned wvm_clients_awaited(struct wvm_clients *all, int *pid)
 {
 	unsigned n = 0;

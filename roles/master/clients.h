@@ -171,6 +171,9 @@ void wvm_clients_code_late(struct wvm_clients *c, unsigned shard, unsigned clien
 /* Clients attached now. On shard 0. */
 unsigned wvm_clients_count(const struct wvm_clients *c);
 
+/* Whether no program is attached, nor on its way in or out on any shard. On shard 0. */
+bool wvm_clients_none(const struct wvm_clients *c);
+
 /*
  * Processes that live, hold a slot of a former life, and have not come back with
  * all that they had mapped and pinned. A master that has adopted pages acts on

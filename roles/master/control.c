@@ -139,6 +139,9 @@ static json_t *status_json(const struct wvm_node *n)
 	set(o, "reclaim_untouched", untouched);
 	set(o, "reclaim_waits", waits);
 	set(o, "reclaim_failed", failed);
+	json_object_set_new(o, "leaving", json_boolean(wvm_reclaim_leaving(n)));
+	json_object_set_new(o, "emptied", json_boolean(wvm_reclaim_empty(n)));
+	set(o, "pages_left", wvm_reclaim_left(n));
 	state_bytes = wvm_state_bytes(&n->state, &store_bytes);
 	set(o, "store_bytes", store_bytes);
 	set(o, "tables_bytes", state_bytes - store_bytes);

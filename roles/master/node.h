@@ -99,6 +99,7 @@ struct wvm_node {
 	uint32_t stranger; /* the member, + 1, that asked last with another topology */
 	struct wvm_timer join_timer;
 	struct wvm_adoption adoption;
+	struct wvm_leave leave;
 	bool serving;    /* as home */
 	bool ready;      /* announced: holder and home serve */
 	bool keep_files; /* they are a former life's, and not taken over yet */

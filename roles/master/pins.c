@@ -94,6 +94,14 @@ bool wvm_pins_busy(const struct wvm_node_shard *s)
 	return s->pins.letters_end - s->pins.letters_first > WVM_PIN_LETTERS / 4;
 }
 
+bool wvm_pins_none(const struct wvm_node_shard *s)
+{
+	for (unsigned i = 0; i < WVM_PINS_MAX; i++)
+		if (s->pins.requests[i].used)
+			return false;
+	return true;
+}
+
 /* ---- shard 0 --------------------------------------------------------------------------- */
 
 static void on_part_done(struct wvm_shard *self, void *ctx, const void *data, size_t len)

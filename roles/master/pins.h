@@ -62,6 +62,7 @@ void wvm_pins_free(struct wvm_node_shard *s);
 /* At the end of a turn: sends what waited. True while something still waits. */
 bool wvm_pins_turn(struct wvm_node_shard *s);
 /* Whether new requests are to be refused. */
+bool wvm_pins_none(const struct wvm_node_shard *s); /* no request is under way; on shard 0 */
 bool wvm_pins_busy(const struct wvm_node_shard *s);
 /* A client asks for a range. On shard 0; answered by wvm_clients_reply(). */
 void wvm_pins_begin(struct wvm_node_shard *shard0, unsigned client, uint32_t vm, uint64_t first,

@@ -16,11 +16,19 @@
 #define HELP_NS      UINT64_C(1000000)   /* between two calls for help */
 #define FAILING_NS   UINT64_C(100000000) /* for all who waited too long to come and be told */
 
+static void on_timer(struct wvm_timer *timer, uint64_t now_ns)
+{
+	/* It ran so that the shard has a turn. */
+	(void)timer;
+	(void)now_ns;
+}
+
 int wvm_reclaim_init(struct wvm_node_shard *s)
 {
 	struct wvm_reclaim *r = &s->reclaim;
 
 	r->shard = s;
+	r->timer.fire = on_timer;
 	for (unsigned i = 0; i < s->node->vm_count; i++) {
 		uint64_t bytes = wvm_mem_size(s->node->vms[i]) / WVM_PAGE_BYTES;
 		void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -69,7 +77,8 @@ uint64_t wvm_reclaim_held(const struct wvm_node *node)
 
 bool wvm_reclaim_short(const struct wvm_node *node, uint64_t more)
 {
-	return (wvm_reclaim_held(node) + more) * 100 >= wvm_reclaim_budget(node) * HIGH_PERCENT;
+	return wvm_reclaim_leaving(node) ||
+	       (wvm_reclaim_held(node) + more) * 100 >= wvm_reclaim_budget(node) * HIGH_PERCENT;
 }
 
 /* ---- the hand -------------------------------------------------------------------------- */
@@ -165,30 +174,28 @@ static bool visit(struct wvm_node_shard *s)
 
 /* ---- work ------------------------------------------------------------------------------ */
 
-static void on_timer(struct wvm_timer *timer, uint64_t now_ns)
+static void on_wake(struct wvm_shard *self, void *ctx, const void *data, size_t len)
 {
-	/* It ran so that the shard has a turn. */
-	(void)timer;
-	(void)now_ns;
+	/* Its turn finds what is to be done. */
 }
 
-static void on_help(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+void wvm_reclaim_wake_others(struct wvm_node_shard *s)
 {
-	/* Likewise: the turn finds that the node has too many pages. */
+	struct wvm_node *n = s->node;
+
+	for (unsigned i = 0; i < n->shard_count; i++)
+		if (i != s->index) /* where its inbox is full it does not sleep */
+			(void)wvm_post(s->shard, n->shards[i].shard, on_wake, &n->shards[i], NULL,
+				       0);
 }
 
 /* Other shards may sleep, and have all the pages. */
 static void ask_others(struct wvm_node_shard *s)
 {
-	struct wvm_node *n = s->node;
-
 	if (s->shard->now_ns - s->reclaim.asked_ns < HELP_NS)
 		return;
 	s->reclaim.asked_ns = s->shard->now_ns;
-	for (unsigned i = 0; i < n->shard_count; i++)
-		if (i != s->index) /* where its inbox is full it does not sleep */
-			(void)wvm_post(s->shard, n->shards[i].shard, on_help, &n->shards[i], NULL,
-				       0);
+	wvm_reclaim_wake_others(s);
 }
 
 static unsigned sweep(struct wvm_node_shard *s)
@@ -235,6 +242,8 @@ bool wvm_reclaim_turn(struct wvm_node_shard *s)
 	uint64_t budget = wvm_reclaim_budget(s->node), held = wvm_reclaim_held(s->node);
 	unsigned gone;
 
+	if (wvm_leave_begins(s))
+		return wvm_leave_turn(s);
 	if (!r->active && !r->stalled && held * 100 < budget * HIGH_PERCENT)
 		return false;
 	if (s->adopting)
@@ -250,7 +259,6 @@ bool wvm_reclaim_turn(struct wvm_node_shard *s)
 	if (gone)
 		r->stalled_ns = s->shard->now_ns;
 	release(s);
-	r->timer.fire = on_timer;
 	if (!gone)
 		wvm_shard_arm(s->shard, &r->timer, RETRY_NS);
 	return gone;

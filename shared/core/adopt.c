@@ -51,6 +51,7 @@ static void take_over(struct wvm_core *core, uint32_t index)
 	wvm_held_of(core, vm, k->page)->demand = index + 1;
 	core->demands_free--;
 	core->peers[d->member].demands++;
+	core->stats.writebacks_now++;
 	core->stats.adopted_written_back++;
 }
 
@@ -146,6 +147,8 @@ void wvm_core_adopt_unit(struct wvm_core *core, uint32_t vm, uint64_t unit)
 	u->hold_until_ns = 0;
 	wvm_merge_adopt(core, vm, unit);
 	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++) {
+		core->stats.pages_untouched += (uint64_t)__builtin_popcountll(u->mine[i] &
+									      ~u->filled[i]);
 		for (uint64_t left = u->mine[i] & u->filled[i]; left; left &= left - 1) {
 			core->stats.pages_modified++;
 			core->stats.adopted_held++;
@@ -190,6 +193,7 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 		wvm_core_emit(core, WVM_ACT_SETTLE, vm, page);
 	core->stats.adopted_held++;
 	u->modified += h->state == WVM_HELD_MODIFIED;
+	u->shared += h->state == WVM_HELD_SHARED;
 	(*(h->state == WVM_HELD_SHARED ? &core->stats.pages_shared
 				       : &core->stats.pages_modified))++;
 }

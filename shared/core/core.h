@@ -149,7 +149,8 @@ struct wvm_held_unit {
 	uint8_t touched;        /* something of it was granted, page or whole */
 	uint8_t merge;          /* slot + 1 while it is to be merged */
 	uint16_t modified;      /* pages that are Modified by entries of their own */
-	uint32_t reserved;
+	uint16_t shared;        /* and Shared */
+	uint16_t reserved;
 	uint64_t merging; /* id of a merge that was asked for and not answered, or 0 */
 	uint64_t named; /* the version that it names, in each message of this and of later lives */
 	uint64_t told;  /* by the home, with a refusal: the version that the next has to name */
@@ -273,6 +274,8 @@ struct wvm_action {
 	X(requests_now, "requests that are not over yet")                                      \
 	X(pages_shared, "pages held Shared now")                                               \
 	X(pages_modified, "pages held Modified now, of whole units those that were used")      \
+	X(pages_untouched, "pages of units held whole now that were not used yet")             \
+	X(writebacks_now, "pages written back that their home has not acknowledged yet")       \
 	X(pages_homed, "pages that this home has been asked for")                              \
 	X(home_units, "units granted whole as home")                                           \
 	X(home_units_refused, "of those, never taken")                                         \
@@ -475,6 +478,19 @@ bool wvm_core_needs_home(const struct wvm_core *core, uint32_t vm, uint64_t page
 			 const struct wvm_msg *msg);
 /* Whether a fault looks at the page's own entry: not while it is of a unit held whole. */
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* Whether any page of the unit is held, by entries of their own or as a part of the whole. */
+bool wvm_core_unit_held(const struct wvm_core_vm *vm, uint64_t page);
+
+/*
+ * The member has given back all that it held and was switched off: records of it as a sharer are
+ * void, and nobody waits for its answer to an INVALIDATE. False: it is back, in a later life,
+ * whose grants count. An input without actions. Not durable: to be said again after a restart.
+ */
+void wvm_core_gone(struct wvm_core *core, uint32_t member, bool gone);
+
+/* Whether units are put together from now on; what was asked for goes on. */
+void wvm_core_merge(struct wvm_core *core, bool merge);
 
 /* So many pages at most are filled with zeros at once, 1 to 512: a node short of memory. */
 void wvm_core_fill_most(struct wvm_core *core, uint32_t pages);

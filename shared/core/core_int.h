@@ -219,7 +219,8 @@ struct wvm_core {
 	struct wvm_core_timers timers;
 	struct wvm_partials partials;
 	struct wvm_peer *peers; /* members */
-	struct wvm_seen *seen;  /* members × peer_shards */
+	uint32_t peers_gone;
+	struct wvm_seen *seen; /* members × peer_shards */
 	struct wvm_durable *durable;
 	uint64_t *taken;       /* durable: members; grants taken from each home */
 	struct wvm_kept *kept; /* durable: what demands[i] has written back */

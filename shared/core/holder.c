@@ -14,6 +14,8 @@ void wvm_holder_set(struct wvm_core *core, uint32_t vm, uint64_t page, enum wvm_
 
 	u->modified -= h->state == WVM_HELD_MODIFIED;
 	u->modified += state == WVM_HELD_MODIFIED;
+	u->shared -= h->state == WVM_HELD_SHARED;
+	u->shared += state == WVM_HELD_SHARED;
 	core->stats.pages_shared -= h->state == WVM_HELD_SHARED;
 	core->stats.pages_modified -= h->state == WVM_HELD_MODIFIED;
 	h->state = state;
@@ -87,8 +89,10 @@ static void finish(struct wvm_core *core, struct wvm_demand *d)
 
 	WVM_ASSERT(h->demand == slot_of(core, d));
 	WVM_ASSERT(core->peers[d->member].demands);
-	if (d->state == WVM_DEMAND_WRITE_BACK)
+	if (d->state == WVM_DEMAND_WRITE_BACK) {
 		set_kept(core, d, false);
+		core->stats.writebacks_now--;
+	}
 	h->demand = 0;
 	d->used = false;
 	wvm_core_timer_cancel(&core->timers, &d->timer);
@@ -238,6 +242,7 @@ static void obey(struct wvm_core *core, struct wvm_demand *d)
 	WVM_ASSERT(h->state == WVM_HELD_MODIFIED);
 	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);
 	d->state = WVM_DEMAND_WRITE_BACK;
+	core->stats.writebacks_now++;
 	d->tries = 0;
 	if (d->type == WVM_MSG_DOWNGRADE) {
 		/* A program that maps later protects itself from what it finds in the file. */

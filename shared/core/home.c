@@ -67,6 +67,28 @@ static void grant_modified(struct wvm_core *core, uint32_t vm, uint64_t page,
 	grant(core, vm, page, q, e->granted);
 }
 
+/*
+ * Takes one sharer that is gone out of the records: no more, since each may change three blocks
+ * that the undo log must have. Others are found by the retry of the transaction.
+ */
+static bool strike_gone(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (!core->peers_gone || e->state != WVM_HOME_SHARED)
+		return false;
+	for (uint32_t i = 0; i < e->holders; i++) {
+		if (!core->peers[*wvm_holders_at(core, e, i).member].gone)
+			continue;
+		wvm_note_home(core, vm, page);
+		wvm_holders_remove(core, e, i);
+		if (!e->holders)
+			e->state = WVM_HOME_HOME;
+		return true;
+	}
+	return false;
+}
+
 /* ---- transactions ---------------------------------------------------------------------- */
 
 uint32_t wvm_home_take_waiting(struct wvm_core *core, const struct wvm_asked *q)
@@ -289,6 +311,14 @@ void wvm_home_rehome(struct wvm_core *core)
 	}
 }
 
+void wvm_core_gone(struct wvm_core *core, uint32_t member, bool gone)
+{
+	WVM_ASSERT(member < core->params.members->count && member != core->params.self);
+	core->peers_gone -= core->peers[member].gone;
+	core->peers[member].gone = gone;
+	core->peers_gone += gone;
+}
+
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 {
 	if (t->state == WVM_TXN_DRAIN) {
@@ -300,6 +330,13 @@ void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 		core->stats.home_txn_aborted++;
 		abandon(core, t);
 		return;
+	}
+	if (t->state == WVM_TXN_INVALIDATE && strike_gone(core, t->vm, t->page)) {
+		t->cursor = 0; /* as in wvm_home_invalidated() */
+		if (invalidated(core, t, wvm_home_of(core, t->vm, t->page))) {
+			go_on(core, t);
+			return;
+		}
 	}
 	if (!t->cursor) {
 		core->stats.home_txn_retries++;
@@ -407,6 +444,7 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 		return WVM_DROP_NONE;
 	}
 	wvm_unit_track(core, vm, page);
+	strike_gone(core, vm, page);
 	drop = check_record(core, vm, page, q, &done);
 	if (done)
 		return drop;

@@ -149,6 +149,11 @@ static void ask(struct wvm_core *core, struct wvm_merge *m)
 			   core->now_ns + wvm_core_backoff(core, member, m->tries));
 }
 
+void wvm_core_merge(struct wvm_core *core, bool merge)
+{
+	core->params.merge = merge;
+}
+
 void wvm_merge_timer(struct wvm_core *core, struct wvm_merge *m)
 {
 	struct wvm_held_unit *u = wvm_held_unit_of(core, m->vm, m->first);
@@ -160,7 +165,7 @@ void wvm_merge_timer(struct wvm_core *core, struct wvm_merge *m)
 		ask(core, m);
 		return;
 	}
-	if (!all_here(core, m->vm, m->first) || m->attempts++ >= ATTEMPTS) {
+	if (!core->params.merge || !all_here(core, m->vm, m->first) || m->attempts++ >= ATTEMPTS) {
 		end(core, m);
 		return;
 	}
@@ -265,7 +270,7 @@ void wvm_merge_adopt(struct wvm_core *core, uint32_t vm, uint64_t unit)
 	struct wvm_held_unit *u = &core->vms[vm].held_units[unit];
 
 	u->merge = 0;
-	u->modified = 0;
+	u->modified = u->shared = 0;
 	if (u->merging)
 		WVM_ASSERT(begin(core, vm, unit * WVM_UNIT_PAGES)); /* they had slots there */
 }

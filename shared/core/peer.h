@@ -28,6 +28,7 @@ struct wvm_peer {
 	uint32_t demands; /* slots that its demands as a home hold: wvm_holder_demand() */
 	uint32_t pulls;   /* slots for pages that somebody waits for, and it was the home of */
 	bool silent;      /* as a former home: see handover.c */
+	bool gone;        /* wvm_core_gone() */
 };
 
 #define WVM_WINDOW_ONE     256u /* fixed point: additive increase by 1/window per answer */

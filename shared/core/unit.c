@@ -253,6 +253,7 @@ static void take_pages(struct wvm_core *core, uint32_t vm, uint64_t page, struct
 	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++, pages -= pages < 64 ? pages : 64) {
 		u->mine[i] = pages >= 64 ? UINT64_MAX : (UINT64_C(1) << pages) - 1;
 		u->filled[i] = 0;
+		core->stats.pages_untouched += pages < 64 ? pages : 64;
 	}
 }
 
@@ -314,13 +315,14 @@ static struct wvm_fill *fill_run(struct wvm_core *core, uint32_t vm, uint64_t pa
 	return f;
 }
 
-/* Whether it had not been. */
-static bool note_filled(struct wvm_held_unit *u, uint64_t page)
+/* A page that is mine is used. Whether it had not been. */
+static bool note_filled(struct wvm_core *core, struct wvm_held_unit *u, uint64_t page)
 {
 	uint64_t *word = &u->filled[page % WVM_UNIT_PAGES / 64], bit = UINT64_C(1) << page % 64;
 	bool first = !(*word & bit);
 
 	*word |= bit;
+	core->stats.pages_untouched -= first;
 	return first;
 }
 
@@ -371,7 +373,7 @@ void wvm_unit_fill(struct wvm_core *core, uint32_t vm, uint64_t page, uint64_t w
 	f->count = most;
 	core->stats.unit_fills++;
 	for (uint64_t at = f->first; at < f->next; at++)
-		core->stats.pages_modified += note_filled(u, at);
+		core->stats.pages_modified += note_filled(core, u, at);
 }
 
 void wvm_core_fill_most(struct wvm_core *core, uint32_t pages)
@@ -404,6 +406,7 @@ void wvm_core_unfilled(struct wvm_core *core, uint32_t vm, uint64_t page)
 	WVM_ASSERT(wvm_unit_mine(u, page) && *word & bit);
 	*word &= ~bit;
 	core->stats.pages_modified--;
+	core->stats.pages_untouched++;
 }
 
 /* The page gets an entry of its own, before anything is said about it. */
@@ -417,7 +420,7 @@ void wvm_unit_split(struct wvm_core *core, uint32_t vm, uint64_t page)
 	wvm_note_held(core, vm, page);
 	h->state = WVM_HELD_INVALID; /* what it may say is of before a merge; pins count on */
 	u->mine[page % WVM_UNIT_PAGES / 64] &= ~(UINT64_C(1) << page % 64);
-	core->stats.pages_modified -= !note_filled(u, page);
+	core->stats.pages_modified -= !note_filled(core, u, page);
 	h->version = u->version;
 	h->grant = u->grant;
 	h->hole = 1;
@@ -444,6 +447,16 @@ struct wvm_held_page wvm_core_held_in(const struct wvm_held_unit *u,
 	h.grant = u->grant;
 	h.hole = 1;
 	return h;
+}
+
+bool wvm_core_unit_held(const struct wvm_core_vm *vm, uint64_t page)
+{
+	const struct wvm_held_unit *u = &vm->held_units[wvm_unit_index(page)];
+	uint64_t any = u->modified | u->shared;
+
+	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++)
+		any |= u->mine[i];
+	return any;
 }
 
 bool wvm_core_needs_held(const struct wvm_core *core, uint32_t vm, uint64_t page)

@@ -57,6 +57,21 @@
 #define RETRY       DO(TICK, .ns = 26 * MS)
 #define STILL       DO(PASS, .ns = 13 * MS)
 
+static void a_is_gone(struct rig *r)
+{
+	wvm_core_gone(r->core, A, true);
+}
+
+static void b_is_gone(struct rig *r)
+{
+	wvm_core_gone(r->core, B, true);
+}
+
+static void a_is_back(struct rig *r)
+{
+	wvm_core_gone(r->core, A, false);
+}
+
 static const struct rig_case stored[] = {
 	CASE("a read of an untouched page is granted Shared, as zero", A_SHARED,
 	     ENTRY(SHARED, 1, V(1), .grant = ID(1)), COUNTED(pages_homed, 1),
@@ -196,6 +211,32 @@ static const struct rig_case invalidating[] = {
 	     INVALIDATED(A, ID(1), V(1)), ENTRY(SHARED, 1, V(1), BUSY), INVALIDATED(B, ID(2), V(1)),
 	     GRANT(C, ID(5), V(2), .flags = ZERO), ENTRY(MODIFIED, 1, V(1), .grant = ID(5)),
 	     DO(IDLE)),
+	CASE("a sharer that is gone is not asked", A_SHARED, DO(CALL, .call = a_is_gone),
+	     ACQUIRE(C, ID(5)), GRANT(C, ID(5), V(2), .flags = ZERO),
+	     ENTRY(MODIFIED, 1, V(1), .grant = ID(5)), DO(IDLE)),
+	CASE("others are", AB_SHARED, DO(CALL, .call = a_is_gone), ACQUIRE(C, ID(5)),
+	     INVALIDATE(B, 1, ID(2), V(1)), INVALIDATED(B, ID(2), V(1)),
+	     GRANT(C, ID(5), V(2), .flags = ZERO), DO(IDLE)),
+	CASE("nor is it one any more for who reads", A_SHARED, DO(CALL, .call = a_is_gone),
+	     READ(B, ID(2)), GRANT(B, ID(2), V(1), .flags = ZERO),
+	     ENTRY(SHARED, 1, V(1), .grant = ID(2))),
+	CASE("one that goes while it is asked is waited for no longer", INVALIDATING,
+	     INVALIDATED(B, ID(2), V(1)), DO(CALL, .call = a_is_gone), DO(TICK),
+	     GRANT(C, ID(5), V(2), .flags = ZERO), ENTRY(MODIFIED, 1, V(1), .grant = ID(5)),
+	     DO(IDLE)),
+	CASE("nor are several", INVALIDATING, DO(CALL, .call = a_is_gone),
+	     DO(CALL, .call = b_is_gone), DO(TICK), INVALIDATE(B, 1, ID(2), V(1)), DO(TICK),
+	     GRANT(C, ID(5), V(2), .flags = ZERO), DO(IDLE)),
+	CASE("whoever was upgraded meanwhile keeps its copy", AB_SHARED,
+	     DO(CALL, .call = a_is_gone), ACQUIRE(B, ID(5), .flags = HELD, .version = V(1)),
+	     GRANT(B, ID(5), V(2), .flags = HELD), DO(IDLE)),
+	CASE("one that is back is asked, in its later life", A_SHARED, DO(CALL, .call = a_is_gone),
+	     DO(CALL, .call = a_is_back), READ(A, LATER(1)),
+	     GRANT(A, LATER(1), V(1), .flags = ZERO), ACQUIRE(C, ID(5)),
+	     INVALIDATE(A, 1, LATER(1), V(1))),
+	CASE("an owner that is gone has its page still: no older copy in its place", A_MODIFIED,
+	     DO(CALL, .call = a_is_gone), ACQUIRE(C, ID(5)), FETCH(A, 1, ID(1), V(2)),
+	     ENTRY(MODIFIED, 1, V(1), .grant = ID(1), BUSY)),
 	CASE("one sharer's acknowledgement counts once", INVALIDATING, INVALIDATED(A, ID(1), V(1)),
 	     INVALIDATED(A, ID(1), V(1), STALE), ENTRY(SHARED, 1, V(1), BUSY)),
 	CASE("an acknowledgement names the grant and the version", INVALIDATING,

@@ -108,7 +108,7 @@ static void mask(struct files *f)
 	f->held_unit.hold_until_ns = 0;
 	f->held_unit.requests = f->held_unit.first = 0;
 	f->held_unit.merge = 0;
-	f->held_unit.modified = 0;
+	f->held_unit.modified = f->held_unit.shared = 0;
 	for (uint32_t i = 0; i < WVM_UNIT_WORDS; i++)
 		f->held_unit.filled[i] = 0;
 	for (uint32_t b = 0; b < BLOCKS; b++)

@@ -120,6 +120,11 @@ static void let_hold_end(struct rig *r)
 	r->now_ns += r->params.times.hold_max_ns;
 }
 
+static void want_none(struct rig *r)
+{
+	wvm_core_merge(r->core, false);
+}
+
 #define AFTER_HOLD       DO(PASS, .ns = 0), DO(CALL, .call = let_hold_end)
 #define STORES(c, n)     DO(FAULT, .slot = c, .flags = 1, .page = n)
 #define GRANT(n, v, ...) IN(MEM_ACK, H, .request = OWN(n), .version = v, __VA_ARGS__)
@@ -202,6 +207,11 @@ static const struct rig_case holder[] = {
 	     ANSWER(WRITE_BACK, 2, OWN(3), V(5), .page = 18, .source = WVM_DATA_OUTBOX),
 	     ASK(WRITE_BACK_ACK, 2, OWN(3), V(5), .page = 18), DO(UNPIN, .page = 17),
 	     GOES(17, 3, OWN(3), V(5))),
+	CASE("nothing is put together any more once that is not wanted", ALL_BACK,
+	     DO(CALL, .call = want_none), DO(TICK), DO(IDLE)),
+	CASE("what was asked for goes on", ALL_BACK, DO(TICK), ASKS_MERGE(4, OWN(3), V(4)),
+	     DO(CALL, .call = want_none), DO(TICK), ASKS_MERGE(5, OWN(3), V(4)),
+	     MERGE_REFUSED(OWN(3), V(5)), DO(TICK), DO(IDLE), GOES(17, 2, OWN(2), V(4))),
 	CASE("killed meanwhile, it asks on in its next life", ALL_BACK, DO(TICK),
 	     ASKS_MERGE(4, OWN(3), V(4)), DO(KILL), ADOPTS(16), ADOPTS(17), DO(ADOPTED), DO(TICK),
 	     SENT(MEM_ACQUIRE, H, .request = NEXT_LIFE(1), .grant = OWN(3), .version = V(4),

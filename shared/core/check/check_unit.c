@@ -87,6 +87,11 @@ static void let_hold_end(struct rig *r)
 	STORES(0, 16), SENT(MEM_ACQUIRE, H, .request = OWN(1), .flags = UNIT, .page = 16), \
 		GRANT(1, V(2), .flags = ZERO | UNIT, .page = 16), FILLS(16, 8, 1)
 
+static void take_back(struct rig *r)
+{
+	wvm_core_unfilled(r->core, 0, 17);
+}
+
 static const struct rig_case holder[] = {
 	CASE("after one answer the rest is local", MINE, LOADS(0, 200), FILLS(200, 8, 1),
 	     STORES(1, 300), FILLS_BOTH(300, 4, 4, 2), COUNTED(requests_sent, 1), DO(IDLE)),
@@ -130,6 +135,24 @@ static const struct rig_case holder[] = {
 	     ASK(DOWNGRADE, .page = 17), ACT(PROTECT, .page = 17), ACT(SETTLE, .page = 17),
 	     ANSWER(WRITE_BACK, .page = 17, .flags = KEEP, .source = WVM_DATA_RAM), LOADS(1, 17),
 	     ACT(PROTECT, .page = 17), ACT(SETTLE, .page = 17, .waiters = 2)),
+	CASE("pages that nobody has used are counted, and go one by one like others", MINE,
+	     COUNTED(pages_untouched, WVM_UNIT_PAGES - 8), COUNTED(pages_modified, 8), AFTER_HOLD,
+	     DO(EVICT, .page = 90), ACT(PROTECT, .page = 90), ACT(SAVE, .page = 90),
+	     ACT(PUNCH, .page = 90),
+	     SENT(WRITE_BACK, H, .request = OWN(1), .grant = OWN(1), .version = V(2), .page = 90,
+		  .source = WVM_DATA_OUTBOX),
+	     COUNTED(pages_untouched, WVM_UNIT_PAGES - 9), COUNTED(pages_modified, 8),
+	     DO(EVICT, .page = 17), ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17, .slot = 1),
+	     ACT(PUNCH, .page = 17),
+	     SENT(WRITE_BACK, H, .request = OWN(1), .grant = OWN(1), .version = V(2), .page = 17,
+		  .source = WVM_DATA_OUTBOX, .slot = 1),
+	     COUNTED(pages_untouched, WVM_UNIT_PAGES - 9), COUNTED(pages_modified, 7),
+	     COUNTED(writebacks_now, 2)),
+	CASE("one that is pinned is used", MINE, DO(PIN, .page = 40, .drop = WVM_PIN_HELD),
+	     COUNTED(pages_untouched, WVM_UNIT_PAGES - 9), COUNTED(pages_modified, 9)),
+	CASE("one whose room is taken back is not", MINE, DO(CALL, .call = take_back),
+	     COUNTED(pages_untouched, WVM_UNIT_PAGES - 7), COUNTED(pages_modified, 7), LOADS(0, 17),
+	     FILLS_BOTH(17, 1, 7, 1), COUNTED(pages_untouched, WVM_UNIT_PAGES - 8)),
 	CASE("its pages have their hold time", MINE, ASK(FETCH_AND_INVALIDATE, .page = 16),
 	     DO(TICK), ACT(PROTECT, .page = 16), ACT(SAVE, .page = 16), ACT(PUNCH, .page = 16),
 	     ANSWER(WRITE_BACK, .page = 16, .source = WVM_DATA_OUTBOX)),
@@ -155,9 +178,10 @@ static const struct rig_case holder[] = {
 	     ANSWER(WRITE_BACK, .page = 40, .source = WVM_DATA_OUTBOX)),
 	CASE("it outlives its master, pages and holes alike", MINE, DO(KILL),
 	     DO(ADOPT, .page = 16, .flags = 1), DO(ADOPT, .page = 17, .flags = 0), DO(ADOPTED),
-	     COUNTED(pages_modified, 8), LOADS(0, 17), FILLS_BOTH(17, 1, 7, 1), AFTER_HOLD,
-	     ASK(FETCH_AND_INVALIDATE, .page = 17), ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17),
-	     ACT(PUNCH, .page = 17), ANSWER(WRITE_BACK, .page = 17, .source = WVM_DATA_OUTBOX)),
+	     COUNTED(pages_modified, 8), COUNTED(pages_untouched, WVM_UNIT_PAGES - 8), LOADS(0, 17),
+	     FILLS_BOTH(17, 1, 7, 1), AFTER_HOLD, ASK(FETCH_AND_INVALIDATE, .page = 17),
+	     ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17), ACT(PUNCH, .page = 17),
+	     ANSWER(WRITE_BACK, .page = 17, .source = WVM_DATA_OUTBOX)),
 	CASE("killed before it is removed, what was split off is removed", MINE, AFTER_HOLD,
 	     ASK(FETCH_AND_INVALIDATE, .page = 17), ACT(PROTECT, .page = 17), DO(KILL),
 	     DO(ADOPT, .page = 17, .flags = 0), ACT(PROTECT, .page = 17), ACT(SAVE, .page = 17),
@@ -167,6 +191,39 @@ static const struct rig_case holder[] = {
 	     ACT(PUNCH, .page = 17), DO(KILL), DO(ADOPT, .page = 17, .flags = 0),
 	     ACT(PROTECT, .page = 17), ACT(PUNCH, .page = 17)),
 };
+
+/* A unit says that something of it is held for as long as anything is. */
+START_TEST(a_unit_is_held_until_its_last_page_has_gone)
+{
+	static const struct rig_step mine[] = {MINE};
+	const struct wvm_core_vm *vm;
+	struct rig r;
+
+	rig_open(&r, H, NULL);
+	r.core->params.units = true;
+	vm = wvm_core_vm_at(r.core, 0);
+	ck_assert(!wvm_core_unit_held(vm, 0));
+	for (const struct rig_step *s = mine; s < mine + sizeof(mine) / sizeof(*mine); s++)
+		rig_do(&r, *s);
+	r.now_ns += r.params.times.hold_max_ns;
+	for (uint64_t page = 0; page < WVM_UNIT_PAGES; page++) {
+		struct rig_step back = IN(WRITE_BACK_ACK, H, .request = OWN(1), .grant = OWN(1),
+					  .version = V(2), .page = page);
+
+		ck_assert(wvm_core_unit_held(vm, page));
+		ck_assert_int_eq(wvm_core_evict(r.core, r.now_ns, 0, page), WVM_EVICT_DONE);
+		while (wvm_core_action(r.core))
+			;
+		ck_assert_uint_eq(wvm_core_stats(r.core)->writebacks_now, 1);
+		rig_do(&r, back);
+	}
+	ck_assert(!wvm_core_unit_held(vm, 0));
+	ck_assert_uint_eq(wvm_core_stats(r.core)->pages_untouched, 0);
+	ck_assert_uint_eq(wvm_core_stats(r.core)->pages_modified, 0);
+	ck_assert_uint_eq(wvm_core_stats(r.core)->writebacks_now, 0);
+	rig_close(&r);
+}
+END_TEST
 
 START_TEST(a_home_grants_units_whole_and_page_by_page)
 {
@@ -184,6 +241,7 @@ static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, a_home_grants_units_whole_and_page_by_page, 0, CASES(home));
 	tcase_add_loop_test(tc, a_holder_takes_units_whole_and_gives_pages_up, 0, CASES(holder));
+	tcase_add_test(tc, a_unit_is_held_until_its_last_page_has_gone);
 }
 
 int main(void)

@@ -586,6 +586,7 @@ void ex_unpack(const struct ex_rig *rig, struct ex_world *w, const uint8_t *byte
 		n->demand.txn = wvm_request_id(1, 0, 0);
 		fill_request(rig, &n->request);
 		n->unit.modified = !n->unit.mine[0] && n->held.state == WVM_HELD_MODIFIED;
+		n->unit.shared = !n->unit.mine[0] && n->held.state == WVM_HELD_SHARED;
 		n->unit.first = n->unit.requests = n->held.request && n->request.listed;
 	}
 	w->txn.id = wvm_request_id(1, 0, 0);

@@ -429,11 +429,34 @@ static void check_pools(const struct node *n, uint32_t requests, uint32_t demand
 			   "timer %u", i);
 }
 
+/* What the entry of a unit counts of its pages. */
+static void check_unit(const struct node *n, uint64_t first)
+{
+	const struct wvm_held_unit *u = &n->held_units[first / WVM_UNIT_PAGES];
+	uint32_t shared = 0, modified = 0, held = 0;
+
+	for (uint32_t i = 0; i < PAGES; i++) {
+		const struct wvm_held_page *h = &n->held[core_page(i)];
+
+		if (core_page(i) / WVM_UNIT_PAGES != first / WVM_UNIT_PAGES)
+			continue;
+		held += wvm_core_held(wvm_core_vm_at(n->core, 0), core_page(i)).state !=
+			WVM_HELD_INVALID;
+		if (wvm_unit_mine(u, core_page(i)))
+			continue;
+		shared += h->state == WVM_HELD_SHARED;
+		modified += h->state == WVM_HELD_MODIFIED;
+	}
+	FUZZ_CHECK(u->shared == shared && u->modified == modified, "unit of %llx: %u %u",
+		   (unsigned long long)first, u->shared, u->modified);
+	FUZZ_CHECK(!held || wvm_core_unit_held(wvm_core_vm_at(n->core, 0), first), "nothing held");
+}
+
 static void node_check(const struct node *n)
 {
 	const struct wvm_core_stats *s = wvm_core_stats(n->core);
 	uint32_t requests = 0, demands = 0, txns = 0, queued = 0;
-	uint64_t shared = 0, modified = 0;
+	uint64_t shared = 0, modified = 0, untouched = 0, back = 0;
 
 	for (uint32_t i = 0; i < PAGES; i++) {
 		check_held(n, i, &requests, &demands);
@@ -441,11 +464,21 @@ static void node_check(const struct node *n)
 		shared += n->held[core_page(i)].state == WVM_HELD_SHARED;
 		modified += n->held[core_page(i)].state == WVM_HELD_MODIFIED;
 	}
-	for (uint32_t i = 0; i < UNITS * WVM_UNIT_WORDS; i++)
-		modified += (uint64_t)__builtin_popcountll(
-			n->held_units[i / WVM_UNIT_WORDS].mine[i % WVM_UNIT_WORDS] &
-			n->held_units[i / WVM_UNIT_WORDS].filled[i % WVM_UNIT_WORDS]);
-	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified, "figures");
+	for (uint32_t i = 0; i < UNITS * WVM_UNIT_WORDS; i++) {
+		const struct wvm_held_unit *u = &n->held_units[i / WVM_UNIT_WORDS];
+		uint64_t mine = u->mine[i % WVM_UNIT_WORDS], filled = u->filled[i % WVM_UNIT_WORDS];
+
+		modified += (uint64_t)__builtin_popcountll(mine & filled);
+		untouched += (uint64_t)__builtin_popcountll(mine & ~filled);
+	}
+	for (uint32_t i = 0; i < n->params.limits.demands; i++)
+		back += n->core->demands[i].used &&
+			n->core->demands[i].state == WVM_DEMAND_WRITE_BACK;
+	FUZZ_CHECK(s->pages_shared == shared && s->pages_modified == modified &&
+			   s->pages_untouched == untouched && s->writebacks_now == back,
+		   "figures");
+	for (uint32_t i = 0; i < UNITS; i++)
+		check_unit(n, i * WVM_UNIT_PAGES);
 	check_pools(n, requests, demands, txns, queued);
 }
 
