@@ -1,15 +1,14 @@
 #include "shared/ballots.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "shared/core/assert.h"
 #include "shared/core/bytes.h"
 #include "shared/crc32c.h"
+#include "shared/replace_file.h"
 
 #define MAGIC  "WVMBALLT"
 #define LAYOUT 1u
@@ -85,62 +84,12 @@ void wvm_ballots_first(struct wvm_epoch_record *first, const uint32_t *nodes, ui
 
 /* ---- the file -------------------------------------------------------------------------- */
 
-/* The name of a file is durable when its directory is. */
-static int sync_dir(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) ? -errno : 0;
-	close(fd);
-	return r;
-}
-
-static int write_new(const char *path, const uint8_t bytes[WVM_BALLOTS_BYTES])
-{
-	int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600), r = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = write(fd, bytes, WVM_BALLOTS_BYTES);
-	if (n != WVM_BALLOTS_BYTES)
-		r = n < 0 ? -errno : -ENOSPC;
-	else if (fdatasync(fd))
-		r = -errno;
-	if (close(fd) && !r)
-		r = -errno;
-	return r;
-}
-
 int wvm_ballots_store(const struct wvm_ballots *b, const struct wvm_epoch_durable *d)
 {
 	uint8_t bytes[WVM_BALLOTS_BYTES];
-	char temporary[sizeof(b->path) + 8];
-	int r;
 
-	snprintf(temporary, sizeof(temporary), "%s.new", b->path);
 	wvm_ballots_encode(bytes, b, d);
-	r = write_new(temporary, bytes);
-	if (!r && rename(temporary, b->path))
-		r = -errno;
-	return r ? r : sync_dir(b->dir);
-}
-
-/* A byte more than it should have, so that a longer file is noticed. */
-static ssize_t read_file(const char *path, uint8_t bytes[WVM_BALLOTS_BYTES + 1])
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, bytes, WVM_BALLOTS_BYTES + 1);
-	if (n < 0)
-		n = -errno;
-	close(fd);
-	return n;
+	return wvm_file_replace(b->dir, b->path, bytes, sizeof(bytes));
 }
 
 static bool promised_nothing(const struct wvm_epoch_durable *d)
@@ -151,16 +100,17 @@ static bool promised_nothing(const struct wvm_epoch_durable *d)
 static int refuse(const struct wvm_ballots *b, int r, char *err, size_t err_len)
 {
 	if (r == -EINVAL)
-		snprintf(err, err_len,
-			 "%s: does not hold this node's ballots any more (damaged, or written by "
-			 "another version): put a good copy of its last state back; without one "
-			 "stop all nodes, remove ballots.* of each, and start all of them",
-			 b->path);
+		snprintf(
+			err, err_len,
+			"%s: does not hold this node's ballots any more (damaged, or written by "
+			"another version): put a good copy of its last state back; without one "
+			"stop all nodes, remove ballots.* and view.* of each, and start all of them",
+			b->path);
 	else if (r == -EEXIST)
 		snprintf(err, err_len,
 			 "%s: holds votes of another node or of a cluster with other NODE or PLACE "
 			 "lines: put the former topology back, or stop all nodes, remove ballots.* "
-			 "of each, and start all of them",
+			 "and view.* of each, and start all of them",
 			 b->path);
 	else
 		snprintf(err, err_len, "%s: cannot keep this node's ballots: %s", b->path,
@@ -180,7 +130,7 @@ int wvm_ballots_begin(struct wvm_ballots *b, const char *dir, uint32_t phys_id, 
 	if (snprintf(b->dir, sizeof(b->dir), "%s", dir) >= (int)sizeof(b->dir))
 		return refuse(b, -ENAMETOOLONG, err, err_len);
 	snprintf(b->path, sizeof(b->path), "%s/ballots.%u", b->dir, phys_id);
-	n = read_file(b->path, bytes);
+	n = wvm_file_read(b->path, bytes, sizeof(bytes));
 	r = n >= 0 ? wvm_ballots_decode(b, bytes, (size_t)n, d) : (int)n;
 	if (!r && !promised_nothing(d))
 		return 0;

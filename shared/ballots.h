@@ -14,15 +14,16 @@
 #include <stdint.h>
 
 #include "shared/core/epoch.h"
+#include "shared/replace_file.h"
 
 #define WVM_BALLOTS_BYTES 124u
 
 /* Which file, and whose. Not written after wvm_ballots_begin(). */
 struct wvm_ballots {
 	char dir[208];
-	char path[256];   /* <dir>/ballots.<phys_id> */
-	uint32_t node;    /* vnode id: who votes */
-	uint64_t cluster; /* identity of the topology that the first record came from */
+	char path[WVM_REPLACE_PATH]; /* <dir>/ballots.<phys_id> */
+	uint32_t node;               /* vnode id: who votes */
+	uint64_t cluster;            /* identity of the topology that the first record came from */
 };
 
 /*

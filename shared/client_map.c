@@ -223,6 +223,12 @@ static int map_range(struct wvm *w, struct range *r)
 	if (ret)
 		goto err_unmap;
 	ret = tell_master(w, WVM_RING_MAP, r);
+	if (ret == -ESHUTDOWN) {
+		wvm_client_fail(ret,
+				"this node is no home of memory: it was drained, or not let in "
+				"yet; run on another, or let it in: wvm_ctl join, with its id");
+		goto err_tell;
+	}
 	if (ret) {
 		wvm_client_fail(ret, "the master did not take the mapping: %s", strerror(-ret));
 		goto err_tell;

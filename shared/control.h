@@ -25,10 +25,14 @@ enum wvm_control_op {
 	WVM_CONTROL_ROUTE_DEL = 2,      /* likewise */
 	WVM_CONTROL_ROUTE_ANNOUNCE = 3, /* likewise */
 	WVM_CONTROL_ROUTE_DUMP = 4,     /* all routes of a gateway */
-	WVM_CONTROL_DRAIN = 5,          /* not yet: NOT_YET */
-	WVM_CONTROL_JOIN = 6,           /* not yet: NOT_YET */
-	WVM_CONTROL_STATUS = 64,        /* who the node is, its VMs, clients, pages, placement */
-	WVM_CONTROL_STATS = 65,         /* every counter, and the fault histograms */
+	/*
+	 * operand: the phys_id of the node that is to leave, or to be let in; to any master. Ask
+	 * again to hear how far it is: the order is given but once. A gateway: NOT_YET.
+	 */
+	WVM_CONTROL_DRAIN = 5,
+	WVM_CONTROL_JOIN = 6,
+	WVM_CONTROL_STATUS = 64,  /* who the node is, its VMs, clients, pages, placement */
+	WVM_CONTROL_STATS = 65,   /* every counter, and the fault histograms */
 	WVM_CONTROL_WHERE = 66,   /* operand: gpa. Slice, home, and this node's part in the page */
 	WVM_CONTROL_TRACE = 67,   /* operand: ms from now on that faults are traced; 0: no more */
 	WVM_CONTROL_STAMPS = 68,  /* operand: shard << WVM_CONTROL_SHARD_SHIFT | first. What the

@@ -201,3 +201,20 @@ int wvm_ask(const struct wvm_ask *ask, char **text, char *err, size_t err_len)
 	}
 	return r;
 }
+
+int wvm_ask_json(const struct wvm_ask *ask, json_t **answer, char *err, size_t err_len)
+{
+	json_error_t why;
+	char *text;
+	int r = wvm_ask(ask, &text, err, err_len);
+
+	if (r)
+		return r;
+	json_decref(*answer);
+	*answer = json_loads(text, 0, &why);
+	free(text);
+	if (*answer)
+		return 0;
+	snprintf(err, err_len, "the master's answer is not JSON: %s", why.text);
+	return -EPROTO;
+}

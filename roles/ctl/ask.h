@@ -2,6 +2,7 @@
 #ifndef WVM_CTL_ASK_H
 #define WVM_CTL_ASK_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,5 +36,9 @@ void wvm_ask_encode(uint8_t out[WVM_CONTROL_REQUEST_BYTES], const struct wvm_ask
 /* 0, or -EPROTO when the datagram is no answer to that request. */
 int wvm_ask_decode(const uint8_t *data, size_t len, const struct wvm_ask *ask, uint16_t part,
 		   struct wvm_ask_part *a);
+
+/* The same, read: *answer (NULL, or the one before, which is given up) is the caller's to decref.
+ */
+int wvm_ask_json(const struct wvm_ask *ask, json_t **answer, char *err, size_t err_len);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "roles/ctl/ask.h"
+#include "roles/ctl/life.h"
 #include "roles/ctl/move.h"
 #include "roles/ctl/print.h"
 #include "roles/ctl/route.h"
@@ -33,6 +34,8 @@ static const struct command {
 	{"members", WVM_CONTROL_MEMBERS, wvm_print_members, false},
 	{"epoch", WVM_CONTROL_EPOCH, wvm_print_epoch, false},
 	{"slices", WVM_CONTROL_STATUS, wvm_print_slices, false},
+	{"drain", WVM_CONTROL_DRAIN, NULL, true},
+	{"join", WVM_CONTROL_JOIN, NULL, true},
 	{"route", WVM_CONTROL_ROUTE_DUMP, wvm_print_routes, false},
 	{"top", 0, NULL, false},
 };
@@ -196,6 +199,12 @@ static unsigned samples(struct argp_state *state, const char *text)
 	return value;
 }
 
+/* drain NODE, join NODE */
+static bool is_life(const struct options *o)
+{
+	return o->ask.op == WVM_CONTROL_DRAIN || o->ask.op == WVM_CONTROL_JOIN;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -223,6 +232,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			take_move(state, o, arg);
 		else if (o->ask.op == WVM_CONTROL_ROUTE_DUMP)
 			take_route(state, o, arg);
+		else if (is_life(o) && state->arg_num == 1)
+			o->node = (uint32_t)number(state, "NODE", arg, WVM_NODE_MAX - 1);
 		else if (o->command->operand && state->arg_num == 1)
 			o->ask.operand = number(state, "GPA", arg, UINT64_MAX);
 		else
@@ -233,11 +244,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(
 				state,
 				"a command is missing: status, stats, where, vcpu, members, epoch, "
-				"slices, route or top");
+				"slices, drain, join, route or top");
 		else if (o->live_only && !o->live)
 			argp_error(state, "-n and -d belong to top");
 		else if (o->live)
 			check_top(state, o);
+		else if (is_life(o) && state->arg_num < 2)
+			argp_error(state, "%s needs a node, as in %s 3", o->command->name,
+				   o->command->name);
 		else if (o->command->operand && state->arg_num < 2)
 			argp_error(state, "where needs a GPA, as 0x100000");
 		else if (o->move && state->arg_num < 4)
@@ -263,6 +277,21 @@ static int move(struct options *o)
 		putchar('\n');
 	else
 		puts(said);
+	json_decref(answer);
+	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int life(const struct options *o)
+{
+	char err[512];
+	json_t *answer;
+	int ret = wvm_life(&o->ask, o->ask.op == WVM_CONTROL_JOIN, o->node, o->json, &answer, err,
+			   sizeof(err));
+
+	if (ret)
+		fprintf(stderr, "wvm_ctl: %s\n", err);
+	else if (o->json && !json_dumpf(answer, stdout, JSON_INDENT(1)))
+		putchar('\n');
 	json_decref(answer);
 	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
 }
@@ -314,7 +343,8 @@ int main(int argc, char **argv)
 		.options = option_list,
 		.parser = parse,
 		.args_doc =
-			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nslices\nroute [list]\n"
+			"status\nstats\nwhere GPA\nvcpu [move I NODE]\nmembers\nepoch\nslices\ndrain NODE\n"
+			"join NODE\nroute [list]\n"
 			"route add FIRST IP PORT\nroute del FIRST\ntop [[IP:]PORT...]",
 		.doc = "Asks the WaveVM master on this host, or a gateway.\v"
 		       "status  who the node is, its VMs, members and pages\n"
@@ -328,6 +358,11 @@ int main(int argc, char **argv)
 		       "is under way\n"
 		       "slices  how many of the directory's slices each node has, and how many its "
 		       "vnodes would be\n"
+		       "drain   NODE is to home no memory any more: its slices move to the others "
+		       "while guests run, and when its last program has ended its pages follow; "
+		       "waits until it may be switched off (the order stands if you interrupt it)\n"
+		       "join    NODE, a spare one or one that was drained, homes memory again; "
+		       "waits until it does\n"
 		       "route   the routes of a gateway; add: the vnodes from FIRST on go by IP:PORT "
 		       "from now on, del: they do not any more. status and stats with --port of a "
 		       "gateway are its own\n"
@@ -344,5 +379,7 @@ int main(int argc, char **argv)
 		return wvm_top(&o.top);
 	if (o.order.op)
 		return route(&o);
+	if (is_life(&o))
+		return life(&o);
 	return o.move ? move(&o) : ask(&o);
 }

@@ -86,23 +86,6 @@ static int judge(const json_t *o, unsigned vcpu, uint32_t node, char *said, size
 	return fail(err, err_len, vcpu, node, "its QEMU has said why on its standard error", -EIO);
 }
 
-static int ask_once(const struct wvm_ask *ask, json_t **answer, char *err, size_t err_len)
-{
-	json_error_t why;
-	char *body;
-	int ret = wvm_ask(ask, &body, err, err_len);
-
-	if (ret)
-		return ret;
-	json_decref(*answer);
-	*answer = json_loads(body, 0, &why);
-	free(body);
-	if (*answer)
-		return 0;
-	snprintf(err, err_len, "the master's answer is not JSON: %s", why.text);
-	return -EPROTO;
-}
-
 int wvm_move(struct wvm_ask *ask, unsigned vcpu, uint32_t node, char *said, size_t said_len,
 	     json_t **answer, char *err, size_t err_len)
 {
@@ -114,7 +97,7 @@ int wvm_move(struct wvm_ask *ask, unsigned vcpu, uint32_t node, char *said, size
 	ask->operand = (uint64_t)vcpu << WVM_CONTROL_VCPU_SHIFT |
 		       (uint64_t)new_token() << WVM_CONTROL_TOKEN_SHIFT | node;
 	do {
-		int ret = ask_once(ask, answer, err, err_len);
+		int ret = wvm_ask_json(ask, answer, err, err_len);
 
 		ret = ret ? ret : judge(*answer, vcpu, node, said, said_len, err, err_len);
 		if (ret <= 0)

@@ -137,6 +137,22 @@ bool wvm_backing_unit(struct wvm_backing *b, uint64_t page)
 	return has(b->units, b->vm.units, page / WVM_UNIT_PAGES, sizeof(*b->vm.units));
 }
 
+bool wvm_backing_all_units(struct wvm_backing *b)
+{
+	uint64_t pages = table_pages(units_of(&b->vm), sizeof(*b->vm.units)), from = 0, end;
+
+	while (from < pages) {
+		for (; from < pages && is_marked(b->units, from); from++)
+			;
+		for (end = from; end < pages && !is_marked(b->units, end); end++)
+			;
+		if (from < end && !fill_and_mark(b->units, b->vm.units, from, end))
+			return false;
+		from = end;
+	}
+	return true;
+}
+
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page)
 {
 	return wvm_backing_unit(b, page) && has(b->home, b->vm.home, page, sizeof(*b->vm.home));

@@ -69,6 +69,8 @@ struct wvm_clients_ops {
 			  uint64_t token);
 	/* Fill in what the node knows; faults_read, _write and _failed are filled. On shard 0. */
 	void (*stats)(void *ctx, unsigned client, struct wvm_stats *inout);
+	/* Whether programs may map memory that were not there before; NULL: yes. On shard 0. */
+	bool (*admits)(void *ctx);
 	/* The node id of the home of an offset, or -errno. On shard 0. */
 	int (*where)(void *ctx, struct wvm_mem *vm, uint64_t gpa);
 	/* The first vnode of a node and what else there is to know of it, or -ENXIO. On shard 0. */

@@ -274,10 +274,15 @@ static void do_vcpu_open(struct client *cl, const struct wvm_ring_req *r)
 
 static void do_map(struct client *cl, enum order_kind kind, const struct wvm_ring_req *r)
 {
+	struct wvm_clients *all = cl->all;
 	struct wvm_mem_map map = {
 		.base = r->addr, .gpa = r->gpa, .len = r->len, .mode = r->mode, .vm_id = r->vm_id};
 
-	wvm_client_order(cl, kind, &map, r->token);
+	if (kind == ORDER_MAP && !cl->back && all->conf.ops->admits &&
+	    !all->conf.ops->admits(all->conf.ctx))
+		wvm_client_reply(cl, r->token, -ESHUTDOWN, NULL, 0);
+	else
+		wvm_client_order(cl, kind, &map, r->token);
 }
 
 /* By the page's shard: no other program stores to it from then on without the master. */

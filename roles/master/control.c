@@ -58,7 +58,7 @@ static json_t *members_json(const struct wvm_node *n)
 	uint64_t *placed = calloc(n->members.count, sizeof(*placed));
 
 	for (uint32_t i = 0; slices && i < WVM_SLICES; i++)
-		slices[wvm_member_of(&n->members, n->slices.home_vnode[i])]++;
+		slices[wvm_member_of(&n->members, wvm_node_slices(n)->home_vnode[i])]++;
 	for (uint32_t i = 0; placed && i < n->layout.count; i++)
 		placed[n->layout.list[i].member] += n->layout.list[i].units;
 	for (uint32_t i = 0; i < n->members.count; i++) {
@@ -114,7 +114,7 @@ static json_t *status_json(const struct wvm_node *n)
 	json_object_set_new(
 		o, "state",
 		json_string(n->adoption.active ? "taking over" : states[n->join.state]));
-	set(o, "epoch", WVM_STATIC_EPOCH);
+	set(o, "epoch", n->view->now.record.epoch);
 	set(o, "boot", n->boot);
 	set(o, "uptime_s", (wvm_now_ns() - n->started_ns) / 1000000000);
 	set(o, "mtu", n->mtu);
@@ -590,6 +590,10 @@ static uint16_t take_snapshot(struct wvm_control *c, const struct sockaddr_in *a
 	case WVM_CONTROL_MOVE: o = wvm_control_move(c->node, q->vm_id, q->operand, &status); break;
 	case WVM_CONTROL_MEMBERS: o = wvm_control_members(c->node); break;
 	case WVM_CONTROL_EPOCH: o = wvm_control_epoch(c->node); break;
+	case WVM_CONTROL_DRAIN:
+	case WVM_CONTROL_JOIN:
+		o = wvm_control_life(c->node, q->operand, q->op == WVM_CONTROL_JOIN, &status);
+		break;
 	default: return WVM_CONTROL_UNKNOWN;
 	}
 	c->last += c->last == UINT32_MAX ? 2 : 1;

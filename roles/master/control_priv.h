@@ -3,6 +3,7 @@
 #define WVM_MASTER_CONTROL_PRIV_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct wvm_node;
@@ -22,4 +23,10 @@ json_t *wvm_control_members(const struct wvm_node *n);
 json_t *wvm_control_epoch(const struct wvm_node *n);
 void wvm_control_membership_stats(json_t *o, const struct wvm_node *n);
 
+/* control_life.c */
+/*
+ * DRAIN or JOIN of the node with that phys_id: wishes for the record, unless it is under way or
+ * done. What has come of it, with "error" where it cannot be. Asked again it goes on.
+ */
+json_t *wvm_control_life(struct wvm_node *node, uint32_t phys_id, bool join, uint16_t *status);
 #endif

@@ -96,10 +96,17 @@ bool wvm_node_is_to_home(const struct wvm_msg *msg)
 	}
 }
 
+/* Between two homes of a slice. */
+static bool is_between_homes(const struct wvm_msg *msg)
+{
+	return msg->type == WVM_MSG_HANDOVER || msg->type == WVM_MSG_HANDOVER_PAGE ||
+	       msg->type == WVM_MSG_HANDOVER_DONE;
+}
+
 /* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
 static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 {
-	if (wvm_node_is_to_home(msg))
+	if (wvm_node_is_to_home(msg) || is_between_homes(msg))
 		return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
 	return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
 }
@@ -132,8 +139,31 @@ bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 	return wvm_backing_held(b, page) || told_no_room(s);
 }
 
+/*
+ * A former home looks at all entries of the unit. The new one puts them in, and from the first on
+ * may look at any; of a unit that nobody has touched, or that is granted whole, there are none.
+ */
+static bool has_room_between(struct wvm_node_shard *s, struct wvm_backing *b, uint64_t page,
+			     const struct wvm_msg *msg, const uint8_t *payload)
+{
+	struct wvm_handed entry;
+
+	if (msg->type == WVM_MSG_HANDOVER && msg->flags & WVM_MSG_ANSWER) {
+		entry = wvm_core_handed(payload, msg->payload_len);
+		if (!entry.unit)
+			return wvm_backing_unit(b, page) || told_no_room(s);
+		if (!entry.page)
+			return (wvm_backing_home(b, page) &&
+				wvm_backing_home(b, page - page % WVM_UNIT_PAGES)) ||
+			       told_no_room(s);
+	}
+	if (!wvm_backing_home_unit(b, page))
+		return told_no_room(s);
+	return msg->type != WVM_MSG_HANDOVER_PAGE || wvm_backing_store(b, page) || told_no_room(s);
+}
+
 /* Whether there is room for what the core touches with this message. What it drops needs none. */
-static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
+static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg, const uint8_t *payload)
 {
 	struct wvm_backing *b = s->node->backing;
 	uint64_t page = msg->gpa / WVM_PAGE_BYTES;
@@ -143,13 +173,15 @@ static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg)
 		b++;
 	if (b == s->node->backing + s->node->vm_count || page >= b->vm.pages)
 		return true;
+	if (is_between_homes(msg))
+		return has_room_between(s, b, page, msg, payload);
 	if (!wvm_node_is_to_home(msg))
 		return wvm_backing_held(b, page) || told_no_room(s);
 	vm = (uint32_t)(b - s->node->backing);
 	if (!wvm_backing_unit(b, page))
 		return told_no_room(s);
-	if (!wvm_core_needs_home(s->core, vm, page, msg))
-		return true;
+	if (!wvm_core_needs_home(s->core, vm, page, msg)) /* whether it has come may matter */
+		return !s->moving || wvm_backing_home(b, page) || told_no_room(s);
 	if (wvm_msg_asks_merge(msg)) {
 		/* Refused, and not dropped: its holder keeps all pages until it has an answer. */
 		if (!wvm_backing_home_unit(b, page))
@@ -174,7 +206,7 @@ static void take_own(struct wvm_node_shard *s, const struct wvm_msg *msg, const 
 	struct wvm_msg m = *msg;
 
 	trace_message(s, WVM_STAMP_RECEIVE, &m);
-	if (!has_room(s, &m))
+	if (!has_room(s, &m, page))
 		return;
 	wvm_runs_before(s, &m);
 	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, &m, page) != WVM_DROP_NONE;
@@ -314,6 +346,12 @@ static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
 {
 	const uint8_t *page = payload_of(s, a);
 
+	if (a->source == WVM_DATA_BYTES) {
+		WVM_ASSERT(a->member != s->node->self);
+		trace_message(s, WVM_STAMP_SEND, &a->msg);
+		send_segment(s, a->member, &a->msg, a->data);
+		return;
+	}
 	if (!wvm_stale_hold(s, a, page))
 		wvm_node_send(s, a->member, &a->msg, page);
 }
@@ -434,6 +472,15 @@ static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 	return true;
 }
 
+void wvm_node_join_epoch(struct wvm_node *node, uint32_t epoch, const uint8_t *asked)
+{
+	enum wvm_join_state before = node->join.state;
+
+	wvm_join_epoch(&node->join, epoch, asked);
+	if (node->join.state != before)
+		join_changed(node);
+}
+
 void wvm_node_join_timer(struct wvm_timer *timer, uint64_t now_ns)
 {
 	struct wvm_node *node =
@@ -475,10 +522,6 @@ static bool on_ping(struct wvm_node_shard *s, uint32_t member, const struct wvm_
  * it. */
 static bool on_push_back(struct wvm_node_shard *s, uint32_t member, const struct wvm_msg *msg)
 {
-	if (msg->epoch != WVM_STATIC_EPOCH) {
-		drop(s, WVM_DROP_EPOCH);
-		return false;
-	}
 	if (!wvm_node_by_sidecar(s->node, member)) {
 		drop(s, WVM_DROP_TYPE);
 		return false;
@@ -551,7 +594,7 @@ static void on_message(struct wvm_node_shard *s, const struct sockaddr_in *from,
 		s->accepted += on_push_back(s, member, msg);
 	} else if (shard_of(s->node, msg) != s->index) {
 		drop(s, WVM_DROP_GPA); /* its steer does not fit its address */
-	} else if (!has_room(s, msg)) {
+	} else if (!has_room(s, msg, payload)) {
 		drop(s, WVM_DROP_ROOM);
 	} else {
 		s->pages_received += msg->payload_len && !msg->seg_offset;
@@ -646,6 +689,7 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	wvm_runs_end(s);
 	more = wvm_pins_turn(s);
 	wvm_adopt_turn(s);
+	wvm_node_view_turn(s);
 	more |= wvm_reclaim_turn(s);
 	wvm_runs_end(s);
 	wvm_stale_turn(s);
@@ -783,6 +827,11 @@ static int on_node(void *ctx, uint32_t node_id, struct wvm_ring_node *out)
 	return (int)n->first_vnode;
 }
 
+static bool on_admits(void *ctx)
+{
+	return wvm_node_view_admits(ctx);
+}
+
 static void on_log(void *ctx, const char *line)
 {
 	wvm_log("%s", line);
@@ -797,6 +846,7 @@ const struct wvm_clients_ops wvm_node_clients_ops = {
 	.code_told = on_code_told,
 	.code_mark = on_code_mark,
 	.stats = on_stats,
+	.admits = on_admits,
 	.where = on_where,
 	.node = on_node,
 	.vcpu_record = wvm_vcpus_record,

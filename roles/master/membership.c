@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "roles/master/node.h"
+#include "shared/core/assert.h"
 #include "shared/core/slices.h"
 
 #define RX_BUFFERS   4
@@ -149,7 +150,7 @@ static void save(void *ctx, const struct wvm_epoch_durable *d)
 {
 	struct wvm_node_membership *n = ctx;
 
-	wvm_saver_save(&n->saver, d);
+	wvm_saver_save(&n->saver, d, wvm_node_view_next(n->node, d) ? &n->node->view->next : NULL);
 }
 
 static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, uint32_t phys_id,
@@ -170,7 +171,7 @@ static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, ui
 			"waits, and gets an error after 5 s, until it is back",
 			phys_id, at, since,
 			note->epoch ? ""
-				    : ", and never since this node began (is that port open "
+				    : ", and never in its present life (is that port open "
 				      "between the hosts?)");
 }
 
@@ -198,19 +199,11 @@ static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
 	p->silent_ns = 0;
 }
 
-void wvm_node_record(struct wvm_node *node, const struct wvm_epoch_record *r)
-{
-	if (r->epoch > WVM_STATIC_EPOCH)
-		wvm_log("epoch %u is decided (vnode %u is %s), but this version goes on with the "
-			"members of %s",
-			r->epoch, r->node, wvm_node_state_name(r->state), node->options->topology);
-}
-
 static void learnt(void *ctx, const struct wvm_epoch_record *record, enum wvm_epoch_verdict verdict)
 {
 	struct wvm_node_membership *n = ctx;
 
-	wvm_node_record(n->node, record);
+	wvm_node_view_learnt(n->node, record);
 }
 
 /* Whoever is asked again says so again: once for each epoch is enough. */
@@ -342,26 +335,61 @@ void wvm_node_membership_leave(struct wvm_node_membership *n)
 		;
 }
 
+/* ---- for the view ---------------------------------------------------------------------- */
+
+static int store_view(const void *ctx, const struct wvm_view *view)
+{
+	return wvm_node_view_store(ctx, view);
+}
+
+const struct wvm_gossip_peer *wvm_node_membership_peer(const struct wvm_node_membership *n,
+						       uint32_t member)
+{
+	return n->open ? wvm_gossip_find(n->m.gossip, vnode_of(n->node, member)) : NULL;
+}
+
+void wvm_node_membership_busy(struct wvm_node_membership *n, bool busy)
+{
+	if (n->open)
+		wvm_membership_busy(&n->m, busy);
+}
+
+int wvm_node_membership_wish(struct wvm_node_membership *n, const struct wvm_epoch_record *record)
+{
+	int r;
+
+	if (!n->open)
+		return -ENOTCONN;
+	r = wvm_membership_wish(&n->m, record, n->node->shards[0].shard->now_ns);
+	arm(n);
+	return r;
+}
+
+void wvm_node_membership_install(struct wvm_node_membership *n,
+				 const struct wvm_epoch_record *record)
+{
+	if (!n->open || n->m.epoch.d.current.epoch >= record->epoch)
+		return;
+	WVM_ASSERT(!wvm_membership_install(&n->m, record, n->node->shards[0].shard->now_ns));
+	arm(n);
+}
+
 /* ---- begin and end --------------------------------------------------------------------- */
 
 static int read_ballots(struct wvm_node_membership *n, struct wvm_epoch_durable *d, char *err,
 			size_t err_len)
 {
 	const struct wvm_node *node = n->node;
-	uint32_t *ids = calloc(node->members.count, sizeof(*ids));
 	uint64_t cluster = (uint64_t)wvm_members_hash(node) << 32 | wvm_layout_hash(node);
 	struct wvm_epoch_record first;
 	struct statfs fs;
 	int r;
 
-	if (!ids) {
+	r = wvm_node_first_record(node, &first);
+	if (r) {
 		snprintf(err, err_len, "no memory for %u members", node->members.count);
-		return -ENOMEM;
+		return r;
 	}
-	for (uint32_t i = 0; i < node->members.count; i++)
-		ids[i] = vnode_of(node, i);
-	wvm_ballots_first(&first, ids, node->members.count);
-	free(ids);
 	r = wvm_ballots_begin(&n->ballots, node->options->state_dir, node->options->phys_id,
 			      vnode_of(node, node->self), cluster, &first, d, err, err_len);
 	if (r < 0)
@@ -369,7 +397,11 @@ static int read_ballots(struct wvm_node_membership *n, struct wvm_epoch_durable 
 	n->made = r > 0;
 	n->in_memory = !statfs(n->ballots.dir, &fs) &&
 		       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
-	r = wvm_saver_open(&n->saver, &n->ballots, node->shards[0].shard, on_saved, n);
+	r = wvm_node_view_check(node, d->current.epoch, err, err_len);
+	if (r)
+		return r;
+	r = wvm_saver_open(&n->saver, &n->ballots, store_view, node, node->shards[0].shard,
+			   on_saved, n);
 	if (r)
 		snprintf(err, err_len, "cannot start a thread: %s", strerror(-r));
 	return r;
@@ -383,7 +415,8 @@ static int make_machines(struct wvm_node_membership *n, const struct wvm_epoch_d
 	struct wvm_gossip_self self = {.node = vnode_of(node, node->self),
 				       .ip = me->ip,
 				       .port = me->port,
-				       .incarnation = wvm_gossip_incarnation(node->boot)};
+				       .incarnation = wvm_gossip_incarnation(node->boot),
+				       .busy = node->view->now.moved != 0};
 	uint64_t now = wvm_now_ns(), seed;
 
 	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))

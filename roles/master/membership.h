@@ -1,7 +1,7 @@
 /*
  * Live membership (shared/membership.h) in a master: on shard 0, by the control ports of the
- * topology's nodes or, where NODE lines name gateways, by these. It finds out who answers and in
- * which epoch they are; who is a member stays what the topology says, so far.
+ * topology's nodes or, where NODE lines name gateways, by these. It finds out who answers, in
+ * which epoch they are, and drives the records (roles/master/view.h).
  */
 #ifndef WVM_MASTER_MEMBERSHIP_H
 #define WVM_MASTER_MEMBERSHIP_H
@@ -69,11 +69,15 @@ enum wvm_drop wvm_node_membership_relayed(struct wvm_node *node, unsigned shard,
 					  const struct sockaddr_in *from, const struct wvm_msg *msg,
 					  const uint8_t *payload);
 
-/*
- * A record that was decided, and stored, and follows the one before: here the core is to get it.
- * Until it can take slices over the view stays that of the topology, and nobody wishes for a
- * record; one that comes nevertheless is said to the operator.
- */
-void wvm_node_record(struct wvm_node *node, const struct wvm_epoch_record *record);
+/* On shard 0, for view.c: what gossip knows of a member, valid until the next input, or NULL. */
+const struct wvm_gossip_peer *wvm_node_membership_peer(const struct wvm_node_membership *n,
+						       uint32_t member);
+/* Whether this node's part of a hand-over is not done; from learnt(), too. */
+void wvm_node_membership_busy(struct wvm_node_membership *n, bool busy);
+/* As wvm_membership_wish(); -ENOTCONN: who answers is not watched. */
+int wvm_node_membership_wish(struct wvm_node_membership *n, const struct wvm_epoch_record *record);
+/* At the start: the view's record, which may be later than what was voted. */
+void wvm_node_membership_install(struct wvm_node_membership *n,
+				 const struct wvm_epoch_record *record);
 
 #endif

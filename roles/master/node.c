@@ -79,13 +79,11 @@ bool wvm_node_by_sidecar(const struct wvm_node *n, uint32_t member)
 static int make_members(struct wvm_node *n, char *err, size_t err_len)
 {
 	uint32_t count = n->topology.count;
-	struct wvm_slices_scratch *scratch = calloc(1, sizeof(*scratch));
 
 	n->member_list = calloc(count, sizeof(*n->member_list));
 	n->addresses = calloc(count, sizeof(*n->addresses));
 	n->join_answered = calloc(count, 1);
-	if (!n->member_list || !n->addresses || !n->join_answered || !scratch) {
-		free(scratch);
+	if (!n->member_list || !n->addresses || !n->join_answered) {
 		snprintf(err, err_len, "no memory for %u members", count);
 		return -ENOMEM;
 	}
@@ -98,9 +96,7 @@ static int make_members(struct wvm_node *n, char *err, size_t err_len)
 						       .sin_port = htons(c->port)};
 	}
 	n->members = (struct wvm_members){n->member_list, count};
-	wvm_slices_build(&n->slices, &n->members, scratch);
-	free(scratch);
-	return 0;
+	return wvm_node_view_open(n, err, err_len);
 }
 
 /* The MTU of the interface that has our address, less the headers; or the default. */
@@ -194,10 +190,8 @@ static int map_vm_state(struct wvm_node *n, struct wvm_core_vm *vms, char *err, 
 static struct wvm_core_params core_params(const struct wvm_node *n, unsigned index)
 {
 	struct wvm_core_params p = {.members = &n->members,
-				    .slices = &n->slices,
 				    .layout = &n->layout,
 				    .self = n->self,
-				    .epoch = WVM_STATIC_EPOCH,
 				    .boot = n->boot ? n->boot : 1, /* not known yet: no matter */
 				    .shard = (uint8_t)index,
 				    .units = true,
@@ -205,6 +199,7 @@ static struct wvm_core_params core_params(const struct wvm_node *n, unsigned ind
 				    .wander = WANDER,
 				    .read_ahead = n->options->read_ahead};
 
+	wvm_node_view_params(n, &p);
 	wvm_core_default_limits(&p.limits);
 	wvm_core_default_times(&p.times);
 	return p;
@@ -247,6 +242,17 @@ static int open_state(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 	r = wvm_state_boot(o->state_dir, o->phys_id, &n->boot, err, err_len);
 	if (r)
 		return r;
+	if (n->state.adopting && n->view->now.record.epoch < n->state.life->epoch) {
+		char path[WVM_REPLACE_PATH];
+
+		wvm_node_view_path(n, path);
+		snprintf(
+			err, err_len,
+			"%s: knows epoch %u, but the pages that are to be taken over are of epoch "
+			"%u: put the last file back, or stop all nodes and start each with --fresh",
+			path, n->view->now.record.epoch, n->state.life->epoch);
+		return -EINVAL;
+	}
 	if (n->state.adopting && n->boot <= n->state.life->boot_first) {
 		snprintf(err, err_len,
 			 "%s/boot.%u: %u is not above %u, the boot whose pages are to be taken "
@@ -264,13 +270,18 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 {
 	int r;
 
-	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, WVM_STATIC_EPOCH, n->boot,
-		      (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n), NULL);
+	wvm_node_view_asked(n, n->view->homes);
+	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, n->view->now.record.epoch,
+		      n->boot, (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n),
+		      n->view->homes);
 	if (!n->state.adopting) {
-		wvm_state_publish(&n->state, shape, n->boot);
+		wvm_state_publish(&n->state, shape, n->boot, n->view->now.record.epoch);
 		return 0;
 	}
+	n->state.life->epoch = n->view->now.record.epoch;
 	r = wvm_adopt_home(n, err, err_len);
+	for (unsigned i = 0; !r && !n->view->now.moved && i < n->shard_count; i++)
+		(void)wvm_core_handed_over(n->shards[i].core, 0);
 	if (!r && n->state.life->served)
 		wvm_join_resume(&n->join);
 	return r;
@@ -331,8 +342,19 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	}
 	memset(s->runs, 0, sizeof(*s->runs));
 	s->core = wvm_core_init(s->core_memory, &p);
-	for (unsigned i = 0; i < n->vm_count; i++)
+	s->next.taken = p.epoch;
+	for (unsigned i = 0; i < n->vm_count; i++) {
+		/* What has moved is in the table of units. */
+		if (p.before && !wvm_backing_all_units(&n->backing[i])) {
+			snprintf(err, err_len,
+				 "%s.*: no room for the table of units: free memory or room on its "
+				 "tmpfs",
+				 n->options->shm_file);
+			return -ENOSPC;
+		}
 		wvm_core_add_vm(s->core, &vms[i]);
+	}
+	wvm_node_view_gone(n, s->core);
 	return 0;
 }
 
@@ -486,6 +508,7 @@ static void on_started(struct wvm_shard *self, void *ctx, const void *data, size
 	if (n->adoption.active)
 		wvm_adopt_begin(n, self->now_ns);
 	wvm_node_membership_life(n->membership, WVM_NODE_WARMING);
+	wvm_node_view_begin(n);
 	n->join_timer.fire = wvm_node_join_timer;
 	wvm_node_join_timer(&n->join_timer, self->now_ns);
 }
@@ -566,6 +589,7 @@ static void unbuild(struct wvm_node *n)
 	if (n->clients)
 		wvm_clients_close(n->clients, remove);
 	wvm_node_membership_close(n->membership);
+	wvm_node_view_close(n);
 	wvm_control_close(n->control);
 	for (unsigned i = 0; i < n->shard_count; i++) {
 		struct wvm_node_shard *s = &n->shards[i];

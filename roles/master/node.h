@@ -24,12 +24,13 @@
 #include "roles/master/state.h"
 #include "roles/master/trace.h"
 #include "roles/master/vcpus.h"
+#include "roles/master/view.h"
 #include "shared/conf.h"
 #include "shared/core/core.h"
 #include "shared/core/join.h"
 
 #define WVM_NODE_SHARDS_MAX WVM_MASTER_SHARDS_MAX
-#define WVM_STATIC_EPOCH    1u /* membership is the topology file */
+#define WVM_STATIC_EPOCH    1u /* of messages that are not about homes: runs of vCPUs */
 
 struct wvm_node;
 struct wvm_control;
@@ -49,6 +50,8 @@ struct wvm_node_shard {
 	uint64_t armed_ns;      /* what the timer is armed for; WVM_NEVER: not */
 	struct wvm_pins pins;
 	struct wvm_reclaim reclaim;
+	struct wvm_node_epoch next;
+	bool moving; /* something of its slices is still to be moved, in or out */
 	struct wvm_runs *runs;
 	struct wvm_stale *stale;
 	struct wvm_stale_counters code;
@@ -75,7 +78,6 @@ struct wvm_node {
 	struct wvm_member *member_list;
 	struct sockaddr_in *addresses; /* by member */
 	struct wvm_members members;
-	struct wvm_slices slices;
 	struct wvm_layout layout; /* of the topology */
 	uint32_t self;
 	uint16_t boot;
@@ -105,6 +107,7 @@ struct wvm_node {
 	bool keep_files; /* they are a former life's, and not taken over yet */
 	struct wvm_control *control;
 	struct wvm_node_membership *membership; /* shard 0 */
+	struct wvm_node_view *view;             /* shard 0 */
 	uint64_t started_ns;
 	int exit_status;
 };
@@ -139,6 +142,8 @@ bool wvm_node_all_zero(const uint8_t *page);
 bool wvm_node_by_sidecar(const struct wvm_node *node, uint32_t member);
 /* Whether a message is from a page's holder to its home. */
 bool wvm_node_is_to_home(const struct wvm_msg *msg);
+/* A later epoch: whom this node has to ask before it serves, one byte per member. On shard 0. */
+void wvm_node_join_epoch(struct wvm_node *node, uint32_t epoch, const uint8_t *asked);
 /* ahead.c: after a read fault and its actions */
 void wvm_node_read_ahead(struct wvm_node_shard *s, uint32_t vm, uint64_t page);
 /* Says that this node serves, once all of it does. On shard 0. */

@@ -28,12 +28,23 @@ static bool pause_before_next(struct wvm_saver *s)
 	return !ending(s);
 }
 
+/* The view first: one that is a record ahead of the ballots is right, one behind is not. */
+static int store_both(struct wvm_saver *s)
+{
+	int r = s->with_view ? s->view_store(s->view_ctx, &s->view) : 0;
+
+	if (r)
+		return r;
+	s->with_view = false;
+	return wvm_ballots_store(s->ballots, &s->d);
+}
+
 static bool store(struct wvm_saver *s)
 {
 	bool said = false;
 	int r;
 
-	while ((r = wvm_ballots_store(s->ballots, &s->d))) {
+	while ((r = store_both(s))) {
 		if (!said)
 			wvm_log("%s: cannot store ballots: %s; this node takes no part in votes "
 				"until it can, and tries each second: free room there",
@@ -63,13 +74,19 @@ static void *run(void *arg)
 	}
 }
 
-int wvm_saver_open(struct wvm_saver *s, const struct wvm_ballots *ballots, struct wvm_shard *shard,
+int wvm_saver_open(struct wvm_saver *s, const struct wvm_ballots *ballots,
+		   wvm_saver_view_fn *view_store, const void *view_ctx, struct wvm_shard *shard,
 		   wvm_post_fn done, void *ctx)
 {
 	pthread_attr_t attr;
 	int r;
 
-	*s = (struct wvm_saver){.ballots = ballots, .shard = shard, .done = done, .ctx = ctx};
+	*s = (struct wvm_saver){.ballots = ballots,
+				.view_store = view_store,
+				.view_ctx = view_ctx,
+				.shard = shard,
+				.done = done,
+				.ctx = ctx};
 	sem_init(&s->work, 0, 0);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
@@ -81,9 +98,13 @@ int wvm_saver_open(struct wvm_saver *s, const struct wvm_ballots *ballots, struc
 	return -r;
 }
 
-void wvm_saver_save(struct wvm_saver *s, const struct wvm_epoch_durable *d)
+void wvm_saver_save(struct wvm_saver *s, const struct wvm_epoch_durable *d,
+		    const struct wvm_view *view)
 {
 	s->d = *d;
+	s->with_view = view;
+	if (view)
+		s->view = *view;
 	sem_post(&s->work);
 }
 

@@ -157,9 +157,11 @@ int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh,
 	return 0;
 }
 
-void wvm_state_publish(struct wvm_state *s, const struct wvm_life_shape *shape, uint16_t boot_first)
+void wvm_state_publish(struct wvm_state *s, const struct wvm_life_shape *shape, uint16_t boot_first,
+		       uint32_t epoch)
 {
 	s->life->shape = *shape;
+	s->life->epoch = epoch;
 	s->life->boot_first = boot_first;
 	__atomic_store_n(&s->life->magic, WVM_LIFE_MAGIC, __ATOMIC_RELEASE);
 }

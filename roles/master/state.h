@@ -20,7 +20,7 @@
 #define WVM_STATE_MAPS_MAX 64u
 
 #define WVM_LIFE_MAGIC  UINT64_C(0x4546494c4d5657) /* "WVMLIFE" */
-#define WVM_LIFE_LAYOUT 3u /* changes with every struct that these files hold */
+#define WVM_LIFE_LAYOUT 4u /* changes with every struct that these files hold */
 
 /* What the files depend on: the next life must be the same in all of it. */
 struct wvm_life_shape {
@@ -42,7 +42,8 @@ struct wvm_life {
 	struct wvm_life_shape shape;
 	uint16_t boot_first; /* of the lives that took each other over, down to this one */
 	uint8_t served;      /* whether any of them has served as home */
-	uint8_t reserved[5];
+	uint8_t reserved;
+	uint32_t epoch; /* the latest that a core of it may have been told; atomic */
 	/*
 	 * Ring boot ids of lives whose programs may come back: the last one that had
 	 * all of them, and those since that ended before. ids[current] counts.
@@ -75,8 +76,8 @@ int wvm_state_open(struct wvm_state *s, const char *prefix, bool fresh,
 		   const struct wvm_life_shape *shape, char *err, size_t err_len);
 
 /* All files are mapped: from now on they are worth taking over. */
-void wvm_state_publish(struct wvm_state *s, const struct wvm_life_shape *shape,
-		       uint16_t boot_first);
+void wvm_state_publish(struct wvm_state *s, const struct wvm_life_shape *shape, uint16_t boot_first,
+		       uint32_t epoch);
 
 /* This life's id joins the list, or becomes the whole of it. A kill leaves the old or the new. */
 void wvm_life_begin(struct wvm_life *life, uint64_t boot_id, bool adopting);

@@ -579,6 +579,15 @@ struct wvm_handover_left {
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core);
 
 /*
+ * The versions of unit and page that an answer (HANDOVER) tells of, for a driver that makes room
+ * for entries: 0 says that there is none. Of a payload that is too short all is 0: it is dropped.
+ */
+struct wvm_handed {
+	uint64_t unit, page;
+};
+struct wvm_handed wvm_core_handed(const uint8_t *payload, uint32_t len);
+
+/*
  * Every member has counted nothing left of the hand-over of `epoch`, the last one that moved
  * slices: wvm_core_handover() was all zeros in it, once, at all shards of all of them. No core can
  * know that, whoever asks all of them can. A member that homes nothing now, neither slices nor
@@ -587,7 +596,8 @@ struct wvm_handover_left wvm_core_handover(const struct wvm_core *core);
  * that slices have moved away from, has nothing to hand over. To be said to each shard, and once
  * more to a later life that may not have heard it; the next epoch that moves slices says it as
  * well. Between inputs. False: it is of another epoch, or something is left here, and nothing has
- * changed. O(units + members × slices).
+ * changed. O(units + members × slices). A life that begins when nothing is under way (no `before`)
+ * is told so by any epoch.
  */
 bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch);
 

@@ -65,8 +65,8 @@ bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch)
 {
 	WVM_ASSERT(core->action_head == core->action_tail);
 	wvm_undo_commit(core);
-	if (!core->params.before || epoch != core->params.moved || core->left.in ||
-	    (core->left.out && !left_is_nothing(core)))
+	if (core->params.before && (epoch != core->params.moved || core->left.in ||
+				    (core->left.out && !left_is_nothing(core))))
 		return false;
 	for (uint32_t vm = 0; vm < core->vm_count && core->left.out; vm++)
 		for (uint64_t p = 0; p < core->vms[vm].pages; p += WVM_UNIT_PAGES)

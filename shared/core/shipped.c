@@ -96,3 +96,12 @@ bool wvm_shipped_decode(const struct wvm_core *core, const uint8_t *at, uint32_t
 	}
 	return plausible(core, s);
 }
+
+struct wvm_handed wvm_core_handed(const uint8_t *payload, uint32_t len)
+{
+	const uint8_t *unit = payload, *page = payload + 32;
+
+	if (!payload || len < 56)
+		return (struct wvm_handed){0, 0};
+	return (struct wvm_handed){.unit = get(&unit, 8), .page = get(&page, 8)};
+}

@@ -82,6 +82,40 @@ bool wvm_clients_vcpu_order(struct wvm_clients *c, uint16_t vm_id, unsigned vcpu
 	return true;
 }
 
+const struct wvm_gossip_peer *wvm_node_membership_peer(const struct wvm_node_membership *n,
+						       uint32_t member)
+{
+	return wvm_gossip_find(n->m.gossip, n->node->members.list[member].first_vnode);
+}
+
+/* Whatever is ordered: the record is one that may follow. */
+int wvm_node_membership_wish(struct wvm_node_membership *n, const struct wvm_epoch_record *record)
+{
+	FUZZ_CHECK(wvm_epoch_record_check(record) && record->epoch == 2, "a wish of epoch %u",
+		   record->epoch);
+	return 0;
+}
+
+uint64_t wvm_reclaim_held(const struct wvm_node *n)
+{
+	return 5;
+}
+
+bool wvm_reclaim_leaving(const struct wvm_node *n)
+{
+	return true;
+}
+
+bool wvm_reclaim_empty(const struct wvm_node *n)
+{
+	return false;
+}
+
+uint64_t wvm_reclaim_left(const struct wvm_node *n)
+{
+	return 5;
+}
+
 uint64_t wvm_reclaim_budget(const struct wvm_node *n)
 {
 	return PAGES;
@@ -191,15 +225,31 @@ static void open_membership(void)
 	node.membership = &membership;
 }
 
+/* That of the topology: nothing is read or stored. */
+static void open_view(void)
+{
+	struct wvm_node_view *v = calloc(1, sizeof(*v));
+	struct wvm_epoch_record first;
+
+	FUZZ_CHECK(v && !wvm_node_first_record(&node, &first), "memory");
+	v->node = &node;
+	v->homes = calloc(node.members.count, 1);
+	v->gone = calloc(node.members.count, 1);
+	wvm_view_first(&v->now, &first, node.members.count, NULL);
+	wvm_view_homes(&v->now, node.members.count, false, v->homes);
+	wvm_slices_build_active(&v->tables[0], &node.members, v->homes, &v->scratch);
+	v->next = v->now;
+	node.view = v;
+}
+
 static void open_node(void)
 {
 	static const char text[] = "NODE 4 10.0.0.1 9000 4 4\nNODE 5 10.0.0.2 9000 4 8\n"
 				   "NODE 6 10.0.0.3 9000 4 4\n";
-	static struct wvm_slices_scratch scratch;
 	static struct wvm_member list[3];
 	static uint8_t answered[3] = {1, 1, 0};
 	static struct wvm_shard shard;
-	struct wvm_core_params p = {.members = &node.members, .slices = &node.slices, .boot = 1};
+	struct wvm_core_params p = {.members = &node.members, .boot = 1};
 	struct wvm_core_vm vm = {.id = 7, .pages = PAGES};
 	char err[256];
 
@@ -211,11 +261,12 @@ static void open_node(void)
 		list[i] = (struct wvm_member){node.topology.nodes[i].first_vnode,
 					      node.topology.nodes[i].vnode_count};
 	node.members = (struct wvm_members){list, 3};
-	wvm_slices_build(&node.slices, &node.members, &scratch);
+	open_view();
 	node.join_answered = answered;
 	node.shard_count = 1;
 	node.shards[0].shard = &shard;
 	node.shards[0].runs = &runs;
+	wvm_node_view_params(&node, &p);
 	wvm_core_default_limits(&p.limits);
 	wvm_core_default_times(&p.times);
 	node.shards[0].core_memory = aligned_alloc(64, (wvm_core_bytes(&p) + 63) & ~(size_t)63);

@@ -104,8 +104,8 @@ static enum wvm_join_state joins(const struct rig *r, uint32_t node)
 	struct wvm_msg ask, reply;
 	struct wvm_join new, here;
 
-	wvm_join_init(&here, &r->members, answered, RIG_SELF, NEXT, RIG_BOOT, 0);
-	wvm_join_init(&new, &r->members, answered, node, NEXT, 7, 0);
+	wvm_join_init(&here, &r->members, answered, RIG_SELF, NEXT, RIG_BOOT, 0, NULL);
+	wvm_join_init(&new, &r->members, answered, node, NEXT, 7, 0, NULL);
 	for (uint32_t i = 0; i < RIG_MEMBERS; i++)
 		answered[i] = i != RIG_SELF;
 	new.missing = 1;

@@ -1,0 +1,105 @@
+/*
+ * The view (shared/view.h) in a master: the tables of slices that follow from it, the epochs that
+ * the shards' cores are given, and the records that this node wishes for. On shard 0, but where
+ * said otherwise.
+ *
+ *	record decided -> view.<phys_id> and ballots stored -> learnt: in force
+ *	   -> <prefix>.state knows the epoch -> each shard's core, when its actions are done
+ *	-> every shard counts nothing to move -> gossip says so (busy no more)
+ *	-> all that take part say so: the member that was on its way wishes for the completing
+ *record
+ */
+#ifndef WVM_MASTER_VIEW_H
+#define WVM_MASTER_VIEW_H
+
+#include <stdbool.h>
+
+#include "ring/wheel.h"
+#include "shared/replace_file.h"
+#include "shared/view.h"
+
+struct wvm_node;
+struct wvm_node_shard;
+struct wvm_core;
+struct wvm_core_params;
+struct wvm_saver;
+
+#define WVM_FIRST_EPOCH 1u /* the topology */
+
+/* A table lives until the second move after it: a shard may still be in the epoch before. */
+#define WVM_VIEW_TABLES 3u
+
+struct wvm_node_view {
+	struct wvm_node *node;
+	struct wvm_view now;  /* in force */
+	struct wvm_view next; /* with the record that is being stored; else as now */
+	struct wvm_slices tables[WVM_VIEW_TABLES];
+	uint32_t table; /* the present one's index */
+	uint8_t *homes; /* by member: scratch */
+	uint8_t *gone;  /* by member, atomic: it takes no part */
+	struct wvm_slices_scratch scratch;
+	struct wvm_timer timer; /* while a member is on its way, and so long as shards lag */
+	uint32_t completed;     /* the epoch of the last move that has ended in this life, or 0 */
+	bool busy;              /* as gossip was told */
+};
+
+/* What one shard's core is to be given. Its thread's; settled is read by shard 0. */
+struct wvm_node_epoch {
+	uint32_t epoch;                  /* 0: nothing */
+	const struct wvm_slices *slices; /* of that epoch */
+	uint32_t completed; /* that of the move that has ended everywhere by then, or 0 */
+	bool told;          /* that it cannot be taken yet */
+	struct wvm_timer timer;
+	uint32_t taken;   /* atomic: the epoch that it is in */
+	uint32_t settled; /* atomic: the same where it counts nothing to move; else 0 */
+};
+
+/*
+ * Reads the file in the state directory, and makes the tables. After the members are known.
+ * 0, or -errno with one line in err.
+ */
+int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len);
+void wvm_node_view_close(struct wvm_node *node);
+/* The file as it stands fits what the node has voted (voted: the epoch of its ballots). */
+int wvm_node_view_check(const struct wvm_node *node, uint32_t voted, char *err, size_t err_len);
+
+/* Replaces the file; the saver's thread. 0 or -errno. */
+int wvm_node_view_store(const struct wvm_node *node, const struct wvm_view *v);
+void wvm_node_view_path(const struct wvm_node *node, char path[WVM_REPLACE_PATH]);
+/* The record of epoch 1, which all nodes make of their topology. 0 or -ENOMEM. */
+int wvm_node_first_record(const struct wvm_node *node, struct wvm_epoch_record *first);
+
+/* Epoch and tables of a core that begins. */
+void wvm_node_view_params(const struct wvm_node *node, struct wvm_core_params *p);
+/* Builds tables[index] from the view in force; before: that before the move under way. */
+void wvm_node_view_table(const struct wvm_node *node, uint32_t index, bool before);
+/* The table in force. Valid as long as no shard is two moves further. */
+const struct wvm_slices *wvm_node_slices(const struct wvm_node *node);
+/* One byte per member: whom a node that begins has to ask. The caller's, members.count bytes. */
+void wvm_node_view_asked(const struct wvm_node *node, uint8_t *asked);
+
+/* What is about to be stored: `next` has the record of d now; false: it had it before. */
+bool wvm_node_view_next(struct wvm_node *node, const struct wvm_epoch_durable *d);
+/* The record is decided and stored: shards get it. */
+void wvm_node_view_learnt(struct wvm_node *node, const struct wvm_epoch_record *record);
+/* Shards run: what the former life left undone goes on. */
+void wvm_node_view_begin(struct wvm_node *node);
+
+/* A shard's turn: takes what it was given, as soon as it can. On that shard. */
+void wvm_node_view_turn(struct wvm_node_shard *s);
+
+/* Notes it for the shards, when the view has changed. */
+void wvm_node_view_note_gone(const struct wvm_node *node);
+/* Tells a core which members have nothing of anybody; its shard's thread, or before that runs. */
+void wvm_node_view_gone(const struct wvm_node *node, struct wvm_core *core);
+
+/* Whether programs may come that were not here before. */
+bool wvm_node_view_admits(const struct wvm_node *node);
+
+/* The first member from `from` on that takes part and is not done with the move; or members.count.
+ */
+uint32_t wvm_node_view_unsettled(const struct wvm_node *node, uint32_t from);
+/* One member's state in the view, or NULL where the view does not know it. */
+const char *wvm_node_view_state(const struct wvm_node *node, uint32_t member);
+
+#endif

@@ -1,0 +1,245 @@
+/* The view while shards run: records that are learnt, epochs that cores take, what completes them.
+ */
+#include <stddef.h>
+
+#include "ring/post.h"
+#include "roles/master/node.h"
+#include "shared/core/assert.h"
+
+#define LOOK_NS  UINT64_C(50000000) /* at what is still to be moved */
+#define RETRY_NS UINT64_C(20000000) /* of an epoch that a shard cannot take yet */
+
+/* ---- a record is learnt ---------------------------------------------------------------- */
+
+struct given {
+	uint32_t epoch, completed;
+	const struct wvm_slices *slices;
+};
+
+/* On the shard that it is for. */
+static void on_given(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	struct wvm_node_shard *s = ctx;
+	const struct given *g = data;
+
+	s->next.epoch = g->epoch;
+	s->next.slices = g->slices;
+	s->next.completed = g->completed;
+	s->next.told = false;
+	wvm_node_view_turn(s);
+}
+
+/* What finds no room in an inbox is given again when shard 0 looks. */
+static void give(struct wvm_node *node)
+{
+	const struct wvm_node_view *v = node->view;
+	struct given g = {.epoch = v->now.record.epoch,
+			  .completed = v->completed,
+			  .slices = wvm_node_slices(node)};
+
+	for (unsigned i = 0; i < node->shard_count; i++) {
+		struct wvm_node_shard *s = &node->shards[i];
+
+		if (!i)
+			on_given(s->shard, s, &g, sizeof(g));
+		else if (__atomic_load_n(&s->next.taken, __ATOMIC_ACQUIRE) != g.epoch)
+			(void)wvm_post(node->shards[0].shard, s->shard, on_given, s, &g, sizeof(g));
+	}
+}
+
+static void tell_busy(struct wvm_node *node, bool busy)
+{
+	node->view->busy = busy;
+	wvm_node_membership_busy(node->membership, busy);
+}
+
+static void look_soon(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+
+	wvm_shard_arm(node->shards[0].shard, &v->timer, LOOK_NS);
+}
+
+static void say(const struct wvm_node *node)
+{
+	const struct wvm_epoch_record *r = &node->view->now.record;
+	const struct wvm_conf_node *c = wvm_topology_by_vnode(&node->topology, r->node);
+	const char *what = "";
+
+	if (node->view->now.moved)
+		what = r->state == WVM_NODE_WARMING ? ": slices move to it"
+						    : ": its slices move to others";
+	wvm_log("epoch %u: node %u is %s%s", r->epoch, c ? c->phys_id : UINT32_MAX,
+		wvm_node_state_name(r->state), what);
+}
+
+/* What the state of this member means for this node's programs and pages. */
+static void act_on_state(struct wvm_node *node)
+{
+	wvm_reclaim_leave(node, !wvm_node_view_admits(node));
+}
+
+/*
+ * In this order: the next life is to know the epoch before a core does; and gossip says with the
+ * first message of the new epoch that there is something to move.
+ */
+void wvm_node_view_learnt(struct wvm_node *node, const struct wvm_epoch_record *record)
+{
+	struct wvm_node_view *v = node->view;
+
+	if (record->epoch <= v->now.record.epoch)
+		return; /* that of the start */
+	WVM_ASSERT(v->next.record.epoch == record->epoch);
+	v->completed = v->next.moved ? 0 : v->now.moved ? v->now.moved : v->completed;
+	v->now = v->next;
+	__atomic_store_n(&node->state.life->epoch, record->epoch, __ATOMIC_RELEASE);
+	if (v->now.moved == record->epoch) {
+		v->table = (v->table + 1) % WVM_VIEW_TABLES;
+		wvm_node_view_table(node, v->table, false);
+		tell_busy(node, true);
+	}
+	say(node);
+	wvm_node_view_note_gone(node);
+	wvm_node_view_asked(node, v->homes);
+	wvm_node_join_epoch(node, record->epoch, v->homes);
+	act_on_state(node);
+	give(node);
+	look_soon(node);
+}
+
+/* ---- a shard --------------------------------------------------------------------------- */
+
+static void on_retry(struct wvm_timer *timer, uint64_t now_ns)
+{
+	/* It ran so that the shard has a turn. */
+	(void)timer;
+	(void)now_ns;
+}
+
+/* Which units have moved is written into the table of units: all of it has to have room. */
+static bool room_for_units(struct wvm_node_shard *s)
+{
+	for (unsigned i = 0; i < s->node->vm_count; i++)
+		if (!wvm_backing_all_units(&s->node->backing[i]))
+			return false;
+	return true;
+}
+
+static bool take(struct wvm_node_shard *s)
+{
+	struct wvm_node_epoch *e = &s->next;
+	enum wvm_epoch_taken taken = WVM_EPOCH_BUSY;
+	bool room = room_for_units(s);
+
+	if (room)
+		taken = wvm_core_epoch(s->core, s->shard->now_ns, e->epoch, e->slices);
+	if (taken != WVM_EPOCH_BUSY) {
+		wvm_node_drain(s);
+		wvm_node_view_gone(s->node, s->core);
+		if (e->completed && !wvm_core_handed_over(s->core, e->completed))
+			wvm_log("shard %u does not agree that all of epoch %u has moved: a drained "
+				"node that comes back may be refused here",
+				s->index, e->completed);
+		return true;
+	}
+	if (!e->told)
+		wvm_log("shard %u cannot go on to epoch %u%s: it tries again, and until then answers "
+			"nobody who has",
+			s->index, e->epoch,
+			room ? ", since its part of the last move is not done"
+			     : ", for lack of room on the tmpfs: free memory or room there");
+	e->told = true;
+	e->timer.fire = on_retry;
+	wvm_shard_arm(s->shard, &e->timer, RETRY_NS);
+	return false;
+}
+
+void wvm_node_view_turn(struct wvm_node_shard *s)
+{
+	struct wvm_node_epoch *e = &s->next;
+	struct wvm_handover_left left;
+	uint32_t settled;
+
+	if (e->epoch && e->epoch != e->taken && !s->adopting) {
+		wvm_runs_end(s);
+		if (take(s))
+			__atomic_store_n(&e->taken, e->epoch, __ATOMIC_RELEASE);
+	}
+	left = wvm_core_handover(s->core);
+	s->moving = left.in || left.out;
+	settled = s->moving ? 0 : e->taken;
+	if (settled != e->settled)
+		__atomic_store_n(&e->settled, settled, __ATOMIC_RELEASE);
+}
+
+/* ---- what is still to be moved --------------------------------------------------------- */
+
+static bool all_taken(const struct wvm_node *node)
+{
+	for (unsigned i = 0; i < node->shard_count; i++)
+		if (__atomic_load_n(&node->shards[i].next.taken, __ATOMIC_ACQUIRE) !=
+		    node->view->now.record.epoch)
+			return false;
+	return true;
+}
+
+static bool all_settled(const struct wvm_node *node)
+{
+	for (unsigned i = 0; i < node->shard_count; i++)
+		if (__atomic_load_n(&node->shards[i].next.settled, __ATOMIC_ACQUIRE) !=
+		    node->view->now.record.epoch)
+			return false;
+	return true;
+}
+
+/* A node that leaves has no programs, and no pages that would be lost with it. */
+static bool may_complete(const struct wvm_node *node)
+{
+	const struct wvm_node_view *v = node->view;
+
+	if (wvm_node_view_unsettled(node, 0) < node->members.count)
+		return false;
+	return v->now.state[node->self] != WVM_NODE_DRAINING ||
+	       (!wvm_clients_count(node->clients) && wvm_reclaim_empty(node));
+}
+
+static void complete(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+	enum wvm_node_state state = v->now.state[node->self] == WVM_NODE_WARMING ? WVM_NODE_ACTIVE
+										 : WVM_NODE_OFFLINE;
+	struct wvm_epoch_record r;
+
+	if (wvm_view_record(&v->now, &node->members, node->self, state, &r))
+		(void)wvm_node_membership_wish(node->membership, &r);
+}
+
+static void look(struct wvm_timer *timer, uint64_t now_ns)
+{
+	struct wvm_node_view *v =
+		(struct wvm_node_view *)((char *)timer - offsetof(struct wvm_node_view, timer));
+	struct wvm_node *node = v->node;
+
+	if (!all_taken(node))
+		give(node);
+	if (v->busy == all_settled(node))
+		tell_busy(node, !v->busy);
+	if (v->now.moved && v->now.moving == node->self && may_complete(node))
+		complete(node);
+	if (v->now.moved || !all_taken(node) || v->busy)
+		look_soon(node);
+}
+
+void wvm_node_view_begin(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+
+	v->node = node;
+	v->timer.fire = look;
+	if (v->now.record.epoch > WVM_FIRST_EPOCH)
+		say(node);
+	v->busy = v->now.moved != 0; /* as gossip knows from its beginning */
+	act_on_state(node);
+	wvm_node_membership_install(node->membership, &v->now.record);
+	look(&v->timer, node->shards[0].shard->now_ns);
+}
