@@ -22,9 +22,12 @@
 #define SHARED     (9 * UNIT_PAGES)  /* up to here: stored by another node, loaded by the leaver */
 #define PAGES      (10 * UNIT_PAGES) /* up to here: one page loaded, before anybody stored */
 #define SPARSE_AT  7u
-#define FOREIGN    9u  /* generation of what the other node stored */
-#define BUDGET     "2" /* MiB: an eighth of what is written */
-#define AWAIT_MS   (CLUSTER_SANITIZED ? 120000u : 20000u)
+#define PINNED_AT \
+	(WRITTEN + 320) /* their entries fill a page of the table, which no other shares */
+#define PINNED   64u
+#define FOREIGN  9u  /* generation of what the other node stored */
+#define BUDGET   "2" /* MiB: an eighth of what is written */
+#define AWAIT_MS (CLUSTER_SANITIZED ? 120000u : 20000u)
 
 #define PLACED                  \
 	"PLACE 1 0 1024 1\n"    \
@@ -118,7 +121,7 @@ static void use_all(struct program *p)
 		for (unsigned i = WRITTEN + SPARSE_AT; i < SPARSE; i += UNIT_PAGES)
 			pattern_fill(base + i * PAGE_WORDS, number_of(r, i), 1);
 		NEED(p, !load(base + (SHARED + 5) * PAGE_WORDS), "not zeros");
-		NEED(p, !wvm_pin(p->wvm, base + (WRITTEN + 300) * PAGE_WORDS, 3 * PAGE), "pin");
+		NEED(p, !wvm_pin(p->wvm, base + PINNED_AT * PAGE_WORDS, PINNED * PAGE), "pin");
 		for (unsigned i = SPARSE; i < SHARED; i++)
 			need_page(p, base + i * PAGE_WORDS, r, i, 1);
 	}
