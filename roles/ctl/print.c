@@ -309,12 +309,12 @@ void wvm_print_members(const json_t *o)
 
 	if (print_why_not(o))
 		return;
-	printf("%-6s %-6s %-22s %-8s %-8s %6s %12s %6s %7s  %s\n", "node", "vnode", "address",
-	       "life", "status", "boot", "incarnation", "epoch", "health", "since");
+	printf("%-6s %-6s %-22s %-8s %-8s %-8s %6s %12s %6s %7s  %s\n", "node", "vnode", "address",
+	       "member", "life", "status", "boot", "incarnation", "epoch", "health", "since");
 	json_array_foreach(list, i, item)
 	{
-		printf("%-6llu %-6llu %-22s ", number(item, "node"), number(item, "vnode"),
-		       text(item, "address"));
+		printf("%-6llu %-6llu %-22s %-8s ", number(item, "node"), number(item, "vnode"),
+		       text(item, "address"), text(item, "member"));
 		if (!json_object_get(item, "heard"))
 			printf("not in the view, which is full\n");
 		else if (!json_is_true(json_object_get(item, "heard")))
