@@ -409,14 +409,14 @@ node_drains() {
 	from=$(now_ms)
 	net_start "$host" drain timeout 90 "$WVM_BIN/wvm_ctl" drain "$LEAVER"
 	drain=$NET_PID
-	net_wait_for '1 programs have to end there' "$NET_DIR/drain.log" 60
+	net_wait_for '1 program has to end there' "$NET_DIR/drain.log" 60
 	waited=$(($(now_ms) - from))
 	check_visitor "$LEAVER"
 	await_end "$drain" 60
 	took=$(($(now_ms) - from))
 	output=$(<"$NET_DIR/drain.log")
 	expect "node $LEAVER drains" 0 "node $LEAVER is OFFLINE"
-	expect 'and has waited for its program to end' 0 '1 programs have to end there'
+	expect 'and has waited for its program to end' 0 '1 program has to end there'
 	latencies after-drain
 	homed_pages
 	holds 'it homes nothing any more' homes_nothing "$LEAVER"

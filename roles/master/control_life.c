@@ -96,6 +96,7 @@ static void awaited(const struct wvm_node *node, uint32_t member, bool moves, ch
 		    size_t len)
 {
 	uint32_t other = absent(node, member);
+	unsigned programs = wvm_clients_count(node->clients);
 
 	*text = '\0';
 	if (other < node->members.count)
@@ -103,14 +104,18 @@ static void awaited(const struct wvm_node *node, uint32_t member, bool moves, ch
 			 not_heard(node, other) ? "node %u has not been heard of yet"
 						: "node %u does not answer",
 			 phys(node, other));
+	else if (!node->view->now.moved)
+		snprintf(text, len, "the members have not decided it yet (wvm_ctl epoch)");
 	else if (moves || node->view->now.state[member] != WVM_NODE_DRAINING)
 		return;
-	else if (member == node->self)
-		snprintf(text, len, "%u programs have to end there, and %llu pages to leave",
-			 wvm_clients_count(node->clients),
-			 (unsigned long long)wvm_reclaim_held(node));
-	else
+	else if (member != node->self)
 		snprintf(text, len, "its programs have to end, and its pages to leave");
+	else if (programs)
+		snprintf(text, len, "%u program%s to end there, then its pages leave", programs,
+			 programs == 1 ? " has" : "s have");
+	else
+		snprintf(text, len, "%llu pages have to leave",
+			 (unsigned long long)wvm_reclaim_left(node));
 }
 
 static json_t *life_json(const struct wvm_node *node, uint32_t member, bool join)
