@@ -20,7 +20,7 @@
 #define WAIT_MS 120000u /* a hang, not a measure */
 
 /* Words of the arena; of the model: of each page the generation begun, and the one written. */
-enum { STOP, STEPS, SLOWEST_US, ROUND };
+enum { STOP, STEPS, SLOWEST_US, ATTACHED };
 
 static struct cluster cluster;
 
@@ -434,6 +434,102 @@ START_TEST(who_was_drained_is_not_needed_for_a_new_start_and_may_come_back)
 }
 END_TEST
 
+/* ---- nodes that come back --------------------------------------------------------------- */
+
+/* One generation of all pages. */
+static void fill(struct program *p)
+{
+	uint64_t *base = program_map(p, 0, UNITS * 2 * MIB);
+
+	for (unsigned n = 0; n < PAGES; n++)
+		write_page(p, base, n);
+}
+
+static void fill_from(struct arena *a, unsigned node)
+{
+	programs_run(&cluster, a, &node, 1, fill, NULL);
+}
+
+/* It has nothing; a master that begins anew waits for it all the same. */
+static void attach_only(struct program *p)
+{
+	atomic_store(&p->arena->word[ATTACHED], 1);
+	program_await_word(p, STOP, 1);
+}
+
+static void order_meanwhile(pid_t *waits, unsigned node, const char *command, const char *arg)
+{
+	*waits = fork();
+	if (*waits)
+		return;
+	order(node, command, arg);
+	_exit(0);
+}
+
+static void await_order(pid_t waits)
+{
+	uint64_t end = cluster_now_ms() + WAIT_MS;
+
+	for (int status = 0; waitpid(waits, &status, WNOHANG) != waits; cluster_sleep_ms(20))
+		ck_assert_msg(cluster_now_ms() < end, "an order does not end");
+}
+
+/* Its shards cannot take an epoch yet, while others move slices: once, and so often that all
+ * tables have been used again. */
+START_TEST(a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them)
+{
+	struct program idle = {.cluster = &cluster, .node = SPARE, .count = 1};
+	struct arena *a = arena_new(2 * PAGES);
+	pid_t waits;
+
+	begin(_i % 2 ? "2" : "1");
+	fill_from(a, 0);
+	idle.arena = a;
+	program_start(&idle, attach_only);
+	while (!atomic_load(&a->word[ATTACHED]))
+		cluster_sleep_ms(5);
+	ck_assert_int_eq(kill(idle.pid, SIGSTOP), 0);
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	cluster_node_start(&cluster, SPARE, NULL);
+	await_alive(0);
+	order(0, "drain", "2");
+	if (_i / 2)
+		order(0, "join", "2");
+	order_meanwhile(&waits, 0, "join", "3");
+	await_epoch(SPARE, _i / 2 ? 6 : 4);
+	program_kill(&idle);
+	await_order(waits);
+	shares(0, _i / 2 ? 15 : 11);
+	look_from(a, 1);
+	look_from(a, SPARE);
+	arena_free(a);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* Nobody who is left has ever used it: it is the drained one that knows. */
+START_TEST(a_home_that_only_a_drained_node_used_does_not_serve_without_its_files)
+{
+	struct arena *a = arena_new(2 * PAGES);
+	static char log[1 << 16];
+	int status;
+
+	begin("1");
+	fill_from(a, 1);
+	order(0, "drain", "1");
+	for (unsigned i = 0; i < NODES; i++)
+		await_epoch(i, 3);
+	(void)cluster_node_end(&cluster, 0, SIGKILL);
+	cluster_node_start(&cluster, 0, (const char *const[]){"--fresh", NULL});
+	status = cluster_node_end(&cluster, 0, 0);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x", status);
+	cluster_read(cluster.node[0].log, log, sizeof(log));
+	ck_assert_msg(strstr(log, "used memory of an earlier life"), "%s", log);
+	arena_free(a);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static Suite *make(void)
 {
 	Suite *s = suite_create("moves");
@@ -443,6 +539,11 @@ static Suite *make(void)
 	tcase_add_test(t, masters_killed_while_memory_moves_go_on_where_they_were);
 	tcase_add_test(t, who_was_drained_is_not_needed_for_a_new_start_and_may_come_back);
 	tcase_add_test(t, what_is_in_the_way_of_an_order_is_said);
+
+	t = cluster_tcase(s, "nodes that come back", 240);
+	tcase_add_loop_test(
+		t, a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them, 0, 4);
+	tcase_add_test(t, a_home_that_only_a_drained_node_used_does_not_serve_without_its_files);
 	return s;
 }
 

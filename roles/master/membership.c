@@ -267,6 +267,8 @@ void wvm_node_membership_datagram(void *ctx, const struct sockaddr_in *from, con
 	struct wvm_node_membership *n = ctx;
 	struct wvm_hop at = hop_of(from);
 
+	if (!n->told)
+		return; /* this node has not begun: what it learns would find it half built */
 	wvm_membership_datagram(&n->m, &at, data, len, n->node->shards[0].shard->now_ns);
 	arm(n);
 }
@@ -279,7 +281,7 @@ enum wvm_drop wvm_node_membership_relayed(struct wvm_node *node, unsigned shard,
 	struct wvm_hop at = hop_of(from);
 	enum wvm_drop reason;
 
-	if (!n || !n->open || !by_sidecar(node) || shard != 0)
+	if (!n || !n->open || !n->told || !by_sidecar(node) || shard != 0)
 		return WVM_DROP_TYPE;
 	reason = wvm_membership_segment(&n->m, &at, msg, payload, node->shards[0].shard->now_ns);
 	arm(n);

@@ -33,6 +33,13 @@ static void forget_taken(struct wvm_core *core)
 			__atomic_store_n(&core->taken[i], 0, __ATOMIC_RELAXED);
 }
 
+void wvm_core_left(struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < core->params.members->count; i++)
+		if (i != core->params.self && !core->taken[i] && homes_any(core, i))
+			__atomic_store_n(&core->taken[i], 1, __ATOMIC_RELAXED);
+}
+
 static bool to_give(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_moved_own(core, vm, page) && wvm_moved_out(core, vm, page) &&

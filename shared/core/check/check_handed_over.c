@@ -162,6 +162,27 @@ START_TEST(one_that_is_home_of_anything_does_not)
 }
 END_TEST
 
+/* A drained node that has left is not asked, so all others answer for what it took: of homes. */
+START_TEST(what_somebody_took_who_has_left_is_not_forgotten)
+{
+	struct rig r;
+
+	open(&r, DRAINED, RIG_SELF, NULL);
+	change(&r, NEXT, &table);
+	fetch(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_SERVING);
+	wvm_core_left(r.core);
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
+	rig_kill(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
+	rig_close(&r);
+}
+END_TEST
+
 /* The next move is decided when the last one is complete, so it says as much. */
 START_TEST(the_next_move_says_that_the_last_one_is_complete)
 {
@@ -267,6 +288,7 @@ static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_drained_node_comes_back_without_files_when_all_is_handed_over);
 	tcase_add_loop_test(tc, one_that_is_home_of_anything_does_not, 0, 2);
+	tcase_add_test(tc, what_somebody_took_who_has_left_is_not_forgotten);
 	tcase_add_test(tc, a_new_home_may_not_lose_its_files_either);
 	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
 	tcase_add_loop_test(tc, a_drained_node_without_files_is_ready_for_the_next_move, 0, 2);
