@@ -40,6 +40,26 @@ static void order(unsigned node, const char *command, const char *arg)
 		      r.status, r.out, r.err);
 }
 
+static void order_meanwhile(pid_t *waits, unsigned node, const char *command, const char *arg)
+{
+	*waits = fork();
+	if (*waits)
+		return;
+	order(node, command, arg);
+	_exit(0);
+}
+
+static void await_order(pid_t waits)
+{
+	uint64_t end = cluster_now_ms() + WAIT_MS;
+
+	int status = 0;
+
+	for (; waitpid(waits, &status, WNOHANG) != waits; cluster_sleep_ms(20))
+		ck_assert_msg(cluster_now_ms() < end, "an order does not end");
+	ck_assert_int_eq(status, 0);
+}
+
 static void refused(unsigned node, const char *command, const char *arg, const char *why)
 {
 	struct cluster_result r;
@@ -343,22 +363,14 @@ START_TEST(masters_killed_while_memory_moves_go_on_where_they_were)
 	begin("1");
 	a = start_users(nodes, 4);
 	await_steps(a, 10 * PAGES);
-	waits = fork();
-	if (!waits) {
-		order(0, "join", "3");
-		_exit(0);
-	}
+	order_meanwhile(&waits, 0, "join", "3");
 	for (unsigned i = 0; i < 2 * NODES; i++) {
 		await_steps(a, 200);
 		(void)cluster_node_end(&cluster, (3 + i) % NODES, SIGKILL);
 		cluster_node_start(&cluster, (3 + i) % NODES, NULL);
 		cluster_node_await(&cluster, (3 + i) % NODES);
 	}
-	for (int status = 0;; cluster_sleep_ms(20))
-		if (waitpid(waits, &status, WNOHANG) == waits) {
-			ck_assert_int_eq(status, 0);
-			break;
-		}
+	await_order(waits);
 	for (unsigned i = 0; i < NODES; i++)
 		await_alive(i);
 	order(2, "drain", "2");
@@ -457,23 +469,6 @@ static void attach_only(struct program *p)
 	program_await_word(p, STOP, 1);
 }
 
-static void order_meanwhile(pid_t *waits, unsigned node, const char *command, const char *arg)
-{
-	*waits = fork();
-	if (*waits)
-		return;
-	order(node, command, arg);
-	_exit(0);
-}
-
-static void await_order(pid_t waits)
-{
-	uint64_t end = cluster_now_ms() + WAIT_MS;
-
-	for (int status = 0; waitpid(waits, &status, WNOHANG) != waits; cluster_sleep_ms(20))
-		ck_assert_msg(cluster_now_ms() < end, "an order does not end");
-}
-
 /* Its shards cannot take an epoch yet, while others move slices: once, and so often that all
  * tables have been used again. */
 START_TEST(a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them)
@@ -530,6 +525,59 @@ START_TEST(a_home_that_only_a_drained_node_used_does_not_serve_without_its_files
 }
 END_TEST
 
+/* Its former life has given a part: nobody asks for that again. */
+START_TEST(a_home_that_nobody_used_may_begin_anew_while_slices_move)
+{
+	uint64_t given = 0, before;
+	pid_t waits;
+
+	begin("1");
+	ck_assert_int_eq(kill(cluster.node[1].pid, SIGSTOP), 0); /* its part is not done */
+	order_meanwhile(&waits, 2, "join", "3");
+	await_epoch(SPARE, 2);
+	await_epoch(0, 2);
+	do {
+		before = given;
+		cluster_sleep_ms(300);
+		given = cluster_stat(&cluster, 0, "core", "handover_given");
+	} while (!given || given != before);
+	ck_assert_int_eq(cluster_node_end(&cluster, 0, SIGTERM), 0);
+	cluster_node_start(&cluster, 0, NULL);
+	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
+	cluster_node_await(&cluster, 0);
+	await_order(waits);
+	shares(0, 15);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* Alone it cannot tell whether others have learnt of its end, and would never do without it. */
+START_TEST(a_drained_node_is_not_done_while_nobody_else_knows)
+{
+	struct cluster_result r = {.status = -1};
+	pid_t waits;
+
+	begin("1");
+	order(0, "drain", "2");
+	for (unsigned i = 0; i < NODES; i++)
+		await_epoch(i, 3);
+	for (unsigned i = 0; i < NODES; i++)
+		ck_assert_int_eq(cluster_node_end(&cluster, i, SIGTERM), 0);
+	cluster_node_start(&cluster, 2, NULL);
+	for (; r.status; cluster_sleep_ms(50))
+		ctl(2, &r, "status", NULL);
+	order_meanwhile(&waits, 2, "drain", "2");
+	cluster_sleep_ms(1500);
+	ck_assert_int_eq(waitpid(waits, NULL, WNOHANG), 0);
+	for (unsigned i = 0; i < 2; i++)
+		cluster_node_start(&cluster, i, NULL);
+	await_order(waits);
+	for (unsigned i = 0; i < SPARE; i++)
+		cluster_node_await(&cluster, i);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static Suite *make(void)
 {
 	Suite *s = suite_create("moves");
@@ -543,6 +591,8 @@ static Suite *make(void)
 	t = cluster_tcase(s, "nodes that come back", 240);
 	tcase_add_loop_test(
 		t, a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them, 0, 4);
+	tcase_add_test(t, a_home_that_nobody_used_may_begin_anew_while_slices_move);
+	tcase_add_test(t, a_drained_node_is_not_done_while_nobody_else_knows);
 	tcase_add_test(t, a_home_that_only_a_drained_node_used_does_not_serve_without_its_files);
 	return s;
 }

@@ -91,6 +91,32 @@ static void wish(struct wvm_node *node, uint32_t member, enum wvm_node_state sta
 		(void)wvm_node_membership_wish(node->membership, &r);
 }
 
+/*
+ * A drained node may be switched off for good: if nobody else knew of its end by then nobody ever
+ * would, and the others wait for it for ever. Who names an epoch has it on its disk.
+ */
+static bool known_elsewhere(const struct wvm_node *node)
+{
+	for (uint32_t i = 0; i < node->members.count; i++) {
+		const struct wvm_gossip_peer *p = wvm_node_membership_peer(node->membership, i);
+
+		if (i != node->self && wvm_view_takes_part(&node->view->now, i) && p &&
+		    p->epoch >= node->view->now.record.epoch)
+			return true;
+	}
+	return false;
+}
+
+static bool is_done(const struct wvm_node *node, uint32_t member, bool join)
+{
+	uint8_t state = node->view->now.state[member];
+
+	if (join)
+		return state == WVM_NODE_ACTIVE;
+	return state == WVM_NODE_SHADOW ||
+	       (state == WVM_NODE_OFFLINE && (member != node->self || known_elsewhere(node)));
+}
+
 /* What an order waits for beside memory that moves; empty: nothing. */
 static void awaited(const struct wvm_node *node, uint32_t member, bool moves, char *text,
 		    size_t len)
@@ -98,7 +124,9 @@ static void awaited(const struct wvm_node *node, uint32_t member, bool moves, ch
 	uint32_t other = absent(node, member);
 
 	*text = '\0';
-	if (other < node->members.count)
+	if (node->view->now.state[member] == WVM_NODE_OFFLINE)
+		snprintf(text, len, "no other node has said yet that it knows");
+	else if (other < node->members.count)
 		snprintf(text, len,
 			 not_heard(node, other) ? "node %u has not been heard of yet"
 						: "node %u does not answer",
@@ -118,8 +146,7 @@ static json_t *life_json(const struct wvm_node *node, uint32_t member, bool join
 	const struct wvm_view *v = &node->view->now;
 	json_t *o = json_object(), *busy = json_array();
 	uint8_t state = v->state[member];
-	bool done = join ? state == WVM_NODE_ACTIVE
-			 : state == WVM_NODE_OFFLINE || state == WVM_NODE_SHADOW;
+	bool done = is_done(node, member, join);
 	char text[160];
 
 	set(o, "node", phys(node, member));
