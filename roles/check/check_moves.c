@@ -525,6 +525,61 @@ START_TEST(a_home_that_only_a_drained_node_used_does_not_serve_without_its_files
 }
 END_TEST
 
+static void restart(unsigned node)
+{
+	(void)cluster_node_end(&cluster, node, SIGKILL);
+	cluster_node_start(&cluster, node, NULL);
+	cluster_node_await(&cluster, node);
+}
+
+/* Those who learnt the records have begun anew since, and still know them. */
+START_TEST(a_node_that_was_away_learns_from_lives_that_came_later)
+{
+	begin("1");
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	order(0, "drain", "2");
+	order(0, "join", "2");
+	for (unsigned i = 0; i < SPARE; i++)
+		await_epoch(i, 5);
+	for (unsigned i = 0; i < SPARE; i++)
+		restart(i);
+	cluster_node_start(&cluster, SPARE, NULL);
+	cluster_node_await(&cluster, SPARE);
+	await_epoch(SPARE, 5);
+	await_alive(0);
+	order(0, "join", "3");
+	shares(0, 15);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* It could never take its part, so it does not get one, and others can still come and go. */
+START_TEST(a_node_that_was_away_for_too_many_records_is_not_let_in)
+{
+	static char log[1 << 16];
+	pid_t waits;
+
+	begin("1");
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	for (unsigned i = 0; i < 5; i++) {
+		order(0, "drain", "2");
+		order(0, "join", "2");
+	}
+	cluster_node_start(&cluster, SPARE, NULL);
+	await_alive(0);
+	order_meanwhile(&waits, 0, "join", "3");
+	cluster_sleep_ms(2000);
+	ck_assert_int_eq(waitpid(waits, NULL, WNOHANG), 0);
+	ck_assert_uint_eq(epoch_of(0), 21);
+	ck_assert_int_eq(kill(waits, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(waits, NULL, 0), waits);
+	cluster_read(cluster.node[SPARE].log, log, sizeof(log));
+	ck_assert_msg(strstr(log, "too far ahead"), "%s", log);
+	order(0, "drain", "1");
+	cluster_stop(&cluster);
+}
+END_TEST
+
 /* Its former life has given a part: nobody asks for that again. */
 START_TEST(a_home_that_nobody_used_may_begin_anew_while_slices_move)
 {
@@ -591,6 +646,8 @@ static Suite *make(void)
 	t = cluster_tcase(s, "nodes that come back", 240);
 	tcase_add_loop_test(
 		t, a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them, 0, 4);
+	tcase_add_test(t, a_node_that_was_away_learns_from_lives_that_came_later);
+	tcase_add_test(t, a_node_that_was_away_for_too_many_records_is_not_let_in);
 	tcase_add_test(t, a_home_that_nobody_used_may_begin_anew_while_slices_move);
 	tcase_add_test(t, a_drained_node_is_not_done_while_nobody_else_knows);
 	tcase_add_test(t, a_home_that_only_a_drained_node_used_does_not_serve_without_its_files);

@@ -214,8 +214,9 @@ static void behind(void *ctx, uint32_t vnode, uint32_t epoch)
 	if (epoch == n->behind)
 		return;
 	n->behind = epoch;
-	wvm_log("vnode %u is in epoch %u, too far ahead to be followed record by record: stop this "
-		"node, and start it when it has the ballots and the topology of that epoch",
+	wvm_log("vnode %u is in epoch %u, too far ahead to be followed record by record: this node "
+		"has no part in the cluster any more; to have it back stop all nodes, remove "
+		"ballots.* and view.* of each, and start all of them",
 		vnode, epoch);
 }
 
@@ -430,6 +431,7 @@ static int make_machines(struct wvm_node_membership *n, const struct wvm_epoch_d
 	}
 	wvm_membership_init(&n->m, &membership_ops, n, n->gossip_memory, WVM_GOSSIP_ROOM, node->mtu,
 			    &self, d, seed, now);
+	wvm_membership_keep(&n->m, node->view->now.kept, node->view->now.kept_count);
 	for (uint32_t i = 0; i < node->members.count; i++)
 		if (i != node->self)
 			wvm_membership_add(&n->m, vnode_of(node, i), now);

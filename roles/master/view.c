@@ -218,6 +218,7 @@ void wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p)
 	p->slices = &e->tables[1];
 	e->moved = p->moved;
 	e->taken = p->epoch;
+	s->moving = p->before;
 }
 
 const struct wvm_slices *wvm_node_slices(const struct wvm_node *node)
