@@ -405,13 +405,22 @@ static void drop(struct wvm_node_shard *s, enum wvm_drop reason)
 	s->drops[reason]++;
 }
 
+/* Each core hears of it on its own shard: it begins to fetch what moves. */
+static void serve_here(struct wvm_node_shard *s)
+{
+	if (s->serving || !__atomic_load_n(&s->node->serving, __ATOMIC_ACQUIRE))
+		return;
+	s->serving = true;
+	wvm_core_serve(s->core, true);
+}
+
 /* The home may answer: no earlier than the next life can know that this one did. */
 static void serve(struct wvm_node *node)
 {
-	node->serving = true;
 	__atomic_store_n(&node->state.life->served, 1, __ATOMIC_RELEASE);
-	for (unsigned i = 0; i < node->shard_count; i++)
-		wvm_core_serve(node->shards[i].core, true);
+	__atomic_store_n(&node->serving, true, __ATOMIC_RELEASE);
+	serve_here(&node->shards[0]);
+	wvm_reclaim_wake_others(&node->shards[0]);
 	wvm_node_ready(node);
 }
 
@@ -689,6 +698,7 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	wvm_runs_end(s);
 	more = wvm_pins_turn(s);
 	wvm_adopt_turn(s);
+	serve_here(s);
 	wvm_node_view_turn(s);
 	more |= wvm_reclaim_turn(s);
 	wvm_runs_end(s);
