@@ -41,6 +41,12 @@ bool wvm_membership_add(struct wvm_membership *m, uint32_t node, uint64_t now_ns
 	return wvm_gossip_add(m->gossip, &e, now_ns);
 }
 
+void wvm_membership_keep(struct wvm_membership *m, const struct wvm_epoch_record *records,
+			 uint32_t count)
+{
+	wvm_epoch_keep(&m->epoch, records, count);
+}
+
 /* ---- sending --------------------------------------------------------------------------- */
 
 /* The payload lies behind the room for the header. */

@@ -90,6 +90,10 @@ void wvm_membership_init(struct wvm_membership *m, const struct wvm_membership_o
 /* A node of the first view. Before wvm_membership_life(). False: not known, or no room. */
 bool wvm_membership_add(struct wvm_membership *m, uint32_t node, uint64_t now_ns);
 
+/* Records before the present one, for others, as wvm_epoch_keep(). Before wvm_membership_life(). */
+void wvm_membership_keep(struct wvm_membership *m, const struct wvm_epoch_record *records,
+			 uint32_t count);
+
 /* Begins, or this node's life has changed; OFFLINE: its farewell, after which it ends. */
 void wvm_membership_life(struct wvm_membership *m, enum wvm_node_state life, uint64_t now_ns);
 

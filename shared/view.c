@@ -7,7 +7,7 @@
 #include "shared/core/bytes.h"
 #include "shared/crc32c.h"
 
-#define MAGIC "WVMVIEW0"
+#define MAGIC "WVMVIEW1"
 
 enum offset {
 	AT_MAGIC = 0,
@@ -16,7 +16,9 @@ enum offset {
 	AT_RECORD = AT_CLUSTER + 8,
 	AT_MOVED = AT_RECORD + WVM_EPOCH_RECORD_BYTES,
 	AT_MOVING = AT_MOVED + 4,
-	AT_COUNT = AT_MOVING + 4,
+	AT_KEPT_COUNT = AT_MOVING + 4,
+	AT_KEPT = AT_KEPT_COUNT + 4,
+	AT_COUNT = AT_KEPT + WVM_EPOCH_LOG * WVM_EPOCH_RECORD_BYTES,
 	AT_STATE = AT_COUNT + 4,
 	CRC_BYTES = 4,
 };
@@ -125,12 +127,20 @@ bool wvm_view_record(const struct wvm_view *v, const struct wvm_members *members
 	return true;
 }
 
+static void keep(struct wvm_view *v, const struct wvm_epoch_record *record)
+{
+	if (v->kept_count == WVM_EPOCH_LOG)
+		memmove(v->kept, v->kept + 1, --v->kept_count * sizeof(v->kept[0]));
+	v->kept[v->kept_count++] = *record;
+}
+
 bool wvm_view_apply(struct wvm_view *v, const struct wvm_members *members,
 		    const struct wvm_epoch_record *record)
 {
 	uint32_t member = wvm_member_of(members, record->node);
 
 	WVM_ASSERT(record->epoch == v->record.epoch + 1);
+	keep(v, &v->record);
 	v->record = *record;
 	if (member == WVM_SLICE_NIL || members->list[member].first_vnode != record->node ||
 	    wvm_view_allows(v, member, record->state) != WVM_VIEW_ALLOWED)
@@ -176,6 +186,9 @@ size_t wvm_view_encode(uint8_t out[WVM_VIEW_BYTES_MAX], const struct wvm_view *v
 	wvm_epoch_record_encode(out + AT_RECORD, &v->record);
 	wvm_store32(out + AT_MOVED, v->moved);
 	wvm_store32(out + AT_MOVING, v->moving);
+	wvm_store32(out + AT_KEPT_COUNT, v->kept_count);
+	for (uint32_t i = 0; i < WVM_EPOCH_LOG; i++)
+		wvm_epoch_record_encode(out + AT_KEPT + i * WVM_EPOCH_RECORD_BYTES, &v->kept[i]);
 	wvm_store32(out + AT_COUNT, v->count);
 	memcpy(out + AT_STATE, v->state, v->count);
 	wvm_store32(out + end, wvm_crc32c(0, out, end));
@@ -189,6 +202,12 @@ static bool plausible(const struct wvm_view *v)
 		return false;
 	if (v->moved ? v->moving >= v->count : v->moving)
 		return false;
+	if (v->kept_count > WVM_EPOCH_LOG)
+		return false;
+	for (uint32_t i = 0; i < v->kept_count; i++)
+		if (!wvm_epoch_record_check(&v->kept[i]) ||
+		    v->kept[i].epoch != v->record.epoch - v->kept_count + i)
+			return false;
 	for (uint32_t i = 0; i < v->count; i++) {
 		bool moves = v->moved && i == v->moving;
 
@@ -212,7 +231,10 @@ int wvm_view_decode(struct wvm_view *v, const uint8_t *bytes, size_t len, uint32
 	*v = (struct wvm_view){.record = wvm_epoch_record_decode(bytes + AT_RECORD),
 			       .moved = wvm_load32(bytes + AT_MOVED),
 			       .moving = wvm_load32(bytes + AT_MOVING),
+			       .kept_count = wvm_load32(bytes + AT_KEPT_COUNT),
 			       .count = count};
+	for (uint32_t i = 0; i < WVM_EPOCH_LOG; i++)
+		v->kept[i] = wvm_epoch_record_decode(bytes + AT_KEPT + i * WVM_EPOCH_RECORD_BYTES);
 	memcpy(v->state, bytes + AT_STATE, count);
 	if (!plausible(v))
 		return -EINVAL;

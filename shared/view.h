@@ -31,6 +31,9 @@ struct wvm_view {
 	uint32_t moving; /* its member, where moved is not 0 */
 	uint32_t count;  /* members, at most WVM_VIEW_MEMBERS */
 	uint8_t state[WVM_VIEW_MEMBERS]; /* by member: enum wvm_node_state */
+	/* Those before `record`, oldest first: for members that come back after a while. */
+	uint32_t kept_count;
+	struct wvm_epoch_record kept[WVM_EPOCH_LOG];
 };
 
 /* That of the topology: all are ACTIVE but for the spare ones (one byte each; NULL: none). */
@@ -72,10 +75,11 @@ bool wvm_view_takes_part(const struct wvm_view *v, uint32_t member);
 bool wvm_view_open(const struct wvm_view *v, uint32_t member);
 
 /*
- * Bytes of a file: magic "WVMVIEW0" 8 | node 4 | cluster 8 | record 40 | moved 4 | moving 4 |
- * count 4 | state 1 each | crc32c of all before 4; big-endian. node, cluster: as for ballots.
+ * Bytes of a file: magic "WVMVIEW1" 8 | node 4 | cluster 8 | record 40 | moved 4 | moving 4 |
+ * kept_count 4 | kept 40 each of WVM_EPOCH_LOG, unused ones 0 | count 4 | state 1 each |
+ * crc32c of all before 4; big-endian. node, cluster: as for ballots.
  */
-#define WVM_VIEW_BYTES_MAX (76u + WVM_VIEW_MEMBERS)
+#define WVM_VIEW_BYTES_MAX (80u + WVM_EPOCH_LOG * WVM_EPOCH_RECORD_BYTES + WVM_VIEW_MEMBERS)
 
 size_t wvm_view_encode(uint8_t out[WVM_VIEW_BYTES_MAX], const struct wvm_view *v, uint32_t node,
 		       uint64_t cluster);

@@ -20,7 +20,7 @@
 #define WAIT_MS 120000u /* a hang, not a measure */
 
 /* Words of the arena; of the model: of each page the generation begun, and the one written. */
-enum { STOP, STEPS, SLOWEST_US, ROUND };
+enum { STOP, STEPS, SLOWEST_US, ATTACHED };
 
 static struct cluster cluster;
 
@@ -38,6 +38,26 @@ static void order(unsigned node, const char *command, const char *arg)
 	ctl(node, &r, command, arg);
 	ck_assert_msg(r.status == 0, "%s %s at node %u: status %x\n%s%s", command, arg, node,
 		      r.status, r.out, r.err);
+}
+
+static void order_meanwhile(pid_t *waits, unsigned node, const char *command, const char *arg)
+{
+	*waits = fork();
+	if (*waits)
+		return;
+	order(node, command, arg);
+	_exit(0);
+}
+
+static void await_order(pid_t waits)
+{
+	uint64_t end = cluster_now_ms() + WAIT_MS;
+
+	int status = 0;
+
+	for (; waitpid(waits, &status, WNOHANG) != waits; cluster_sleep_ms(20))
+		ck_assert_msg(cluster_now_ms() < end, "an order does not end");
+	ck_assert_int_eq(status, 0);
 }
 
 static void refused(unsigned node, const char *command, const char *arg, const char *why)
@@ -354,25 +374,17 @@ START_TEST(masters_killed_while_memory_moves_go_on_where_they_were)
 	struct arena *a;
 	pid_t waits;
 
-	begin("1");
+	begin(_i ? "2" : "1");
 	a = start_users(nodes, 4);
 	await_steps(a, 10 * PAGES);
-	waits = fork();
-	if (!waits) {
-		order(0, "join", "3");
-		_exit(0);
-	}
+	order_meanwhile(&waits, 0, "join", "3");
 	for (unsigned i = 0; i < 2 * NODES; i++) {
 		await_steps(a, 200);
 		(void)cluster_node_end(&cluster, (3 + i) % NODES, SIGKILL);
 		cluster_node_start(&cluster, (3 + i) % NODES, NULL);
 		cluster_node_await(&cluster, (3 + i) % NODES);
 	}
-	for (int status = 0;; cluster_sleep_ms(20))
-		if (waitpid(waits, &status, WNOHANG) == waits) {
-			ck_assert_int_eq(status, 0);
-			break;
-		}
+	await_order(waits);
 	for (unsigned i = 0; i < NODES; i++)
 		await_alive(i);
 	order(2, "drain", "2");
@@ -448,15 +460,211 @@ START_TEST(who_was_drained_is_not_needed_for_a_new_start_and_may_come_back)
 }
 END_TEST
 
+/* ---- nodes that come back --------------------------------------------------------------- */
+
+/* One generation of all pages. */
+static void fill(struct program *p)
+{
+	uint64_t *base = program_map(p, 0, UNITS * 2 * MIB);
+
+	for (unsigned n = 0; n < PAGES; n++)
+		write_page(p, base, n);
+}
+
+static void fill_from(struct arena *a, unsigned node)
+{
+	programs_run(&cluster, a, &node, 1, fill, NULL);
+}
+
+/* It has nothing; a master that begins anew waits for it all the same. */
+static void attach_only(struct program *p)
+{
+	atomic_store(&p->arena->word[ATTACHED], 1);
+	program_await_word(p, STOP, 1);
+}
+
+/* Its shards cannot take an epoch yet, while others move slices: once, and so often that all
+ * tables have been used again. */
+START_TEST(a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them)
+{
+	struct program idle = {.cluster = &cluster, .node = SPARE, .count = 1};
+	struct arena *a = arena_new(2 * PAGES);
+	pid_t waits;
+
+	begin(_i % 2 ? "2" : "1");
+	fill_from(a, 0);
+	idle.arena = a;
+	program_start(&idle, attach_only);
+	while (!atomic_load(&a->word[ATTACHED]))
+		cluster_sleep_ms(5);
+	ck_assert_int_eq(kill(idle.pid, SIGSTOP), 0);
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	cluster_node_start(&cluster, SPARE, NULL);
+	await_alive(0);
+	order(0, "drain", "2");
+	if (_i / 2)
+		order(0, "join", "2");
+	order_meanwhile(&waits, 0, "join", "3");
+	await_epoch(SPARE, _i / 2 ? 6 : 4);
+	program_kill(&idle);
+	await_order(waits);
+	shares(0, _i / 2 ? 15 : 11);
+	look_from(a, 1);
+	look_from(a, SPARE);
+	arena_free(a);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* Nobody who is left has ever used it: it is the drained one that knows. */
+START_TEST(a_home_that_only_a_drained_node_used_does_not_serve_without_its_files)
+{
+	struct arena *a = arena_new(2 * PAGES);
+	static char log[1 << 16];
+	int status;
+
+	begin("1");
+	fill_from(a, 1);
+	order(0, "drain", "1");
+	for (unsigned i = 0; i < NODES; i++)
+		await_epoch(i, 3);
+	(void)cluster_node_end(&cluster, 0, SIGKILL);
+	cluster_node_start(&cluster, 0, (const char *const[]){"--fresh", NULL});
+	status = cluster_node_end(&cluster, 0, 0);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x", status);
+	cluster_read(cluster.node[0].log, log, sizeof(log));
+	ck_assert_msg(strstr(log, "used memory of an earlier life"), "%s", log);
+	arena_free(a);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+static void restart(unsigned node)
+{
+	(void)cluster_node_end(&cluster, node, SIGKILL);
+	cluster_node_start(&cluster, node, NULL);
+	cluster_node_await(&cluster, node);
+}
+
+/* Those who learnt the records have begun anew since, and still know them. */
+START_TEST(a_node_that_was_away_learns_from_lives_that_came_later)
+{
+	begin("1");
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	order(0, "drain", "2");
+	order(0, "join", "2");
+	for (unsigned i = 0; i < SPARE; i++)
+		await_epoch(i, 5);
+	for (unsigned i = 0; i < SPARE; i++)
+		restart(i);
+	cluster_node_start(&cluster, SPARE, NULL);
+	cluster_node_await(&cluster, SPARE);
+	await_epoch(SPARE, 5);
+	await_alive(0);
+	order(0, "join", "3");
+	shares(0, 15);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* It could never take its part, so it does not get one, and others can still come and go. */
+START_TEST(a_node_that_was_away_for_too_many_records_is_not_let_in)
+{
+	static char log[1 << 16];
+	pid_t waits;
+
+	begin("1");
+	(void)cluster_node_end(&cluster, SPARE, SIGKILL);
+	for (unsigned i = 0; i < 5; i++) {
+		order(0, "drain", "2");
+		order(0, "join", "2");
+	}
+	cluster_node_start(&cluster, SPARE, NULL);
+	await_alive(0);
+	order_meanwhile(&waits, 0, "join", "3");
+	cluster_sleep_ms(2000);
+	ck_assert_int_eq(waitpid(waits, NULL, WNOHANG), 0);
+	ck_assert_uint_eq(epoch_of(0), 21);
+	ck_assert_int_eq(kill(waits, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(waits, NULL, 0), waits);
+	cluster_read(cluster.node[SPARE].log, log, sizeof(log));
+	ck_assert_msg(strstr(log, "too far ahead"), "%s", log);
+	order(0, "drain", "1");
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* Its former life has given a part: nobody asks for that again. */
+START_TEST(a_home_that_nobody_used_may_begin_anew_while_slices_move)
+{
+	uint64_t given = 0, before;
+	pid_t waits;
+
+	begin("1");
+	ck_assert_int_eq(kill(cluster.node[1].pid, SIGSTOP), 0); /* its part is not done */
+	order_meanwhile(&waits, 2, "join", "3");
+	await_epoch(SPARE, 2);
+	await_epoch(0, 2);
+	do {
+		before = given;
+		cluster_sleep_ms(300);
+		given = cluster_stat(&cluster, 0, "core", "handover_given");
+	} while (!given || given != before);
+	ck_assert_int_eq(cluster_node_end(&cluster, 0, SIGTERM), 0);
+	cluster_node_start(&cluster, 0, NULL);
+	ck_assert_int_eq(kill(cluster.node[1].pid, SIGCONT), 0);
+	cluster_node_await(&cluster, 0);
+	await_order(waits);
+	shares(0, 15);
+	cluster_stop(&cluster);
+}
+END_TEST
+
+/* Alone it cannot tell whether others have learnt of its end, and would never do without it. */
+START_TEST(a_drained_node_is_not_done_while_nobody_else_knows)
+{
+	struct cluster_result r = {.status = -1};
+	pid_t waits;
+
+	begin("1");
+	order(0, "drain", "2");
+	for (unsigned i = 0; i < NODES; i++)
+		await_epoch(i, 3);
+	for (unsigned i = 0; i < NODES; i++)
+		ck_assert_int_eq(cluster_node_end(&cluster, i, SIGTERM), 0);
+	cluster_node_start(&cluster, 2, NULL);
+	for (; r.status; cluster_sleep_ms(50))
+		ctl(2, &r, "status", NULL);
+	order_meanwhile(&waits, 2, "drain", "2");
+	cluster_sleep_ms(1500);
+	ck_assert_int_eq(waitpid(waits, NULL, WNOHANG), 0);
+	for (unsigned i = 0; i < 2; i++)
+		cluster_node_start(&cluster, i, NULL);
+	await_order(waits);
+	for (unsigned i = 0; i < SPARE; i++)
+		cluster_node_await(&cluster, i);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 static Suite *make(void)
 {
 	Suite *s = suite_create("moves");
 	TCase *t = cluster_tcase(s, "moves", 300);
 
 	tcase_add_loop_test(t, memory_moves_to_a_node_that_joins_and_from_one_that_drains, 0, 2);
-	tcase_add_test(t, masters_killed_while_memory_moves_go_on_where_they_were);
+	tcase_add_loop_test(t, masters_killed_while_memory_moves_go_on_where_they_were, 0, 2);
 	tcase_add_test(t, who_was_drained_is_not_needed_for_a_new_start_and_may_come_back);
 	tcase_add_test(t, what_is_in_the_way_of_an_order_is_said);
+
+	t = cluster_tcase(s, "nodes that come back", 240);
+	tcase_add_loop_test(
+		t, a_node_that_could_not_follow_moves_takes_its_slices_from_who_has_them, 0, 4);
+	tcase_add_test(t, a_node_that_was_away_learns_from_lives_that_came_later);
+	tcase_add_test(t, a_node_that_was_away_for_too_many_records_is_not_let_in);
+	tcase_add_test(t, a_home_that_nobody_used_may_begin_anew_while_slices_move);
+	tcase_add_test(t, a_drained_node_is_not_done_while_nobody_else_knows);
+	tcase_add_test(t, a_home_that_only_a_drained_node_used_does_not_serve_without_its_files);
 	return s;
 }
 

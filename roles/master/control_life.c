@@ -18,7 +18,10 @@ static bool placed(const struct wvm_node *node, uint32_t member)
 	return false;
 }
 
-/* All that take part, and the one that is to, have to be there: slices move between them. */
+/*
+ * All that take part, and the one that is to, have to be there, and have learnt of all records:
+ * slices move between them. One that cannot follow would never be done.
+ */
 static uint32_t absent(const struct wvm_node *node, uint32_t member)
 {
 	for (uint32_t i = 0; i < node->members.count; i++) {
@@ -26,18 +29,29 @@ static uint32_t absent(const struct wvm_node *node, uint32_t member)
 
 		if (i == node->self || (i != member && !wvm_view_takes_part(&node->view->now, i)))
 			continue;
-		if (!p || p->status != WVM_GOSSIP_ALIVE || !p->epoch)
+		if (!p || p->status != WVM_GOSSIP_ALIVE || p->epoch < node->view->now.record.epoch)
 			return i;
 	}
 	return node->members.count;
 }
 
-/* It is not known yet whether it is there: this node, or that one, has just begun. */
-static bool not_heard(const struct wvm_node *node, uint32_t member)
+/* It is not known yet whether it follows: this node, or that one, has just begun. */
+static bool not_yet(const struct wvm_node *node, uint32_t member)
 {
 	const struct wvm_gossip_peer *p = wvm_node_membership_peer(node->membership, member);
 
-	return p && p->status == WVM_GOSSIP_ALIVE && !p->epoch;
+	return p && p->status == WVM_GOSSIP_ALIVE && p->epoch < node->view->now.record.epoch;
+}
+
+static void not_yet_text(const struct wvm_node *node, uint32_t member, char *text, size_t len)
+{
+	uint32_t epoch = wvm_node_membership_peer(node->membership, member)->epoch;
+
+	if (epoch)
+		snprintf(text, len, "node %u is in epoch %u still (what hinders it is in its log)",
+			 phys(node, member), epoch);
+	else
+		snprintf(text, len, "node %u has not been heard of yet", phys(node, member));
 }
 
 /* Why the order cannot be carried out, in text; empty: it can. */
@@ -74,7 +88,7 @@ static void objection(const struct wvm_node *node, uint32_t member, enum wvm_nod
 		return;
 	}
 	other = absent(node, member);
-	if (other < node->members.count && !not_heard(node, other))
+	if (other < node->members.count && !not_yet(node, other))
 		snprintf(
 			text, len,
 			"node %u does not answer, and memory moves between all nodes: start it, or "
@@ -91,6 +105,32 @@ static void wish(struct wvm_node *node, uint32_t member, enum wvm_node_state sta
 		(void)wvm_node_membership_wish(node->membership, &r);
 }
 
+/*
+ * A drained node may be switched off for good: if nobody else knew of its end by then nobody ever
+ * would, and the others wait for it for ever. Who names an epoch has it on its disk.
+ */
+static bool known_elsewhere(const struct wvm_node *node)
+{
+	for (uint32_t i = 0; i < node->members.count; i++) {
+		const struct wvm_gossip_peer *p = wvm_node_membership_peer(node->membership, i);
+
+		if (i != node->self && wvm_view_takes_part(&node->view->now, i) && p &&
+		    p->epoch >= node->view->now.record.epoch)
+			return true;
+	}
+	return false;
+}
+
+static bool is_done(const struct wvm_node *node, uint32_t member, bool join)
+{
+	uint8_t state = node->view->now.state[member];
+
+	if (join)
+		return state == WVM_NODE_ACTIVE;
+	return state == WVM_NODE_SHADOW ||
+	       (state == WVM_NODE_OFFLINE && (member != node->self || known_elsewhere(node)));
+}
+
 /* What an order waits for beside memory that moves; empty: nothing. */
 static void awaited(const struct wvm_node *node, uint32_t member, bool moves, char *text,
 		    size_t len)
@@ -99,11 +139,12 @@ static void awaited(const struct wvm_node *node, uint32_t member, bool moves, ch
 	unsigned programs = wvm_clients_count(node->clients);
 
 	*text = '\0';
-	if (other < node->members.count)
-		snprintf(text, len,
-			 not_heard(node, other) ? "node %u has not been heard of yet"
-						: "node %u does not answer",
-			 phys(node, other));
+	if (node->view->now.state[member] == WVM_NODE_OFFLINE)
+		snprintf(text, len, "no other node has said yet that it knows");
+	else if (other < node->members.count && not_yet(node, other))
+		not_yet_text(node, other, text, len);
+	else if (other < node->members.count)
+		snprintf(text, len, "node %u does not answer", phys(node, other));
 	else if (!node->view->now.moved)
 		snprintf(text, len, "the members have not decided it yet (wvm_ctl epoch)");
 	else if (moves || node->view->now.state[member] != WVM_NODE_DRAINING)
@@ -123,8 +164,7 @@ static json_t *life_json(const struct wvm_node *node, uint32_t member, bool join
 	const struct wvm_view *v = &node->view->now;
 	json_t *o = json_object(), *busy = json_array();
 	uint8_t state = v->state[member];
-	bool done = join ? state == WVM_NODE_ACTIVE
-			 : state == WVM_NODE_OFFLINE || state == WVM_NODE_SHADOW;
+	bool done = is_done(node, member, join);
 	char text[160];
 
 	set(o, "node", phys(node, member));

@@ -214,8 +214,9 @@ static void behind(void *ctx, uint32_t vnode, uint32_t epoch)
 	if (epoch == n->behind)
 		return;
 	n->behind = epoch;
-	wvm_log("vnode %u is in epoch %u, too far ahead to be followed record by record: stop this "
-		"node, and start it when it has the ballots and the topology of that epoch",
+	wvm_log("vnode %u is in epoch %u, too far ahead to be followed record by record: this node "
+		"has no part in the cluster any more; to have it back stop all nodes, remove "
+		"ballots.* and view.* of each, and start all of them",
 		vnode, epoch);
 }
 
@@ -267,6 +268,8 @@ void wvm_node_membership_datagram(void *ctx, const struct sockaddr_in *from, con
 	struct wvm_node_membership *n = ctx;
 	struct wvm_hop at = hop_of(from);
 
+	if (!n->told)
+		return; /* this node has not begun: what it learns would find it half built */
 	wvm_membership_datagram(&n->m, &at, data, len, n->node->shards[0].shard->now_ns);
 	arm(n);
 }
@@ -279,7 +282,7 @@ enum wvm_drop wvm_node_membership_relayed(struct wvm_node *node, unsigned shard,
 	struct wvm_hop at = hop_of(from);
 	enum wvm_drop reason;
 
-	if (!n || !n->open || !by_sidecar(node) || shard != 0)
+	if (!n || !n->open || !n->told || !by_sidecar(node) || shard != 0)
 		return WVM_DROP_TYPE;
 	reason = wvm_membership_segment(&n->m, &at, msg, payload, node->shards[0].shard->now_ns);
 	arm(n);
@@ -428,6 +431,7 @@ static int make_machines(struct wvm_node_membership *n, const struct wvm_epoch_d
 	}
 	wvm_membership_init(&n->m, &membership_ops, n, n->gossip_memory, WVM_GOSSIP_ROOM, node->mtu,
 			    &self, d, seed, now);
+	wvm_membership_keep(&n->m, node->view->now.kept, node->view->now.kept_count);
 	for (uint32_t i = 0; i < node->members.count; i++)
 		if (i != node->self)
 			wvm_membership_add(&n->m, vnode_of(node, i), now);

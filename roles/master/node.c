@@ -278,6 +278,7 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 		wvm_state_publish(&n->state, shape, n->boot, n->view->now.record.epoch);
 		return 0;
 	}
+	wvm_node_view_left(n);
 	n->state.life->epoch = n->view->now.record.epoch;
 	r = wvm_adopt_home(n, err, err_len);
 	for (unsigned i = 0; !r && !n->view->now.moved && i < n->shard_count; i++)
@@ -334,6 +335,7 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 		snprintf(err, err_len, "no memory for shard %u", index);
 		return r;
 	}
+	wvm_node_view_own(s, &p);
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
 	s->runs = aligned_alloc(64, sizeof(*s->runs));
 	if (!s->core_memory || !s->runs || wvm_stale_init(s)) {
@@ -342,7 +344,6 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	}
 	memset(s->runs, 0, sizeof(*s->runs));
 	s->core = wvm_core_init(s->core_memory, &p);
-	s->next.taken = p.epoch;
 	for (unsigned i = 0; i < n->vm_count; i++) {
 		/* What has moved is in the table of units. */
 		if (p.before && !wvm_backing_all_units(&n->backing[i])) {

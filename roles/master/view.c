@@ -124,12 +124,12 @@ int wvm_node_view_check(const struct wvm_node *node, uint32_t voted, char *err, 
 
 /* ---- tables ---------------------------------------------------------------------------- */
 
-void wvm_node_view_table(const struct wvm_node *node, uint32_t index, bool before)
+void wvm_node_view_table(const struct wvm_node *node, struct wvm_slices *out, bool before)
 {
 	struct wvm_node_view *v = node->view;
 
 	wvm_view_homes(&v->now, node->members.count, before, v->homes);
-	wvm_slices_build_active(&v->tables[index], &node->members, v->homes, &v->scratch);
+	wvm_slices_build_active(out, &node->members, v->homes, &v->scratch);
 }
 
 void wvm_node_view_note_gone(const struct wvm_node *node)
@@ -146,6 +146,15 @@ void wvm_node_view_gone(const struct wvm_node *node, struct wvm_core *core)
 		if (i != node->self)
 			wvm_core_gone(core, i,
 				      __atomic_load_n(&node->view->gone[i], __ATOMIC_RELAXED));
+}
+
+/* One record at most: each is learnt, and noted in the life's file, before the next is stored. */
+void wvm_node_view_left(const struct wvm_node *node)
+{
+	const struct wvm_epoch_record *r = &node->view->now.record;
+
+	if (node->state.life->epoch < r->epoch && r->state == WVM_NODE_OFFLINE)
+		wvm_core_left(node->shards[0].core);
 }
 
 int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
@@ -167,9 +176,11 @@ int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
 		return r;
 	v->next = v->now;
 	wvm_node_view_note_gone(node);
-	v->table = 1;
-	wvm_node_view_table(node, 0, true);
-	wvm_node_view_table(node, 1, false);
+	pthread_mutex_init(&v->lock, NULL);
+	v->epoch = v->now.record.epoch;
+	v->moved = v->now.moved;
+	wvm_node_view_table(node, &v->before, true);
+	wvm_node_view_table(node, &v->slices, false);
 	return 0;
 }
 
@@ -188,15 +199,31 @@ void wvm_node_view_params(const struct wvm_node *node, struct wvm_core_params *p
 	const struct wvm_node_view *v = node->view;
 
 	p->epoch = v->now.record.epoch;
-	p->slices = &v->tables[v->table];
+	p->slices = &v->slices;
 	p->shards = (uint8_t)node->shard_count;
 	p->moved = v->now.moved;
-	p->before = v->now.moved ? &v->tables[v->table - 1] : NULL; /* at a start it is 1 */
+	p->before = v->now.moved ? &v->before : NULL;
+}
+
+void wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p)
+{
+	struct wvm_node_epoch *e = &s->next;
+
+	if (p->before) {
+		e->tables[0] = *p->before;
+		p->before = &e->tables[0];
+	}
+	e->table = 1;
+	e->tables[1] = *p->slices;
+	p->slices = &e->tables[1];
+	e->moved = p->moved;
+	e->taken = p->epoch;
+	s->moving = p->before;
 }
 
 const struct wvm_slices *wvm_node_slices(const struct wvm_node *node)
 {
-	return &node->view->tables[node->view->table];
+	return &node->view->slices;
 }
 
 void wvm_node_view_asked(const struct wvm_node *node, uint8_t *asked)

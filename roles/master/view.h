@@ -12,6 +12,7 @@
 #ifndef WVM_MASTER_VIEW_H
 #define WVM_MASTER_VIEW_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "ring/wheel.h"
@@ -26,29 +27,34 @@ struct wvm_saver;
 
 #define WVM_FIRST_EPOCH 1u /* the topology */
 
-/* A table lives until the second move after it: a shard may still be in the epoch before. */
-#define WVM_VIEW_TABLES 3u
-
 struct wvm_node_view {
 	struct wvm_node *node;
 	struct wvm_view now;  /* in force */
 	struct wvm_view next; /* with the record that is being stored; else as now */
-	struct wvm_slices tables[WVM_VIEW_TABLES];
-	uint32_t table; /* the present one's index */
-	uint8_t *homes; /* by member: scratch */
-	uint8_t *gone;  /* by member, atomic: it takes no part */
+	/* What shards copy, since they may lag behind by any number of moves; under the lock. */
+	pthread_mutex_t lock;
+	uint32_t epoch;                   /* of what follows; atomic */
+	uint32_t moved;                   /* as now.moved */
+	struct wvm_slices slices, before; /* in force, and before the last move */
+	struct wvm_slices built;          /* scratch, as are these: */
+	uint8_t *homes;                   /* by member */
+	uint8_t *gone;                    /* by member, atomic: it takes no part */
 	struct wvm_slices_scratch scratch;
 	struct wvm_timer timer; /* while a member is on its way, and so long as shards lag */
-	uint32_t completed;     /* the epoch of the last move that has ended in this life, or 0 */
 	bool busy;              /* as gossip was told */
 };
 
-/* What one shard's core is to be given. Its thread's; settled is read by shard 0. */
+/* What one shard's core has, and is to be given. Its thread's; what is atomic is read by shard 0.
+ */
 struct wvm_node_epoch {
-	uint32_t epoch;                  /* 0: nothing */
-	const struct wvm_slices *slices; /* of that epoch */
-	uint32_t completed; /* that of the move that has ended everywhere by then, or 0 */
-	bool told;          /* that it cannot be taken yet */
+	uint32_t epoch;                   /* the latest seen in the view, with what follows */
+	uint32_t moving;                  /* the move under way there, or 0 */
+	struct wvm_slices slices, before; /* there */
+	/* The core's: in force, before the last move that it took, and a free one. */
+	struct wvm_slices tables[3];
+	uint32_t table; /* in force; the next is free */
+	uint32_t moved; /* the epoch in which the core took it; 0: it began with it */
+	bool told;      /* that it cannot be taken yet */
 	struct wvm_timer timer;
 	uint32_t taken;   /* atomic: the epoch that it is in */
 	uint32_t settled; /* atomic: the same where it counts nothing to move; else 0 */
@@ -71,9 +77,11 @@ int wvm_node_first_record(const struct wvm_node *node, struct wvm_epoch_record *
 
 /* Epoch and tables of a core that begins. */
 void wvm_node_view_params(const struct wvm_node *node, struct wvm_core_params *p);
-/* Builds tables[index] from the view in force; before: that before the move under way. */
-void wvm_node_view_table(const struct wvm_node *node, uint32_t index, bool before);
-/* The table in force. Valid as long as no shard is two moves further. */
+/* The same tables as the shard's own, which its core may keep. Before it runs. */
+void wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p);
+/* Builds a table from the view in force; before: that before the move under way. */
+void wvm_node_view_table(const struct wvm_node *node, struct wvm_slices *out, bool before);
+/* The table in force. On shard 0. */
 const struct wvm_slices *wvm_node_slices(const struct wvm_node *node);
 /* One byte per member: whom a node that begins has to ask. The caller's, members.count bytes. */
 void wvm_node_view_asked(const struct wvm_node *node, uint8_t *asked);
@@ -90,6 +98,8 @@ void wvm_node_view_turn(struct wvm_node_shard *s);
 
 /* Notes it for the shards, when the view has changed. */
 void wvm_node_view_note_gone(const struct wvm_node *node);
+/* Of an adopted life: what it had not heard of, since the view was stored. Before shards run. */
+void wvm_node_view_left(const struct wvm_node *node);
 /* Tells a core which members have nothing of anybody; its shard's thread, or before that runs. */
 void wvm_node_view_gone(const struct wvm_node *node, struct wvm_core *core);
 

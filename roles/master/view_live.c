@@ -1,6 +1,7 @@
 /* The view while shards run: records that are learnt, epochs that cores take, what completes them.
  */
 #include <stddef.h>
+#include <string.h>
 
 #include "ring/post.h"
 #include "roles/master/node.h"
@@ -11,40 +12,42 @@
 
 /* ---- a record is learnt ---------------------------------------------------------------- */
 
-struct given {
-	uint32_t epoch, completed;
-	const struct wvm_slices *slices;
-};
-
-/* On the shard that it is for. */
+/* On the shard that it is for: its turn looks. */
 static void on_given(struct wvm_shard *self, void *ctx, const void *data, size_t len)
 {
-	struct wvm_node_shard *s = ctx;
-	const struct given *g = data;
-
-	s->next.epoch = g->epoch;
-	s->next.slices = g->slices;
-	s->next.completed = g->completed;
-	s->next.told = false;
-	wvm_node_view_turn(s);
+	wvm_node_view_turn(ctx);
 }
 
 /* What finds no room in an inbox is given again when shard 0 looks. */
 static void give(struct wvm_node *node)
 {
-	const struct wvm_node_view *v = node->view;
-	struct given g = {.epoch = v->now.record.epoch,
-			  .completed = v->completed,
-			  .slices = wvm_node_slices(node)};
+	uint32_t epoch = node->view->now.record.epoch;
 
-	for (unsigned i = 0; i < node->shard_count; i++) {
+	wvm_node_view_turn(&node->shards[0]);
+	for (unsigned i = 1; i < node->shard_count; i++) {
 		struct wvm_node_shard *s = &node->shards[i];
 
-		if (!i)
-			on_given(s->shard, s, &g, sizeof(g));
-		else if (__atomic_load_n(&s->next.taken, __ATOMIC_ACQUIRE) != g.epoch)
-			(void)wvm_post(node->shards[0].shard, s->shard, on_given, s, &g, sizeof(g));
+		if (__atomic_load_n(&s->next.taken, __ATOMIC_ACQUIRE) != epoch)
+			(void)wvm_post(node->shards[0].shard, s->shard, on_given, s, NULL, 0);
 	}
+}
+
+/* The view in force is what shards are to take. */
+static void publish(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+	bool moves = v->now.moved == v->now.record.epoch;
+
+	if (moves)
+		wvm_node_view_table(node, &v->built, false);
+	pthread_mutex_lock(&v->lock);
+	v->moved = v->now.moved;
+	if (moves) {
+		v->before = v->slices;
+		v->slices = v->built;
+	}
+	__atomic_store_n(&v->epoch, v->now.record.epoch, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&v->lock);
 }
 
 static void tell_busy(struct wvm_node *node, bool busy)
@@ -80,8 +83,9 @@ static void act_on_state(struct wvm_node *node)
 }
 
 /*
- * In this order: the next life is to know the epoch before a core does; and gossip says with the
- * first message of the new epoch that there is something to move.
+ * In this order: the next life is to know the epoch before a core does, and this one what becomes
+ * of an end before that (as in wvm_node_view_left()); and gossip says with the first message of
+ * the new epoch that there is something to move.
  */
 void wvm_node_view_learnt(struct wvm_node *node, const struct wvm_epoch_record *record)
 {
@@ -90,19 +94,18 @@ void wvm_node_view_learnt(struct wvm_node *node, const struct wvm_epoch_record *
 	if (record->epoch <= v->now.record.epoch)
 		return; /* that of the start */
 	WVM_ASSERT(v->next.record.epoch == record->epoch);
-	v->completed = v->next.moved ? 0 : v->now.moved ? v->now.moved : v->completed;
 	v->now = v->next;
+	if (record->state == WVM_NODE_OFFLINE)
+		wvm_core_left(node->shards[0].core);
 	__atomic_store_n(&node->state.life->epoch, record->epoch, __ATOMIC_RELEASE);
-	if (v->now.moved == record->epoch) {
-		v->table = (v->table + 1) % WVM_VIEW_TABLES;
-		wvm_node_view_table(node, v->table, false);
+	if (v->now.moved == record->epoch)
 		tell_busy(node, true);
-	}
 	say(node);
 	wvm_node_view_note_gone(node);
 	wvm_node_view_asked(node, v->homes);
 	wvm_node_join_epoch(node, record->epoch, v->homes);
 	act_on_state(node);
+	publish(node);
 	give(node);
 	look_soon(node);
 }
@@ -125,21 +128,49 @@ static bool room_for_units(struct wvm_node_shard *s)
 	return true;
 }
 
+/* One epoch. What the core has already does no harm. False: it cannot go on to it yet. */
+static bool step(struct wvm_node_shard *s, uint32_t epoch, const struct wvm_slices *slices)
+{
+	struct wvm_node_epoch *e = &s->next;
+	uint32_t unused = (e->table + 1) % 3;
+	bool moves = memcmp(slices, &e->tables[e->table], sizeof(*slices)) != 0;
+	enum wvm_epoch_taken taken;
+
+	e->tables[unused] = *slices;
+	taken = wvm_core_epoch(s->core, s->shard->now_ns, epoch, &e->tables[unused]);
+	wvm_node_drain(s);
+	if (moves && taken == WVM_EPOCH_TAKEN) {
+		e->table = unused;
+		e->moved = epoch;
+	}
+	return taken != WVM_EPOCH_BUSY;
+}
+
+/*
+ * A shard that has slept over moves of others goes by the table before the one under way: a home
+ * that it becomes there has to ask those who were homes then.
+ */
+static bool steps(struct wvm_node_shard *s)
+{
+	struct wvm_node_epoch *e = &s->next;
+
+	if (e->moving > e->taken &&
+	    (!step(s, e->moving - 1, &e->before) || !step(s, e->moving, &e->slices)))
+		return false;
+	return step(s, e->epoch, &e->slices);
+}
+
 static bool take(struct wvm_node_shard *s)
 {
 	struct wvm_node_epoch *e = &s->next;
-	enum wvm_epoch_taken taken = WVM_EPOCH_BUSY;
 	bool room = room_for_units(s);
 
-	if (room)
-		taken = wvm_core_epoch(s->core, s->shard->now_ns, e->epoch, e->slices);
-	if (taken != WVM_EPOCH_BUSY) {
-		wvm_node_drain(s);
+	if (room && steps(s)) {
 		wvm_node_view_gone(s->node, s->core);
-		if (e->completed && !wvm_core_handed_over(s->core, e->completed))
+		if (!e->moving && !wvm_core_handed_over(s->core, e->moved))
 			wvm_log("shard %u does not agree that all of epoch %u has moved: a drained "
 				"node that comes back may be refused here",
-				s->index, e->completed);
+				s->index, e->moved);
 		return true;
 	}
 	if (!e->told)
@@ -154,13 +185,31 @@ static bool take(struct wvm_node_shard *s)
 	return false;
 }
 
+static bool is_later(struct wvm_node_shard *s)
+{
+	struct wvm_node_view *v = s->node->view;
+	struct wvm_node_epoch *e = &s->next;
+	uint32_t epoch = __atomic_load_n(&v->epoch, __ATOMIC_ACQUIRE);
+
+	if (epoch == e->taken || epoch == e->epoch)
+		return epoch != e->taken;
+	pthread_mutex_lock(&v->lock);
+	e->epoch = v->epoch;
+	e->moving = v->moved;
+	e->slices = v->slices;
+	e->before = v->before;
+	pthread_mutex_unlock(&v->lock);
+	e->told = false;
+	return true;
+}
+
 void wvm_node_view_turn(struct wvm_node_shard *s)
 {
 	struct wvm_node_epoch *e = &s->next;
 	struct wvm_handover_left left;
 	uint32_t settled;
 
-	if (e->epoch && e->epoch != e->taken && !s->adopting) {
+	if (!s->adopting && is_later(s)) {
 		wvm_runs_end(s);
 		if (take(s))
 			__atomic_store_n(&e->taken, e->epoch, __ATOMIC_RELEASE);

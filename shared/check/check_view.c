@@ -156,6 +156,27 @@ START_TEST(who_leaves_is_replaced_as_a_voter_and_who_comes_fills_a_gap)
 }
 END_TEST
 
+/* As many as the machine of epochs keeps for others, and the latest. */
+START_TEST(the_records_before_are_kept)
+{
+	first(1u << 8);
+	ck_assert_uint_eq(view.kept_count, 0);
+	for (uint32_t i = 0; i < WVM_EPOCH_LOG; i++) {
+		struct wvm_epoch_record last = view.record;
+		uint32_t count = 2 * i + 2 < WVM_EPOCH_LOG ? 2 * i + 2 : WVM_EPOCH_LOG;
+
+		ck_assert_int_eq(go(8, i % 2 ? WVM_NODE_DRAINING : WVM_NODE_WARMING), 1);
+		ck_assert(wvm_epoch_record_same(&view.kept[view.kept_count - 1], &last));
+		last = view.record;
+		ck_assert_int_eq(go(8, i % 2 ? WVM_NODE_OFFLINE : WVM_NODE_ACTIVE), 0);
+		ck_assert_uint_eq(view.kept_count, count);
+		ck_assert(wvm_epoch_record_same(&view.kept[count - 1], &last));
+		for (uint32_t at = 0; at < count; at++)
+			ck_assert_uint_eq(view.kept[at].epoch, view.record.epoch - count + at);
+	}
+}
+END_TEST
+
 START_TEST(what_is_stored_is_read_and_nothing_else_is)
 {
 	uint8_t bytes[WVM_VIEW_BYTES_MAX], other[WVM_VIEW_BYTES_MAX];
@@ -186,11 +207,11 @@ END_TEST
 START_TEST(a_view_that_cannot_be_is_refused)
 {
 	uint8_t bytes[WVM_VIEW_BYTES_MAX];
-	struct wvm_view back, bad[6];
+	struct wvm_view back, bad[9];
 
 	first(0);
 	ck_assert(go(1, WVM_NODE_DRAINING));
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < 9; i++)
 		bad[i] = view;
 	bad[0].moved = 0;
 	bad[0].moving = 0;
@@ -200,7 +221,10 @@ START_TEST(a_view_that_cannot_be_is_refused)
 	bad[4].state[4] = WVM_NODE_STATES;
 	for (uint32_t i = 0; i < COUNT; i++)
 		bad[5].state[i] = i == 1 ? WVM_NODE_DRAINING : WVM_NODE_OFFLINE;
-	for (unsigned i = 0; i < 6; i++) {
+	bad[6].kept_count = WVM_EPOCH_LOG + 1;
+	bad[7].kept[0].epoch++;
+	bad[8].kept[0].voters = 0;
+	for (unsigned i = 0; i < 9; i++) {
 		size_t len = wvm_view_encode(bytes, &bad[i], 10, 77);
 
 		ck_assert_msg(wvm_view_decode(&back, bytes, len, 10, 77, COUNT) == -EINVAL, "%u",
@@ -220,6 +244,7 @@ int main(void)
 	tcase_add_test(t, one_member_at_a_time_is_on_its_way_and_the_last_home_stays);
 	tcase_add_test(t, a_record_that_is_not_allowed_changes_no_state);
 	tcase_add_test(t, who_leaves_is_replaced_as_a_voter_and_who_comes_fills_a_gap);
+	tcase_add_test(t, the_records_before_are_kept);
 	tcase_add_test(t, what_is_stored_is_read_and_nothing_else_is);
 	tcase_add_test(t, a_view_that_cannot_be_is_refused);
 	suite_add_tcase(s, t);

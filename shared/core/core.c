@@ -181,8 +181,10 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	if (core->vm_count == WVM_CORE_VMS_MAX || find_vm(core, vm->id) != WVM_NIL)
 		return WVM_NIL;
 	core->vms[core->vm_count] = *vm;
-	if (!core->adopting)
+	if (!core->adopting) {
+		wvm_handover_without_files(core, core->vm_count);
 		wvm_handover_add_vm(core, core->vm_count);
+	}
 	core->vm_count++;
 	if (core->serving)
 		wvm_handover_begin(core);

@@ -602,6 +602,15 @@ struct wvm_handed wvm_core_handed(const uint8_t *payload, uint32_t len);
 bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch);
 
 /*
+ * A member has left for good, after its hand-over, and is not asked any more when another begins
+ * (join.h): what its programs ever took from those who are homes it alone knows, so from now on
+ * this core counts as one that has taken something of each of them. To be said to one shard of
+ * each node, before that node is in the epoch that ends the member. Between inputs.
+ * O(members × slices).
+ */
+void wvm_core_left(struct wvm_core *core);
+
+/*
  * The highest epoch of any message so far, but at most WVM_EPOCH_AHEAD above the core's own when it
  * came. Above the core's own: there is a record to pull, or its sender does not tell the truth.
  */

@@ -159,7 +159,9 @@ enum wvm_moved_phase {
 	WVM_MOVED_COMING, /* its own entry is here; pages below `next`, and those that have one */
 	WVM_MOVED_CAME,   /* all is here */
 	WVM_MOVED_DONE,   /* and the former home knows */
-	WVM_MOVED_GIVEN,  /* at the former home: it may forget */
+	/* At the former home: */
+	WVM_MOVED_GIVEN,   /* it may forget */
+	WVM_MOVED_NOTHING, /* it began without files, and says so to whoever asks */
 };
 
 #define WVM_SHIP_HOLDERS 32u
@@ -425,6 +427,7 @@ bool wvm_handover_wants(const struct wvm_core *core, const struct wvm_msg *msg);
 void wvm_handover_timer(struct wvm_core *core, struct wvm_pull *p);
 void wvm_handover_walk(struct wvm_core *core);
 void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm);
+void wvm_handover_without_files(struct wvm_core *core, uint32_t vm);
 void wvm_handover_begin(struct wvm_core *core);
 bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page);
 /* Whether the page's home is another one than before the present epoch's table. */

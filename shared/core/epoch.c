@@ -27,6 +27,20 @@ void wvm_epoch_init(struct wvm_epoch *e, uint32_t self, uint64_t seed,
 	};
 }
 
+void wvm_epoch_keep(struct wvm_epoch *e, const struct wvm_epoch_record *records, uint32_t count)
+{
+	e->log_count = 0;
+	while (count-- && e->log_count < WVM_EPOCH_LOG) {
+		if (records[count].epoch >= e->d.current.epoch)
+			continue;
+		if (records[count].epoch != e->d.current.epoch - e->log_count - 1 ||
+		    !wvm_epoch_record_check(&records[count]))
+			return;
+		e->log[records[count].epoch % WVM_EPOCH_LOG] = records[count];
+		e->log_count++;
+	}
+}
+
 /* ---- actions ---------------------------------------------------------------------------- */
 
 bool wvm_epoch_next(struct wvm_epoch *e, struct wvm_epoch_action *a)

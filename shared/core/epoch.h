@@ -17,8 +17,8 @@
  *		  the ballot that it uses is durable as well.
  *	learner   takes records in order: from whoever counted the votes (DECIDED), or, when it
  * hears of a later epoch, one by one from who told (PULL). Each node keeps the last WVM_EPOCH_LOG
- * records for others since its start; who is further behind is told so (FAR) and needs the whole
- * view, which comes by another way: wvm_epoch_install().
+ * records for others, since its start or longer (wvm_epoch_keep()); who is further behind is told
+ *so (FAR) and needs the whole view, which comes by another way: wvm_epoch_install().
  *
  * No I/O, no clock, no allocation. One object belongs to one thread. Times are nanoseconds of one
  * monotonic clock. To be driven so: after every input (init, wish, message, heard, install, tick)
@@ -222,6 +222,13 @@ struct wvm_epoch {
  */
 void wvm_epoch_init(struct wvm_epoch *e, uint32_t self, uint64_t seed,
 		    const struct wvm_epoch_durable *d);
+
+/*
+ * After wvm_epoch_init(): the records before the present one, as kept before, oldest first, so
+ * that others can be told of them by this life, too. Those of the present epoch and later ones are
+ * left out, and what does not lead up to it in steps of one.
+ */
+void wvm_epoch_keep(struct wvm_epoch *e, const struct wvm_epoch_record *records, uint32_t count);
 
 /*
  * Proposes a record until one is decided: LEARNT says which. It does not outlive the process: what

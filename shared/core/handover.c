@@ -161,14 +161,15 @@ static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			       const struct wvm_msg *msg)
 {
-	bool given = wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN, found;
+	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
+	bool found;
 	uint64_t end = end_of(core, vm, page);
 
 	if (!wvm_moved_out(core, vm, page) || wvm_core_home_of(core, vm, page, NULL) != member ||
 	    !wvm_moved_own(core, vm, page))
 		return WVM_DROP_NODE;
 	if (msg->type == WVM_MSG_HANDOVER_DONE) {
-		if (!given)
+		if (phase < WVM_MOVED_GIVEN)
 			give(core, vm, page, member);
 		/* A life that ended in between may have left the stored copies behind. */
 		wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
@@ -176,7 +177,7 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 			WVM_MSG_ANSWER;
 		return WVM_DROP_NONE;
 	}
-	if (given)
+	if (phase == WVM_MOVED_GIVEN)
 		return WVM_DROP_STALE; /* a late copy: it has all */
 	found = has_entry(core, vm, page);
 	for (; msg->flags & WVM_MSG_MORE && !found && page + 1 < end;)

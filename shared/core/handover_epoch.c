@@ -33,49 +33,39 @@ static void forget_taken(struct wvm_core *core)
 			__atomic_store_n(&core->taken[i], 0, __ATOMIC_RELAXED);
 }
 
-static bool to_give(const struct wvm_core *core, uint32_t vm, uint64_t page)
+void wvm_core_left(struct wvm_core *core)
 {
-	return wvm_moved_own(core, vm, page) && wvm_moved_out(core, vm, page) &&
-	       wvm_moved_phase_of(core, vm, page) != WVM_MOVED_GIVEN;
-}
-
-/* What is to be given yet is nothing: units that nobody has touched, as far as is known here. */
-static bool left_is_nothing(struct wvm_core *core)
-{
-	for (uint32_t vm = 0; vm < core->vm_count; vm++)
-		for (uint64_t p = 0; p < core->vms[vm].pages; p += WVM_UNIT_PAGES)
-			if (to_give(core, vm, p) && wvm_home_unit_of(core, vm, p)->version)
-				return false;
-	return true;
-}
-
-static void give_nothing(struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	if (!to_give(core, vm, page))
-		return;
-	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
-	*wvm_home_unit_of(core, vm, page) = (struct wvm_home_unit){.moved = core->params.moved,
-								   .phase = WVM_MOVED_GIVEN};
-	wvm_undo_commit(core);
-	WVM_ASSERT(core->left.out);
-	core->left.out--;
+	for (uint32_t i = 0; i < core->params.members->count; i++)
+		if (i != core->params.self && !core->taken[i] && homes_any(core, i))
+			__atomic_store_n(&core->taken[i], 1, __ATOMIC_RELAXED);
 }
 
 bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch)
 {
 	WVM_ASSERT(core->action_head == core->action_tail);
 	wvm_undo_commit(core);
-	if (core->params.before && (epoch != core->params.moved || core->left.in ||
-				    (core->left.out && !left_is_nothing(core))))
+	if (core->params.before && (epoch != core->params.moved || core->left.in || core->left.out))
 		return false;
-	for (uint32_t vm = 0; vm < core->vm_count && core->left.out; vm++)
-		for (uint64_t p = 0; p < core->vms[vm].pages; p += WVM_UNIT_PAGES)
-			give_nothing(core, vm, p);
 	forget_taken(core);
 	return true;
 }
 
 /* ---- its begin ------------------------------------------------------------------------- */
+
+/* Before the life is worth taking over. What it may have had it is asked about elsewhere (join.h):
+ * it serves when nobody has anything of it. */
+void wvm_handover_without_files(struct wvm_core *core, uint32_t vm)
+{
+	for (uint64_t page = 0; core->params.before && page < core->vms[vm].pages;
+	     page += WVM_UNIT_PAGES) {
+		struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+
+		if (!wvm_moved_own(core, vm, page) || !wvm_moved_out(core, vm, page))
+			continue;
+		u->moved = core->params.moved;
+		u->phase = WVM_MOVED_NOTHING;
+	}
+}
 
 void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
 {
@@ -86,7 +76,7 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
 		if (!wvm_moved_own(core, vm, page))
 			continue;
 		core->left.in += wvm_moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
-		core->left.out += wvm_moved_out(core, vm, page) && phase != WVM_MOVED_GIVEN;
+		core->left.out += wvm_moved_out(core, vm, page) && phase < WVM_MOVED_GIVEN;
 	}
 }
 

@@ -2,7 +2,8 @@
  * Before a home serves: the other members are asked what they ever took from
  * this node (REPORT). All that may have taken something must have answered: nothing else
  * makes "never written" a fact. Members that are OFFLINE or SHADOW have nothing of anybody,
- * and need not be asked: who is to be asked is the user's to say. A member that has taken pages
+ * and need not be asked (others answer for what they took: wvm_core_left()): who is to be asked
+ * is the user's to say. A member that has taken pages
  * from an earlier life of this node makes it refuse to serve, since its
  * directory and stored copies are gone: better no answer than zeros. (What was taken from
  * one that has handed all over since does not count: wvm_core_handed_over().) So does

@@ -215,7 +215,7 @@ static void open_membership(void)
 	wvm_ballots_first(&first, ids, 3);
 	wvm_epoch_first(&d, &first);
 	membership = (struct wvm_node_membership){
-		.node = &node, .open = true, .shared = true, .peers = peers};
+		.node = &node, .open = true, .told = true, .shared = true, .peers = peers};
 	membership.gossip_memory = aligned_alloc(8, wvm_gossip_bytes(WVM_GOSSIP_ROOM));
 	wvm_membership_init(&membership.m, &ops, &membership, membership.gossip_memory,
 			    WVM_GOSSIP_ROOM, WVM_MTU_DEFAULT, &self, &d, 1, wvm_now_ns());
@@ -237,7 +237,7 @@ static void open_view(void)
 	v->gone = calloc(node.members.count, 1);
 	wvm_view_first(&v->now, &first, node.members.count, NULL);
 	wvm_view_homes(&v->now, node.members.count, false, v->homes);
-	wvm_slices_build_active(&v->tables[0], &node.members, v->homes, &v->scratch);
+	wvm_slices_build_active(&v->slices, &node.members, v->homes, &v->scratch);
 	v->next = v->now;
 	node.view = v;
 }

@@ -464,13 +464,42 @@ START_TEST(old_records_are_told_as_long_as_they_are_kept)
 	hear(2, (struct wvm_epoch_msg){
 			.kind = WVM_EPOCH_PREPARE, .epoch = 29, .ballot = ballot(1, 2)});
 	ck_assert(sent_to(WVM_EPOCH_DECIDED, 2));
-	/* After a start only the last. */
+	/* After a start only the last, and what the user has kept. */
 	restart();
 	ck_assert_uint_eq(only(WVM_EPOCH_LEARNT)->record.epoch, 30);
 	ck_assert_int_eq(only(WVM_EPOCH_LEARNT)->verdict, WVM_EPOCH_NO_WISH);
 	pull.epoch = 29;
 	hear(2, pull);
 	ck_assert(sent_to(WVM_EPOCH_FAR, 2));
+}
+END_TEST
+
+/* What it is given may end later than the present record, and have a gap or a defect before. */
+START_TEST(what_a_former_life_has_kept_is_told_as_far_as_it_leads_here)
+{
+	struct wvm_epoch_record old[40];
+	struct wvm_epoch_msg pull = {.kind = WVM_EPOCH_PULL};
+
+	for (uint32_t i = 0; i < 40; i++)
+		old[i] = record(i + 1, i + 1, 3);
+	for (int gap = 0; gap < 2; gap++) {
+		uint32_t first = gap ? 27 : 30 - WVM_EPOCH_LOG;
+
+		start(0, 3);
+		for (uint32_t epoch = 2; epoch <= 30; epoch++)
+			decided(1, record(epoch, epoch, 3));
+		restart();
+		if (gap)
+			old[25].voters = 0; /* of epoch 26 */
+		wvm_epoch_keep(&e, old, 32);
+		for (pull.epoch = 1; pull.epoch <= 30; pull.epoch++) {
+			hear(2, pull);
+			ck_assert(sent_to(pull.epoch >= first ? WVM_EPOCH_DECIDED : WVM_EPOCH_FAR,
+					  2));
+			if (pull.epoch >= first)
+				ck_assert_uint_eq(acts[0].msg.record.node, pull.epoch);
+		}
+	}
 }
 END_TEST
 
@@ -565,6 +594,7 @@ int main(void)
 	tcase_add_test(tc, any_message_of_a_later_epoch_tells);
 	tcase_add_test(tc, who_does_not_answer_is_not_asked_for_ever);
 	tcase_add_test(tc, old_records_are_told_as_long_as_they_are_kept);
+	tcase_add_test(tc, what_a_former_life_has_kept_is_told_as_far_as_it_leads_here);
 	tcase_add_test(tc, one_that_is_too_far_behind_needs_the_view);
 	tcase_add_test(tc, a_second_record_for_an_epoch_is_not_taken_but_counted);
 	tcase_add_test(tc, epochs_end_without_wrapping);

@@ -162,6 +162,27 @@ START_TEST(one_that_is_home_of_anything_does_not)
 }
 END_TEST
 
+/* A drained node that has left is not asked, so all others answer for what it took: of homes. */
+START_TEST(what_somebody_took_who_has_left_is_not_forgotten)
+{
+	struct rig r;
+
+	open(&r, DRAINED, RIG_SELF, NULL);
+	change(&r, NEXT, &table);
+	fetch(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_SERVING);
+	wvm_core_left(r.core);
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
+	rig_kill(&r);
+	ck_assert(wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(joins(&r, RIG_ELSEWHERE), WVM_JOIN_REFUSED);
+	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
+	rig_close(&r);
+}
+END_TEST
+
 /* The next move is decided when the last one is complete, so it says as much. */
 START_TEST(the_next_move_says_that_the_last_one_is_complete)
 {
@@ -203,7 +224,7 @@ START_TEST(a_new_home_may_not_lose_its_files_either)
 }
 END_TEST
 
-/* Lost of its files: to itself it looks as if it had everything to give still. */
+/* It begins in the epoch that it was in. */
 static void lose_files(struct rig *r)
 {
 	struct wvm_core_vm vm = *wvm_core_vm_at(r->core, 0);
@@ -224,7 +245,7 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 	open(&r, RIG_SELF, 8, NULL);
 	change(&r, NEXT, &table);
 	lose_files(&r);
-	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
 	later = table;
 	later.home_vnode[idle_slice()] = RIG_VNODE(7);
 	if (_i) {
@@ -236,6 +257,38 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 	}
 	change(&r, NEXT + 1, &later);
 	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+	rig_close(&r);
+}
+END_TEST
+
+/* Those who have fetched all do not ask again; others do, whenever they like. */
+START_TEST(who_begins_without_files_has_nothing_to_give_and_says_so)
+{
+	struct wvm_msg ask = message(WVM_MSG_HANDOVER, 8, NEXT, ID(3)), done = ask;
+	struct wvm_shipped said;
+	const struct wvm_action *a;
+	struct rig r;
+
+	done.type = WVM_MSG_HANDOVER_DONE;
+	open(&r, RIG_SELF, 8, NULL);
+	change(&r, NEXT, &table);
+	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
+	lose_files(&r);
+	for (int life = 0; life < 2; life++) {
+		ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
+		for (int again = 0; again < 2; again++) {
+			ck_assert_int_eq(in(&r, ask, NULL), WVM_DROP_NONE);
+			a = wvm_core_action(r.core);
+			ck_assert_int_eq(a->msg.type, WVM_MSG_HANDOVER);
+			ck_assert(wvm_shipped_decode(r.core, a->data, a->msg.payload_len, &said));
+			ck_assert_uint_eq(said.unit.version, 0);
+			ends_of(&r);
+			ck_assert_int_eq(in(&r, done, NULL), WVM_DROP_NONE);
+			ends_of(&r);
+		}
+		rig_kill(&r);
+		wvm_core_adopt_held_end(r.core, r.now_ns);
+	}
 	rig_close(&r);
 }
 END_TEST
@@ -267,9 +320,11 @@ static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_drained_node_comes_back_without_files_when_all_is_handed_over);
 	tcase_add_loop_test(tc, one_that_is_home_of_anything_does_not, 0, 2);
+	tcase_add_test(tc, what_somebody_took_who_has_left_is_not_forgotten);
 	tcase_add_test(tc, a_new_home_may_not_lose_its_files_either);
 	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
 	tcase_add_loop_test(tc, a_drained_node_without_files_is_ready_for_the_next_move, 0, 2);
+	tcase_add_test(tc, who_begins_without_files_has_nothing_to_give_and_says_so);
 	tcase_add_test(tc, what_a_former_home_has_is_not_handed_over_by_word_alone);
 }
 
