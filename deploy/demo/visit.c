@@ -117,7 +117,7 @@ int main(int argc, char **argv)
 	memory = size > 0 ? wvm_map(w, o.vm, 0, (size_t)size, WVM_STRICT) : NULL;
 	if (!memory) {
 		fprintf(stderr, "wvm_visit: VM %u: %s\n", o.vm,
-			strerror(size < 0 ? (int)-size : errno));
+			size < 0 ? strerror((int)-size) : wvm_attach_error());
 		return EXIT_FAILURE;
 	}
 	printf("ready\n");

@@ -113,6 +113,16 @@ static void await_status(unsigned at, unsigned of, const char *status)
 	}
 }
 
+/* What members shows is the same that records have made of it. */
+static void is_member(unsigned at, unsigned of, const char *state)
+{
+	json_t *o = cluster_json(&cluster, at, "members");
+	const json_t *m = json_array_get(json_object_get(o, "members"), of);
+
+	ck_assert_str_eq(json_string_value(json_object_get(m, "member")), state);
+	json_decref(o);
+}
+
 static bool all_alive(unsigned at)
 {
 	json_t *o = cluster_json(&cluster, at, "members"), *item;
@@ -320,16 +330,20 @@ static void joins_and_drains(const char *shards)
 
 	begin(shards);
 	shares(0, 7);
+	is_member(0, SPARE, "SHADOW");
+	is_member(SPARE, SPARE, "SHADOW");
 	a = start_users(nodes, 4);
 	await_steps(a, 20 * PAGES);
 	slowest_us = atomic_exchange(&a->word[SLOWEST_US], 0);
 	order(0, "join", "3");
 	shares(0, 15);
+	is_member(0, SPARE, "ACTIVE");
 	moved = cluster_stat(&cluster, 3, "core", "handover_pages");
 	ck_assert_uint_gt(moved, PAGES / 8);
 	await_steps(a, 4 * PAGES);
 	order(1, "drain", "2");
 	shares(3, 11);
+	is_member(1, 2, "OFFLINE");
 	ck_assert_uint_eq(cluster_status(&cluster, 2, "pages_homed"), 0);
 	await_steps(a, 4 * PAGES);
 	printf("proof: %lu pages moved to a node that joined under load; the slowest access took "

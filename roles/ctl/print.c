@@ -76,6 +76,30 @@ static void print_leaving(const json_t *o)
 		printf("leaving  pages still held %llu\n", number(o, "pages_left"));
 }
 
+/* Masters of before members came and went do not say it: all were homes. */
+static const char *state_of(const json_t *member)
+{
+	return json_object_get(member, "member") ? text(member, "member") : "ACTIVE";
+}
+
+static bool is_home(const json_t *member)
+{
+	return !strcmp(state_of(member), "ACTIVE") || !strcmp(state_of(member), "WARMING");
+}
+
+/* Who is spare or was drained is not asked. */
+static void print_note(const json_t *member)
+{
+	bool home = is_home(member);
+
+	if (strcmp(state_of(member), "ACTIVE"))
+		printf("  %s", state_of(member));
+	if ((home || !strcmp(state_of(member), "DRAINING")) &&
+	    !json_is_true(json_object_get(member, "answered")))
+		printf("  no answer yet");
+	putchar('\n');
+}
+
 void wvm_print_status(const json_t *o)
 {
 	size_t i;
@@ -108,16 +132,17 @@ void wvm_print_status(const json_t *o)
 	json_array_foreach(json_object_get(o, "vms"), i, item)
 		printf("VM %llu  %.0f MiB  %s\n", number(item, "id"), mib(number(item, "bytes")),
 		       text(item, "ram_file"));
-	printf("%-6s %-22s %8s %8s %10s  %s\n", "node", "address", "vnodes", "slices", "placed MiB",
-	       "");
+	printf("%-6s %-22s %8s %8s %10s\n", "node", "address", "vnodes", "slices", "placed MiB");
 	json_array_foreach(json_object_get(o, "members"), i, item)
-		printf("%-6llu %-22s %8llu %8llu %10llu  %s\n", number(item, "node"),
+	{
+		printf("%-6llu %-22s %8llu %8llu %10llu", number(item, "node"),
 		       text(item, "address"), number(item, "vnodes"), number(item, "slices"),
-		       number(item, "placed_mib"),
-		       json_is_true(json_object_get(item, "answered")) ? "" : "no answer yet");
+		       number(item, "placed_mib"));
+		print_note(item);
+	}
 }
 
-/* A node's share of the slices goes by its vnodes; PLACE lines come on top. */
+/* A home's share of the slices goes by its vnodes; PLACE lines come on top. */
 void wvm_print_slices(const json_t *o)
 {
 	const json_t *list = json_object_get(o, "members"), *item;
@@ -131,17 +156,17 @@ void wvm_print_slices(const json_t *o)
 	json_array_foreach(list, i, item)
 	{
 		slices += (double)number(item, "slices");
-		vnodes += (double)number(item, "vnodes");
+		vnodes += is_home(item) ? (double)number(item, "vnodes") : 0;
 	}
 	printf("epoch %llu  slices %.0f\n%-6s %-22s %8s %10s %8s %8s %10s\n", number(o, "epoch"),
 	       slices, "node", "address", "vnodes", "by vnodes", "slices", "share", "placed MiB");
-	json_array_foreach(list, i, item)
-		printf("%-6llu %-22s %8llu %10.1f %8llu %6.2f %% %10llu\n", number(item, "node"),
-		       text(item, "address"), number(item, "vnodes"),
-		       vnodes > 0 ? slices * (double)number(item, "vnodes") / vnodes : 0,
-		       number(item, "slices"),
-		       slices > 0 ? 100 * (double)number(item, "slices") / slices : 0,
-		       number(item, "placed_mib"));
+	json_array_foreach(list, i, item) printf(
+		"%-6llu %-22s %8llu %10.1f %8llu %6.2f %% %10llu\n", number(item, "node"),
+		text(item, "address"), number(item, "vnodes"),
+		is_home(item) && vnodes > 0 ? slices * (double)number(item, "vnodes") / vnodes : 0,
+		number(item, "slices"),
+		slices > 0 ? 100 * (double)number(item, "slices") / slices : 0,
+		number(item, "placed_mib"));
 }
 
 /* Those of an object that are not 0, under a title. */
@@ -309,12 +334,12 @@ void wvm_print_members(const json_t *o)
 
 	if (print_why_not(o))
 		return;
-	printf("%-6s %-6s %-22s %-8s %-8s %6s %12s %6s %7s  %s\n", "node", "vnode", "address",
-	       "life", "status", "boot", "incarnation", "epoch", "health", "since");
+	printf("%-6s %-6s %-22s %-8s %-8s %-8s %6s %12s %6s %7s  %s\n", "node", "vnode", "address",
+	       "member", "life", "status", "boot", "incarnation", "epoch", "health", "since");
 	json_array_foreach(list, i, item)
 	{
-		printf("%-6llu %-6llu %-22s ", number(item, "node"), number(item, "vnode"),
-		       text(item, "address"));
+		printf("%-6llu %-6llu %-22s %-8s ", number(item, "node"), number(item, "vnode"),
+		       text(item, "address"), text(item, "member"));
 		if (!json_object_get(item, "heard"))
 			printf("not in the view, which is full\n");
 		else if (!json_is_true(json_object_get(item, "heard")))

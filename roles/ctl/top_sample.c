@@ -133,6 +133,7 @@ static void read_member(struct wvm_top_member *m, const json_t *o)
 	m->since_ms = number(o, "since_ms");
 	m->heard = json_is_true(json_object_get(o, "heard"));
 	clean(m->address, sizeof(m->address), o, "address");
+	clean(m->member, sizeof(m->member), o, "member");
 	clean(m->life, sizeof(m->life), o, "life");
 	clean(m->status, sizeof(m->status), o, "status");
 }

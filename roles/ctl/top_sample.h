@@ -30,7 +30,7 @@ enum wvm_top_counter {
 struct wvm_top_member {
 	uint64_t node, since_ms;
 	bool heard; /* false: since_ms is for how long it was not */
-	char address[24], life[12], status[12];
+	char address[24], member[12], life[12], status[12];
 };
 
 /* [i]: below 2^i µs, the last one whatever is above the one before. */

@@ -255,13 +255,14 @@ static void print_members(const struct wvm_top_target *t, FILE *out)
 		fprintf(out, ": it does not watch, %s\n", s->why_not);
 		return;
 	}
-	fprintf(out, "\n%5s %-8s %-8s %5s %s\n", "NODE", "LIFE", "STATUS", "SINCE", "ADDRESS");
+	fprintf(out, "\n%5s %-8s %-8s %-8s %5s %s\n", "NODE", "MEMBER", "LIFE", "STATUS", "SINCE",
+		"ADDRESS");
 	for (unsigned i = 0; i < s->member_count; i++) {
 		const struct wvm_top_member *m = &s->member[i];
 
 		wvm_top_span(since, (double)m->since_ms / 1000);
-		fprintf(out, "%5llu %-8s %-8s %5s %s%s\n", (unsigned long long)m->node,
-			m->heard ? m->life : "?", m->status, since, m->address,
+		fprintf(out, "%5llu %-8s %-8s %-8s %5s %s%s\n", (unsigned long long)m->node,
+			m->member, m->heard ? m->life : "?", m->status, since, m->address,
 			m->heard ? "" : "  not heard of yet");
 	}
 	if (s->members_left_off)
@@ -350,6 +351,7 @@ static json_t *members_json(const struct wvm_top_sample *s)
 
 		set(one, "node", m->node);
 		set_text(one, "address", m->address);
+		set_text(one, "member", m->member);
 		set_text(one, "life", m->life);
 		set_text(one, "status", m->status);
 		json_object_set_new(one, "heard", json_boolean(m->heard));

@@ -65,6 +65,7 @@ static json_t *members_json(const struct wvm_node *n)
 		const struct wvm_conf_node *c = &n->topology.nodes[i];
 		char address[INET_ADDRSTRLEN + 8], ip[INET_ADDRSTRLEN];
 		struct in_addr in = {htonl(c->ip)};
+		const char *state = wvm_node_view_state(n, i);
 		json_t *o = json_object();
 
 		inet_ntop(AF_INET, &in, ip, sizeof(ip));
@@ -72,6 +73,8 @@ static json_t *members_json(const struct wvm_node *n)
 		set(o, "node", c->phys_id);
 		json_object_set_new(o, "address", json_string(address));
 		set(o, "vnodes", c->vnode_count);
+		if (state)
+			json_object_set_new(o, "member", json_string(state));
 		set(o, "slices", slices ? slices[i] : 0);
 		set(o, "placed_mib", placed ? placed[i] * (WVM_UNIT_BYTES >> 20) : 0);
 		json_object_set_new(o, "answered", json_boolean(n->join_answered[i]));

@@ -49,6 +49,7 @@ static json_t *member_json(const struct wvm_node_membership *n, uint32_t member)
 	const struct wvm_hop *at = &n->peers[member].at;
 	struct in_addr ip = {htonl(at->ip)};
 	char text[INET_ADDRSTRLEN], address[INET_ADDRSTRLEN + 8];
+	const char *state = wvm_node_view_state(n->node, member);
 	const struct wvm_gossip_peer *p;
 	json_t *o = json_object();
 
@@ -57,6 +58,8 @@ static json_t *member_json(const struct wvm_node_membership *n, uint32_t member)
 	set(o, "node", c->phys_id);
 	set(o, "vnode", c->first_vnode);
 	set_text(o, "address", address);
+	if (state)
+		set_text(o, "member", state);
 	if (member == n->node->self)
 		return self_json(n, o);
 	p = wvm_gossip_find(n->m.gossip, c->first_vnode);

@@ -252,9 +252,10 @@ START_TEST(text_of_a_daemon_is_cut_and_has_no_control_characters)
 	ck_assert_str_eq(out, "?");
 	for (unsigned i = 0; i < WVM_TOP_MEMBERS_MAX + 5; i++)
 		json_array_append_new(
-			list, json_pack("{s:i,s:b,s:s,s:s}", "node", (int)i, "heard", 1, "address",
-					"\x1b]0;a title that is longer than any address\x07",
-					"life", "ACT\tIVE"));
+			list,
+			json_pack("{s:i,s:b,s:s,s:s,s:s}", "node", (int)i, "heard", 1, "address",
+				  "\x1b]0;a title that is longer than any address\x07", "member",
+				  "DRAIN\n", "life", "ACT\tIVE"));
 	json_object_set_new(o, "watching", json_true());
 	json_object_set_new(o, "members", list);
 	ck_assert_int_eq(wvm_top_read_members(&s, o), 0);
@@ -262,6 +263,7 @@ START_TEST(text_of_a_daemon_is_cut_and_has_no_control_characters)
 	ck_assert_uint_eq(s.member_count, WVM_TOP_MEMBERS_MAX);
 	ck_assert_uint_eq(s.members_left_off, 5);
 	ck_assert_str_eq(s.member[255].address, "?]0;a title that is lon");
+	ck_assert_str_eq(s.member[0].member, "DRAIN?");
 	ck_assert_str_eq(s.member[0].life, "ACT?IVE");
 	ck_assert_str_eq(s.member[0].status, "?");
 }

@@ -517,30 +517,44 @@ END_TEST
 
 /* Nodes join and drain all the time, each learning of it at its own; masters are killed meanwhile.
  */
+static void moving(struct sim_config *c, uint64_t seed, int i)
+{
+	sim_default(c, seed);
+	c->nodes = 2 + (uint32_t)i % 4;
+	c->pages = 24;
+	c->units = i % 2;
+	c->move_gap_ns = 50 * MS;
+	if (i % 3) {
+		c->troubles = SIM_KILL;
+		c->trouble_gap_ns = 50 * MS;
+		c->trouble_ns = 5 * MS;
+	}
+}
+
+static uint64_t unmoved_between(const struct sim_report *r)
+{
+	return r->unmoved_between;
+}
+
 #define MOVED 6
 START_TEST(pages_whose_home_moves_lose_nothing)
 {
 	struct sim_config c;
 	struct sim_report r;
 
-	sim_default(&c, seed_of(_i, MOVED));
-	c.nodes = 2 + (uint32_t)_i % 4;
-	c.pages = 24;
-	c.units = _i % 2;
+	moving(&c, seed_of(_i, MOVED), _i);
 	c.evict_ppm = 20000;
-	c.move_gap_ns = 50 * MS;
-	if (_i % 3) {
-		c.troubles = SIM_KILL;
-		c.trouble_gap_ns = 50 * MS;
-		c.trouble_ns = 5 * MS;
-	}
-	r = run(&c, 500000);
+	r = run_until(&c, 500000, unmoved_between, 1);
 	ck_assert_uint_gt(r.joins, 5 / EFFORT);
 	ck_assert_uint_gt(r.units_moved, 5 / EFFORT);
-	ck_assert_uint_gt(r.unmoved_between, 0);
 	ck_assert_uint_eq(r.failed_faults, 0);
 }
 END_TEST
+
+static uint64_t renewed(const struct sim_report *r)
+{
+	return r->renewed;
+}
 
 /* Whoever is no home any more, and is empty as a holder, loses its files; and becomes a home again.
  */
@@ -550,19 +564,9 @@ START_TEST(nodes_that_come_back_without_their_files_lose_nothing)
 	struct sim_config c;
 	struct sim_report r;
 
-	sim_default(&c, seed_of(_i, RENEWED));
-	c.nodes = 2 + (uint32_t)_i % 4;
-	c.pages = 24;
-	c.units = _i % 2;
-	c.move_gap_ns = 50 * MS;
+	moving(&c, seed_of(_i, RENEWED), _i);
 	c.renew = true;
-	if (_i % 3) {
-		c.troubles = SIM_KILL;
-		c.trouble_gap_ns = 200 * MS;
-		c.trouble_ns = 5 * MS;
-	}
-	r = run(&c, 500000);
-	ck_assert_uint_gt(r.renewed, 0);
+	r = run_until(&c, 500000, renewed, 1);
 	ck_assert_uint_gt(r.units_moved, 5 / EFFORT);
 	ck_assert_uint_eq(r.failed_faults, 0);
 }
