@@ -139,9 +139,7 @@ static void awaited(const struct wvm_node *node, uint32_t member, bool moves, ch
 	unsigned programs = wvm_clients_count(node->clients);
 
 	*text = '\0';
-	if (node->view->now.state[member] == WVM_NODE_OFFLINE)
-		snprintf(text, len, "no other node has said yet that it knows");
-	else if (other < node->members.count && not_yet(node, other))
+	if (other < node->members.count && not_yet(node, other))
 		not_yet_text(node, other, text, len);
 	else if (other < node->members.count)
 		snprintf(text, len, "node %u does not answer", phys(node, other));
@@ -174,7 +172,10 @@ static json_t *life_json(const struct wvm_node *node, uint32_t member, bool join
 	for (uint32_t i = wvm_node_view_unsettled(node, 0); v->moved && i < node->members.count;
 	     i = wvm_node_view_unsettled(node, i + 1))
 		json_array_append_new(busy, json_integer(phys(node, i)));
-	awaited(node, member, json_array_size(busy), text, sizeof(text));
+	if (!join && state == WVM_NODE_OFFLINE)
+		snprintf(text, sizeof(text), "no other node has said yet that it knows");
+	else
+		awaited(node, member, json_array_size(busy), text, sizeof(text));
 	if (!done && *text)
 		json_object_set_new(o, "waits", json_string(text));
 	json_object_set_new(o, "busy", busy);

@@ -405,13 +405,20 @@ static void drop(struct wvm_node_shard *s, enum wvm_drop reason)
 	s->drops[reason]++;
 }
 
-/* Each core hears of it on its own shard: it begins to fetch what moves. */
-static void serve_here(struct wvm_node_shard *s)
+/* What it has to fetch from former homes it asks for from then on. */
+static void serve_shard(struct wvm_node_shard *s)
 {
 	if (s->serving || !__atomic_load_n(&s->node->serving, __ATOMIC_ACQUIRE))
 		return;
 	s->serving = true;
+	wvm_runs_end(s);
 	wvm_core_serve(s->core, true);
+	wvm_node_drain(s);
+}
+
+static void on_serve(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	serve_shard(ctx);
 }
 
 /* The home may answer: no earlier than the next life can know that this one did. */
@@ -419,8 +426,11 @@ static void serve(struct wvm_node *node)
 {
 	__atomic_store_n(&node->state.life->served, 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&node->serving, true, __ATOMIC_RELEASE);
-	serve_here(&node->shards[0]);
-	wvm_reclaim_wake_others(&node->shards[0]);
+	serve_shard(&node->shards[0]);
+	/* One with a full inbox is awake. */
+	for (unsigned i = 1; i < node->shard_count; i++)
+		(void)wvm_post(node->shards[0].shard, node->shards[i].shard, on_serve,
+			       &node->shards[i], NULL, 0);
 	wvm_node_ready(node);
 }
 
@@ -696,9 +706,9 @@ bool wvm_node_turn(struct wvm_hook *hook, uint64_t now_ns)
 	bool more;
 
 	wvm_runs_end(s);
+	serve_shard(s);
 	more = wvm_pins_turn(s);
 	wvm_adopt_turn(s);
-	serve_here(s);
 	wvm_node_view_turn(s);
 	more |= wvm_reclaim_turn(s);
 	wvm_runs_end(s);

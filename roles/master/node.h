@@ -51,7 +51,7 @@ struct wvm_node_shard {
 	struct wvm_pins pins;
 	struct wvm_reclaim reclaim;
 	struct wvm_node_epoch next;
-	bool serving; /* its core was told, see wvm_node */
+	bool serving; /* its core has been told that it may */
 	bool moving;  /* something of its slices is still to be moved, in or out */
 	struct wvm_runs *runs;
 	struct wvm_stale *stale;
@@ -103,7 +103,7 @@ struct wvm_node {
 	struct wvm_timer join_timer;
 	struct wvm_adoption adoption;
 	struct wvm_leave leave;
-	bool serving;    /* as home; atomic */
+	bool serving;    /* as home; atomic: each shard's core is told on its thread */
 	bool ready;      /* announced: holder and home serve */
 	bool keep_files; /* they are a former life's, and not taken over yet */
 	struct wvm_control *control;

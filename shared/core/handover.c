@@ -629,13 +629,14 @@ static bool under_way(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 	return false;
 }
 
-/* In the order of what it costs to know. */
+/* In the order of what it costs to know; another shard's units are not looked at. */
 static bool to_fetch(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 {
 	uint64_t page = unit * WVM_UNIT_PAGES;
 
-	return wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE &&
-	       wvm_moved_own(core, vm, page) && wvm_moved_in(core, vm, page) &&
+	return wvm_moved_own(core, vm, page) &&
+	       wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE &&
+	       wvm_moved_in(core, vm, page) &&
 	       !core->peers[wvm_moved_former(core, vm, page)].silent && !under_way(core, vm, unit);
 }
 

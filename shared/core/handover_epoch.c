@@ -71,10 +71,11 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
 {
 	for (uint64_t page = 0; core->params.before && page < core->vms[vm].pages;
 	     page += WVM_UNIT_PAGES) {
-		enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
+		enum wvm_moved_phase phase;
 
 		if (!wvm_moved_own(core, vm, page))
 			continue;
+		phase = wvm_moved_phase_of(core, vm, page);
 		core->left.in += wvm_moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
 		core->left.out += wvm_moved_out(core, vm, page) && phase < WVM_MOVED_GIVEN;
 	}
