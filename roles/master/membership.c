@@ -157,22 +157,26 @@ static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, ui
 		      const char *at, const struct wvm_gossip_action *note, uint64_t now_ns)
 {
 	double since = (double)(now_ns - (p->silent_ns ? p->silent_ns : now_ns)) / 1e9;
+	bool missed = wvm_view_takes_part(&n->node->view->now, (uint32_t)(p - n->peers));
 
 	if (p->dead)
 		return;
 	p->dead = true;
 	if (note->life == WVM_NODE_OFFLINE)
-		wvm_log("node %u (%s) has ended, as it said itself: whoever needs its pages waits, "
-			"and gets an error after 5 s, until it is started again",
-			phys_id, at);
+		wvm_log("node %u (%s) has ended, as it said itself%s", phys_id, at,
+			missed ? ": whoever needs its pages waits, and gets an error after 5 s, until "
+				 "it is started again"
+			       : ", and has no pages of anybody");
 	else
 		wvm_log("node %u (%s) is DEAD: its control port has not answered for %.1f s, neither "
-			"here nor to others%s: if it has ended or is cut off, whoever needs its pages "
-			"waits, and gets an error after 5 s, until it is back",
+			"here nor to others%s%s",
 			phys_id, at, since,
 			note->epoch ? ""
 				    : ", and never in its present life (is that port open "
-				      "between the hosts?)");
+				      "between the hosts?)",
+			missed ? ": if it has ended or is cut off, whoever needs its pages waits, and "
+				 "gets an error after 5 s, until it is back"
+			       : "; it has no pages of anybody");
 }
 
 static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
