@@ -216,7 +216,9 @@ void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns)
 {
 	WVM_ASSERT(core->adopting && core->action_head == core->action_tail);
 	core->adopting = false;
+	core->now_ns = now_ns;
 	wvm_merge_adopted(core, now_ns);
+	wvm_tell_begin(core);
 	for (uint32_t i = 0; i < core->params.limits.demands; i++)
 		if (written_back(core, i + 1))
 			wvm_core_timer_arm(&core->timers, &core->demands[i].timer, now_ns);

@@ -87,7 +87,10 @@ enum wvm_msg_type {
 	WVM_MSG_BLOCK_FLUSH = 53,
 	WVM_MSG_BLOCK_DISCARD = 54,
 	WVM_MSG_BLOCK_ZERO = 55,
-	WVM_MSG_TYPES = 56, /* one above the highest */
+	/* 56, 57: copies for second homes */
+	WVM_MSG_HOLDING = 58,
+	WVM_MSG_HOLDING_DONE = 59,
+	WVM_MSG_TYPES = 60, /* one above the highest */
 };
 
 /* Which type takes which flag: the table of rules in shared/wire.c. */

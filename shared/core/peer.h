@@ -29,6 +29,9 @@ struct wvm_peer {
 	uint32_t pulls;   /* slots for pages that somebody waits for, and it was the home of */
 	bool silent;      /* as a former home: see handover.c */
 	bool gone;        /* wvm_core_gone() */
+	bool lost;        /* wvm_core_lost() */
+	uint16_t told;    /* of its shards, from the first on, so many have told all: rebuild.c */
+	uint16_t shards;  /* and it has so many; 0: not known */
 };
 
 #define WVM_WINDOW_ONE     256u /* fixed point: additive increase by 1/window per answer */
