@@ -126,9 +126,9 @@ bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
 	/* What was being forgotten, and parts of what had not come. */
-	if (!e->version ||
-	    (core->params.before && wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
-	     wvm_moved_out(core, vm, page))) {
+	if (!e->version || (core->params.before && !(e->flags & WVM_HOME_BACKUP) &&
+			    wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
+			    wvm_moved_out(core, vm, page))) {
 		*e = (struct wvm_home_page){0};
 		return true;
 	}

@@ -67,6 +67,13 @@ static void drop_copies(struct sim *s, uint64_t unit, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 
 	*made(n, unit * WVM_UNIT_PAGES) = 0;
+	/* And nobody who was cut short goes back to it. */
+	for (uint32_t i = 0; i < n->core->durable->undos; i++) {
+		struct wvm_undo *u = &n->core->durable->undo[i];
+
+		if (u->kind == WVM_UNDO_UNIT && u->index == unit)
+			((struct wvm_home_unit *)(void *)u->image)->reserved[0] = 0;
+	}
 	for (uint64_t p = unit * WVM_UNIT_PAGES; p < unit * WVM_UNIT_PAGES + SIM_UNIT_PAGES; p++)
 		if (p < s->page_count && n->home[p].flags & WVM_HOME_BACKUP)
 			memset(&n->home[p], 0, sizeof(n->home[p]));
@@ -141,8 +148,7 @@ void sim_backups_plan(struct sim *s)
 			continue;
 		for (uint32_t i = 0; i < s->config.nodes; i++)
 			/* Who takes the place of a dead home needs them. */
-			if (!s->nodes[i].dead &&
-			    !(m->deadly && i == home && home != was->slices.home_vnode[slice]))
+			if (!s->nodes[i].dead && !(m->deadly && i == home))
 				drop_copies(s, unit, i);
 	}
 }
@@ -213,17 +219,31 @@ static bool may_die(const struct sim *s, uint32_t node)
 	       (s->config.deaths_meet || (!s->moving && !sim_unburied(s)));
 }
 
+static bool any_mortal(const struct sim *s)
+{
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (s->active[i] && !s->nodes[i].dead &&
+		    (s->config.deaths_all || sim_runs_nothing(s, i)))
+			return true;
+	return false;
+}
+
 void sim_death(struct sim *s)
 {
 	uint32_t node = (uint32_t)(sim_rnd(s) % s->config.nodes);
 
-	if (s->quiet || s->report.deaths == s->config.deaths)
+	if (s->quiet || s->report.deaths == s->config.deaths) {
+		s->death_due = false;
 		return;
+	}
 	if (may_die(s, node)) {
+		s->death_due = false;
 		die(s, node);
 		next(s);
 		return;
 	}
+	/* The next move waits for it. */
+	s->death_due = !s->config.deaths_meet && any_mortal(s);
 	sim_post(s, s->report.now_ns + AGAIN, SIM_EV_DEATH);
 }
 

@@ -180,7 +180,7 @@ void sim_move_decide(struct sim *s)
 	/* Whoever has not learnt one is not heard, so few come while there is something to do. */
 	if (!s->quiet && s->unmoved < UNMOVED && sim_rnd(s) % 8 == 0)
 		decide_unmoved(s);
-	if (s->moving || sim_unburied(s) || s->nodes[node].dead ||
+	if (s->moving || sim_unburied(s) || s->death_due || s->nodes[node].dead ||
 	    (s->active[node] && homes(s) == 1) || s->nodes[node].retiring) {
 		decide_after(s, AGAIN);
 		return;
@@ -259,9 +259,11 @@ uint32_t sim_home_of(const struct sim *s, uint64_t page)
 
 	if (wvm_core_placed(s->nodes[0].core, 0, core_page))
 		return wvm_core_home_of(s->nodes[0].core, 0, core_page, NULL);
+	if (s->nodes[is].dead)
+		return SIM_NOBODY;
 	if (s->table == 1 ||
 	    (s->nodes[is].table == s->table && wvm_core_homes(s->nodes[is].core, 0, core_page)))
-		return s->nodes[is].dead ? SIM_NOBODY : is;
+		return is;
 	if (move->deadly && move->lost.slices[slice / 64] >> slice % 64 & 1)
 		return SIM_NOBODY;
 	/* It may be behind more than one death, which left this slice alone. */

@@ -203,6 +203,7 @@ struct sim {
 	uint64_t swept;   /* step of the last full check */
 	uint32_t trouble_life;
 	bool trouble_idle;
+	bool death_due; /* as soon as nothing moves */
 	bool settled; /* had a minute without troubles */
 	bool quiet;   /* threads begin nothing new */
 	bool legend;
