@@ -76,6 +76,8 @@ static const struct kind {
 	{53, 0, BYTES, REQUEST},
 	{54, 0, BYTES, REQUEST},
 	{55, 0, BYTES, REQUEST},
+	{58, A | E, SOME, REQUEST | GPA},
+	{59, A, NOTHING, REQUEST | GPA},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 

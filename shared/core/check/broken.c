@@ -30,6 +30,9 @@ static const char *const names[] = {
 	[BROKEN_HANDOVER_COUNTED] =
 		"counts what is left by what an input that was cut short had done",
 	[BROKEN_HANDOVER_FORGETS] = "forgets what it took from a node that is still a home",
+	[BROKEN_REBUILD_UNTOLD] = "serves in a dead home's place before all have told",
+	[BROKEN_REBUILD_ZEROS] = "takes for zeros what it may have no copy of",
+	[BROKEN_REBUILD_VERSION] = "gives out versions of a dead home once more",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -35,6 +35,10 @@ enum broken_fault {
 	BROKEN_HANDOVER_COUNTED, /* a life counts what is left before the undo log is rolled back */
 	BROKEN_HANDOVER_FORGETS, /* at the end it forgets what it took from those that are homes
 				    still */
+	BROKEN_REBUILD_UNTOLD,   /* a home that takes a dead one's place does not wait for the last
+				  * member to tell what it holds */
+	BROKEN_REBUILD_ZEROS, /* it takes for zeros what nobody holds and it may have no copy of */
+	BROKEN_REBUILD_VERSION, /* it gives out the version of what is stored once more */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

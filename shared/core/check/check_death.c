@@ -87,7 +87,7 @@ START_TEST(a_node_that_only_homes_memory_dies_and_nobody_notices)
 	struct sim_report r;
 
 	mortal(&c, _i, CALM);
-	r = run(&c, 200000);
+	r = run(&c, 60000);
 	ck_assert_uint_gt(r.rebuilt, 0);
 	ck_assert_uint_eq(r.failed_faults, 0);
 }
@@ -107,7 +107,7 @@ START_TEST(a_node_dies_in_the_middle_of_all_kinds_of_trouble)
 	c.troubles = _i % 2 ? SIM_KILL : SIM_TROUBLES;
 	c.trouble_gap_ns = 20 * MS;
 	c.trouble_ns = 5 * MS;
-	r = run(&c, 300000);
+	r = run(&c, 60000);
 	ck_assert_uint_gt(r.kills, 0);
 	ck_assert_uint_gt(r.rebuilt, 0);
 }
@@ -127,7 +127,7 @@ START_TEST(a_node_dies_after_others_have_joined_and_drained_and_they_go_on)
 		c.trouble_gap_ns = 50 * MS;
 		c.trouble_ns = 5 * MS;
 	}
-	r = run(&c, 300000);
+	r = run(&c, 60000);
 	ck_assert_uint_gt(r.joins + r.drains, 2);
 	ck_assert_uint_eq(r.failed_faults, 0);
 }
@@ -151,7 +151,7 @@ START_TEST(nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value)
 		c.trouble_gap_ns = 20 * MS;
 		c.trouble_ns = 5 * MS;
 	}
-	run(&c, 200000);
+	run(&c, 60000);
 }
 END_TEST
 
@@ -164,7 +164,7 @@ START_TEST(nodes_that_die_with_their_programs_never_leave_an_older_copy)
 	mortal(&c, _i, STOLEN);
 	c.deaths_all = true;
 	c.deaths_meet = _i % 2;
-	run(&c, 200000);
+	run(&c, 60000);
 }
 END_TEST
 
@@ -178,7 +178,7 @@ int main(void)
 
 	fresh_seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
 	printf("fresh seeds from WVM_SEED=%llu\n", (unsigned long long)fresh_seed);
-	tcase_set_timeout(tc, 300);
+	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, a_node_that_only_homes_memory_dies_and_nobody_notices, 0, CALM);
 	tcase_add_loop_test(tc, a_node_dies_in_the_middle_of_all_kinds_of_trouble, 0, ROUGH);
 	tcase_add_loop_test(tc, a_node_dies_after_others_have_joined_and_drained_and_they_go_on, 0,
