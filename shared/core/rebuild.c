@@ -196,12 +196,20 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_
 	for (page = first_of(page); page < end; page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 		uint64_t at = page % WVM_UNIT_PAGES;
+		bool its = mine[at / 64] >> at % 64 & 1;
 
-		if (mine[at / 64] >> at % 64 & 1 || (e->version && !is_void(core, vm, page)))
+		/* A copy of what it is made of when it is split off says nothing, either. */
+		if (its ? !e->version || e->version >= msg->version
+			: e->version && !is_void(core, vm, page))
 			continue;
 		wvm_note_home(core, vm, page);
-		core->stats.pages_homed++;
-		*e = (struct wvm_home_page){.version = msg->version - 1, .flags = WVM_HOME_LOST};
+		wvm_holders_clear(core, e);
+		core->stats.pages_homed += !its;
+		*e = (struct wvm_home_page){0};
+		if (!its) {
+			e->version = msg->version - 1;
+			e->flags = WVM_HOME_LOST;
+		}
 		wvm_undo_commit(core);
 	}
 }

@@ -168,6 +168,26 @@ START_TEST(nodes_that_die_with_their_programs_never_leave_an_older_copy)
 }
 END_TEST
 
+/* Before most units have been split: what is left of them is told as a whole. */
+#define YOUNG 60
+START_TEST(nodes_that_die_while_most_of_the_memory_is_new_lose_nothing)
+{
+	struct sim_config c;
+
+	mortal(&c, _i, YOUNG);
+	c.nodes = 6;
+	c.deaths = 3;
+	c.units = true;
+	c.loss_ppm = c.duplicate_ppm = 20000;
+	c.reorder_ppm = 100000;
+	c.reorder_ns = 40 * MS;
+	c.death_gap_ns = 10 * MS;
+	c.death_known_ns = 5 * MS;
+	c.deaths_meet = _i % 2;
+	run(&c, 5000);
+}
+END_TEST
+
 int main(void)
 {
 	const char *given = getenv("WVM_SEED");
@@ -187,6 +207,8 @@ int main(void)
 			    0, MET);
 	tcase_add_loop_test(tc, nodes_that_die_with_their_programs_never_leave_an_older_copy, 0,
 			    STOLEN);
+	tcase_add_loop_test(tc, nodes_that_die_while_most_of_the_memory_is_new_lose_nothing, 0,
+			    YOUNG);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -204,8 +204,8 @@ struct sim {
 	uint32_t trouble_life;
 	bool trouble_idle;
 	bool death_due; /* as soon as nothing moves */
-	bool settled; /* had a minute without troubles */
-	bool quiet;   /* threads begin nothing new */
+	bool settled;   /* had a minute without troubles */
+	bool quiet;     /* threads begin nothing new */
 	bool legend;
 	/* Pages that the present input touched. */
 	uint16_t touched[64];
