@@ -77,6 +77,11 @@ uint32_t wvm_layout_hash(const struct wvm_node *n)
 	return crc;
 }
 
+uint64_t wvm_node_identity(const struct wvm_node *n)
+{
+	return (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n);
+}
+
 void wvm_layout_stranger(struct wvm_node *n, uint32_t member, uint64_t identity)
 {
 	bool nodes = identity >> 32 != n->join.identity >> 32;

@@ -387,7 +387,7 @@ static int read_ballots(struct wvm_node_membership *n, struct wvm_epoch_durable 
 			size_t err_len)
 {
 	const struct wvm_node *node = n->node;
-	uint64_t cluster = (uint64_t)wvm_members_hash(node) << 32 | wvm_layout_hash(node);
+	uint64_t cluster = wvm_node_identity(node);
 	struct wvm_epoch_record first;
 	struct statfs fs;
 	int r;

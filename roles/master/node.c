@@ -272,8 +272,7 @@ static int begin_life(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 
 	wvm_node_view_asked(n, n->view->homes);
 	wvm_join_init(&n->join, &n->members, n->join_answered, n->self, n->view->now.record.epoch,
-		      n->boot, (uint64_t)wvm_members_hash(n) << 32 | wvm_layout_hash(n),
-		      n->view->homes);
+		      n->boot, wvm_node_identity(n), n->view->homes);
 	if (!n->state.adopting) {
 		wvm_state_publish(&n->state, shape, n->boot, n->view->now.record.epoch);
 		return 0;

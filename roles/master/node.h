@@ -169,6 +169,8 @@ int wvm_layout_check(const struct wvm_node *node, char *err, size_t err_len);
 /* Of the members and of the placed ranges (0: none); equal on equal nodes of any byte order. */
 uint32_t wvm_members_hash(const struct wvm_node *node);
 uint32_t wvm_layout_hash(const struct wvm_node *node);
+/* Both: of the cluster that the topology describes. */
+uint64_t wvm_node_identity(const struct wvm_node *node);
 /* A REPORT from a member whose topology says something else than ours: tells the operator. */
 void wvm_layout_stranger(struct wvm_node *node, uint32_t member, uint64_t identity);
 

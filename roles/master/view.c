@@ -7,11 +7,6 @@
 
 #include "roles/master/node.h"
 
-static uint64_t cluster_of(const struct wvm_node *node)
-{
-	return (uint64_t)wvm_members_hash(node) << 32 | wvm_layout_hash(node);
-}
-
 static uint32_t vnode_of(const struct wvm_node *node, uint32_t member)
 {
 	return node->members.list[member].first_vnode;
@@ -29,7 +24,7 @@ int wvm_node_view_store(const struct wvm_node *node, const struct wvm_view *v)
 {
 	uint8_t bytes[WVM_VIEW_BYTES_MAX];
 	char path[WVM_REPLACE_PATH];
-	size_t len = wvm_view_encode(bytes, v, vnode_of(node, node->self), cluster_of(node));
+	size_t len = wvm_view_encode(bytes, v, vnode_of(node, node->self), wvm_node_identity(node));
 
 	wvm_node_view_path(node, path);
 	return wvm_file_replace(node->options->state_dir, path, bytes, len);
@@ -99,7 +94,7 @@ static int read_view(const struct wvm_node *node, struct wvm_view *v, char *err,
 		r = (int)n;
 	else
 		r = wvm_view_decode(v, bytes, (size_t)n, vnode_of(node, node->self),
-				    cluster_of(node), node->members.count);
+				    wvm_node_identity(node), node->members.count);
 	return r ? refuse(path, r, err, err_len) : 0;
 }
 

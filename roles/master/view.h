@@ -6,8 +6,8 @@
  *	record decided -> view.<phys_id> and ballots stored -> learnt: in force
  *	   -> <prefix>.state knows the epoch -> each shard's core, when its actions are done
  *	-> every shard counts nothing to move -> gossip says so (busy no more)
- *	-> all that take part say so: the member that was on its way wishes for the completing
- *record
+ *	-> all that take part say so: the member that was on its way wishes for the record
+ *	   that completes it
  */
 #ifndef WVM_MASTER_VIEW_H
 #define WVM_MASTER_VIEW_H
@@ -23,7 +23,6 @@ struct wvm_node;
 struct wvm_node_shard;
 struct wvm_core;
 struct wvm_core_params;
-struct wvm_saver;
 
 #define WVM_FIRST_EPOCH 1u /* the topology */
 
