@@ -76,6 +76,8 @@ static const struct kind {
 	{53, 0, BYTES, REQUEST},
 	{54, 0, BYTES, REQUEST},
 	{55, 0, BYTES, REQUEST},
+	{56, Z | E | A, PAGE, REQUEST | GPA},
+	{57, A | E, NOTHING, REQUEST | GPA},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -126,7 +128,7 @@ static const struct kind *kind_of(uint8_t type)
 static uint8_t random_flags(const struct kind *kind)
 {
 	uint8_t flags = (uint8_t)random64() & kind->flags;
-	uint8_t instead = flags & (Z | E | (kind->payload == PAGE ? H : 0));
+	uint8_t instead = flags & (Z | E | (kind->payload == PAGE ? H | A : 0));
 
 	if (instead & (instead - 1))
 		flags &= (uint8_t)~instead;
@@ -139,7 +141,7 @@ static void random_payload(struct wvm_msg *m, const struct kind *kind)
 	uint32_t total, segment, count, index;
 
 	if (kind->payload == NOTHING || (m->flags & (Z | E)) ||
-	    (kind->payload == PAGE && (m->flags & H)))
+	    (kind->payload == PAGE && (m->flags & (H | A))))
 		return;
 	if (kind->payload == PAGE) {
 		total = WVM_PAGE_BYTES;
@@ -328,7 +330,7 @@ START_TEST(types_take_their_flags_and_no_others)
 		m.flags = (uint8_t)(i / 2);
 		if (i % 2)
 			m.payload_len = m.seg_offset = m.seg_total = 0;
-		instead = m.flags & (Z | E | (kind && kind->payload == PAGE ? H : 0));
+		instead = m.flags & (Z | E | (kind && kind->payload == PAGE ? H | A : 0));
 		if (!kind)
 			want = WVM_DROP_TYPE;
 		else if (m.flags & WVM_MSG_AUTH)

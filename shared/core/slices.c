@@ -1,5 +1,6 @@
 #include "shared/core/slices.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "shared/core/assert.h"
@@ -169,16 +170,63 @@ static void match_slices(const struct wvm_members *members, struct wvm_slices_sc
 	}
 }
 
+static uint32_t matched_vnode(const struct wvm_members *members, const struct wvm_slices_scratch *s,
+			      uint32_t slice)
+{
+	const struct wvm_member *m = &members->list[s->match[slice]];
+
+	return m->first_vnode + mix(slice) % m->vnodes;
+}
+
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
 			     const uint8_t *active, struct wvm_slices_scratch *scratch)
 {
 	WVM_ASSERT(members->count > 0);
 	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
-	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		const struct wvm_member *m = &members->list[scratch->match[i]];
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		table->home_vnode[i] = matched_vnode(members, scratch, i);
+}
 
-		table->home_vnode[i] = m->first_vnode + mix(i) % m->vnodes;
+static bool homes_any(const struct wvm_slices *slices, const struct wvm_member *m)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (slices->home_vnode[i] - m->first_vnode < m->vnodes)
+			return true;
+	return false;
+}
+
+/* scratch->active is that of all members but one. False: nobody is left. */
+static bool leave_out(const struct wvm_members *members, const uint8_t *active, uint32_t out,
+		      struct wvm_slices_scratch *s)
+{
+	uint64_t weight = 0;
+
+	for (uint32_t i = 0; i < homes(members); i++) {
+		s->active[i] = i != out && (!active || active[i]);
+		weight += weight_of(members, s->active, i);
+	}
+	return weight;
+}
+
+void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
+			     const struct wvm_members *members, const uint8_t *active,
+			     struct wvm_slices_scratch *scratch)
+{
+	for (uint32_t home = 0; home < homes(members); home++) {
+		const struct wvm_member *m = &members->list[home];
+		bool others = leave_out(members, active, home, scratch);
+
+		if (!homes_any(slices, m))
+			continue;
+		if (others) {
+			deal_quota(members, scratch->active, scratch);
+			match_slices(members, scratch);
+		}
+		for (uint32_t i = 0; i < WVM_SLICES; i++)
+			if (slices->home_vnode[i] - m->first_vnode < m->vnodes)
+				backup->home_vnode[i] = others ? matched_vnode(members, scratch, i)
+							       : WVM_SLICE_NIL;
 	}
 }
 
