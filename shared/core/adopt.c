@@ -81,8 +81,9 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	WVM_ASSERT(core->adopting && !core->serving && page < core->vms[vm].pages);
 	e->txn = 0;
-	if (wvm_handover_adopt(core, vm, page))
+	if (wvm_handover_adopt(core, vm, page) || e->flags & WVM_HOME_BACKUP)
 		return;
+	wvm_backup_adopt(core, vm, page);
 	if (wvm_merge_outdated(wvm_home_unit_of(core, vm, page), e))
 		*e = (struct wvm_home_page){0};
 	if (!e->version)

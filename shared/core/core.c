@@ -65,6 +65,7 @@ static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, s
 	to->taken = carve(c, sizeof(*to->taken), p->members->count);
 	to->kept = carve(c, sizeof(*to->kept), p->limits.demands);
 	to->blocks = carve(c, sizeof(*to->blocks), p->limits.holder_blocks);
+	to->seconds = p->backup ? carve(c, sizeof(*to->seconds), 1) : NULL;
 }
 
 static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)
@@ -72,7 +73,8 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 	const struct wvm_core_limits *l = &p->limits;
 	struct wvm_core *core = carve(c, sizeof(*core), 1);
 	struct wvm_core scratch, *to = core ? core : &scratch;
-	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + 1;
+	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + 1 +
+			 (p->backup ? WVM_COPIES + 1 : 0);
 	struct wvm_partial *partials;
 	uint32_t *buckets;
 	uint8_t *pages;
@@ -90,6 +92,7 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 		lay_out_durable(&(struct carver){p->durable, 0}, p, to);
 	else
 		lay_out_durable(c, p, to);
+	to->backup = p->backup ? carve(c, sizeof(*to->backup), 1) : NULL;
 	to->actions = carve(c, sizeof(*to->actions), WVM_ACTIONS);
 	to->timers.heap = carve(c, sizeof(*to->timers.heap), slots);
 	partials = carve(c, sizeof(*partials), l->partials);
@@ -165,6 +168,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	FREE_LIST(core, waiting, free_waiting, l->waiting);
 	if (!params->adopt)
 		FREE_LIST(core, blocks, free_block, l->holder_blocks);
+	wvm_backup_init(core);
 	return core;
 }
 
@@ -188,6 +192,7 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	core->vm_count++;
 	if (core->serving)
 		wvm_handover_begin(core);
+	wvm_backup_look(core);
 	return core->vm_count - 1;
 }
 
@@ -202,6 +207,7 @@ void wvm_core_serve(struct wvm_core *core, bool serving)
 	core->serving = serving;
 	if (serving)
 		wvm_handover_begin(core);
+	wvm_backup_look(core);
 }
 
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)
@@ -369,6 +375,8 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 	case WVM_TIMER_MERGE: wvm_merge_timer(core, (struct wvm_merge *)t); break;
 	case WVM_TIMER_PULL: wvm_handover_timer(core, (struct wvm_pull *)t); break;
 	case WVM_TIMER_WALK: wvm_handover_walk(core); break;
+	case WVM_TIMER_COPY: wvm_backup_timer(core, (struct wvm_copy *)t); break;
+	case WVM_TIMER_BACKUP: wvm_backup_walk(core); break;
 	}
 }
 
@@ -477,6 +485,8 @@ static bool wanted(struct wvm_core *core, const struct place *at, const struct w
 
 	if (msg->type == WVM_MSG_HANDOVER_PAGE)
 		return wvm_handover_wants(core, msg);
+	if (msg->type == WVM_MSG_BACKUP)
+		return wvm_backup_wants(core, at->vm, at->page, msg);
 	if (msg->type == WVM_MSG_WRITE_BACK)
 		return wvm_core_homes(core, at->vm, at->page) &&
 		       wvm_home_wants(core, at->vm, at->page, at->member, msg);
@@ -544,6 +554,13 @@ static enum wvm_drop dispatch(struct wvm_core *core, const struct place *at,
 		if (!core->serving)
 			return WVM_DROP_ROOM;
 		return wvm_handover_message(core, at->vm, at->page, at->member, msg, data);
+	case WVM_MSG_BACKUP:
+	case WVM_MSG_BACKUP_DONE:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		if (!core->params.backup || !core->serving)
+			return core->params.backup ? WVM_DROP_ROOM : WVM_DROP_NODE;
+		return wvm_backup_message(core, at->vm, at->page, at->member, msg, data);
 	case WVM_MSG_WRONG_HOME: return WVM_DROP_EPOCH;
 	default: return WVM_DROP_TYPE;
 	}

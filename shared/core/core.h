@@ -50,6 +50,7 @@ enum wvm_home_flag {
 	WVM_HOME_LOST = 2,    /* its last copy died with its owner: an error from then on */
 	WVM_HOME_ASKED = 4,   /* Modified, and its owner was asked for it: it may have left by now,
 			       * whatever became of the transaction */
+	WVM_HOME_BACKUP = 8,  /* at the second home: no directory entry, but a copy (backup.h) */
 };
 
 /*
@@ -96,11 +97,12 @@ struct wvm_home_unit {
 	uint32_t merged; /* granted by a merge: pages that had entries before have none now, what is
 			  * there of older versions does not count */
 	/* handover.c: */
-	uint32_t moved; /* the epoch whose hand-over the rest is about */
-	uint16_t next;  /* pages of the unit below it have come */
-	uint8_t phase;  /* enum wvm_moved_phase */
-	uint8_t spare;
-	uint32_t reserved[6];
+	uint32_t moved;  /* the epoch whose hand-over the rest is about */
+	uint16_t next;   /* pages of the unit below it have come */
+	uint8_t phase;   /* enum wvm_moved_phase */
+	uint8_t entries; /* pages may have entries of their own */
+	uint32_t era;    /* at the second home: the era of its copies; 0: it has none (backup.h) */
+	uint32_t reserved[5];
 };
 _Static_assert(sizeof(struct wvm_home_unit) == 64, "one cache line");
 
@@ -291,6 +293,11 @@ struct wvm_action {
 	X(handover_units, "units fetched from their former home")                              \
 	X(handover_given, "units that their new home has fetched from here")                   \
 	X(handover_asked, "of the pages, those that somebody waited for")                      \
+	X(backup_copied, "pages that the second home has got, as home")                        \
+	X(backup_waited, "of those, write-backs that were acknowledged then")                  \
+	X(backup_room, "write-backs that have to come again for lack of slots")                \
+	X(backup_slices, "slices that the second home has been given completely")              \
+	X(backup_taken, "pages taken as second home")                                          \
 	X(partials_evicted, "half-received pages dropped for lack of room")                    \
 	X(adopted_homed, "directory entries taken over from a former life")                    \
 	X(adopted_held, "held pages taken over from a former life")                            \
@@ -343,6 +350,11 @@ struct wvm_core_params {
 	 */
 	const struct wvm_slices *before;
 	uint32_t moved;
+	/*
+	 * Second homes (wvm_slices_build_backup()) of `slices` and `before`; NULL: there are no
+	 * backups. The same for all lives that adopt each other.
+	 */
+	const struct wvm_slices *backup, *backup_before;
 	uint8_t shards;                  /* of this node: slice % shards says whose it is; 0: 1 */
 	const struct wvm_layout *layout; /* outlives it, too; NULL: nothing is placed */
 	uint32_t self;                   /* index in members */
@@ -571,6 +583,24 @@ enum wvm_epoch_taken {
  */
 enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
 				    const struct wvm_slices *slices);
+
+/*
+ * The second homes in the next epoch that moves slices: said before it, where there are
+ * backups. It outlives the core, or the second epoch after it that moves slices.
+ */
+void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup);
+
+/*
+ * The member has begun without the files of its earlier life (it asks for REPORTs, join.h): what it
+ * was sent as a second home is sent again. To be said before it serves. Between inputs.
+ */
+void wvm_core_backup_again(struct wvm_core *core, uint32_t member);
+
+/*
+ * Slices of this shard whose second home has not all of it yet: were this node gone now, pages of
+ * theirs could be lost. Those that have no second home do not count. O(slices).
+ */
+uint32_t wvm_core_degraded(const struct wvm_core *core);
 
 struct wvm_handover_left {
 	uint64_t in;  /* units whose home this shard has become, not all fetched and confirmed */

@@ -7,6 +7,7 @@
 
 #include "shared/core/ahead.h"
 #include "shared/core/assert.h"
+#include "shared/core/backup.h"
 #include "shared/core/core.h"
 #include "shared/core/partial.h"
 #include "shared/core/peer.h"
@@ -18,6 +19,8 @@ enum wvm_core_timer_kind {
 	WVM_TIMER_MERGE,
 	WVM_TIMER_PULL,
 	WVM_TIMER_WALK,
+	WVM_TIMER_COPY,
+	WVM_TIMER_BACKUP,
 };
 
 enum wvm_request_state {
@@ -231,6 +234,8 @@ struct wvm_core {
 	struct wvm_txn *txns;
 	struct wvm_asked *waiting;
 	struct wvm_holder_block *blocks; /* durable */
+	struct wvm_seconds *seconds;     /* durable; NULL: no backups */
+	struct wvm_backup *backup;       /* NULL: none */
 	uint64_t *block_used;            /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
@@ -303,6 +308,12 @@ static inline struct wvm_home_unit *wvm_home_unit_of(struct wvm_core *core, uint
 						     uint64_t page)
 {
 	return &core->vms[vm].units[wvm_unit_index(page)];
+}
+
+/* Before a page of the unit gets one. Not undone: without any it does no harm. */
+static inline void wvm_home_unit_has_entries(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	wvm_home_unit_of(core, vm, page)->entries = 1;
 }
 
 static inline struct wvm_held_unit *wvm_held_unit_of(const struct wvm_core *core, uint32_t vm,
@@ -409,6 +420,18 @@ bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t 
 enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t page,
 				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t);
+
+/* What the owner is to be told of it. */
+void wvm_home_acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page,
+			  const struct wvm_written *w);
+/* Whether the page has an entry that counts: not one of before its unit was merged. */
+static inline bool wvm_home_tracks(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_page *e = &core->vms[vm].home[page];
+
+	return e->version && !(e->flags & WVM_HOME_BACKUP) &&
+	       !wvm_merge_outdated(&core->vms[vm].units[wvm_unit_index(page)], e);
+}
 
 /* shipped.c: out has WVM_SHIP_BYTES. Returns the bytes. */
 uint32_t wvm_shipped_encode(uint8_t *out, const struct wvm_shipped *s);

@@ -32,12 +32,20 @@ static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
 
 /* ---- what is here ---------------------------------------------------------------------- */
 
+/* Not what it had as a second home. */
+static bool entry_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_page *e = &core->vms[vm].home[page];
+
+	return e->version && !(e->flags & WVM_HOME_BACKUP);
+}
+
 static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
 
 	if (phase == WVM_MOVED_COMING)
-		return core->vms[vm].home[page].version != 0;
+		return entry_here(core, vm, page);
 	return phase == WVM_MOVED_CAME || phase == WVM_MOVED_DONE;
 }
 
@@ -69,13 +77,6 @@ uint32_t wvm_core_epoch_seen(const struct wvm_core *core)
 }
 
 /* ---- the former home ------------------------------------------------------------------- */
-
-static bool has_entry(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	const struct wvm_home_page *e = &core->vms[vm].home[page];
-
-	return e->version && !wvm_merge_outdated(&core->vms[vm].units[wvm_unit_index(page)], e);
-}
 
 static struct wvm_action *reply(struct wvm_core *core, uint8_t type, uint32_t vm, uint64_t page,
 				uint32_t member, const struct wvm_msg *msg)
@@ -132,7 +133,7 @@ static void forget_pages(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 		if (!e->version && !e->flags && !e->more)
 			continue;
-		core->stats.pages_homed -= has_entry(core, vm, page);
+		core->stats.pages_homed -= wvm_home_tracks(core, vm, page);
 		wvm_note_home(core, vm, page);
 		wvm_holders_clear(core, e);
 		*e = (struct wvm_home_page){0};
@@ -179,9 +180,9 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 	}
 	if (phase == WVM_MOVED_GIVEN)
 		return WVM_DROP_STALE; /* a late copy: it has all */
-	found = has_entry(core, vm, page);
+	found = wvm_home_tracks(core, vm, page);
 	for (; msg->flags & WVM_MSG_MORE && !found && page + 1 < end;)
-		found = has_entry(core, vm, ++page);
+		found = wvm_home_tracks(core, vm, ++page);
 	ship(core, vm, page, member, msg, found);
 	return WVM_DROP_NONE;
 }
@@ -268,15 +269,20 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
 		      const struct wvm_home_unit *shipped)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+	uint32_t era;
 
 	if (wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
 		return;
 	/* A later life of the former home that has lost it is found out by this: see join.h. */
 	if (shipped->version)
 		core->taken[wvm_moved_former(core, vm, page)]++;
+	if (!shipped->version)
+		wvm_backup_drop_unit(core, vm, page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	era = u->era;
 	*u = *shipped;
 	u->moved = core->params.moved;
+	u->era = era;
 	u->next = 0;
 	u->phase = shipped->version ? WVM_MOVED_COMING : WVM_MOVED_CAME;
 }
@@ -304,6 +310,7 @@ static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page,
 	for (uint32_t i = 0; i < s->count; i++)
 		if (wvm_holders_find(core, e, s->member[i]) != WVM_NIL)
 			return false; /* no home says so */
+	wvm_home_unit_has_entries(core, vm, page);
 	wvm_note_home(core, vm, page);
 	for (uint32_t i = 0; i < s->count; i++)
 		WVM_ASSERT(wvm_holders_add(core, e, s->member[i], s->grant[i]));
@@ -328,6 +335,7 @@ static void all_here(struct wvm_core *core, struct wvm_pull *p)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, p->vm, p->page);
 
+	wvm_backup_drop_unit(core, p->vm, p->page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
 	u->phase = WVM_MOVED_CAME;
 	p->state = WVM_PULL_DONE;
@@ -357,14 +365,15 @@ static void take(struct wvm_core *core, struct wvm_pull *p)
 	bool coming, complete;
 
 	if (s->flags & WVM_HOME_WRITTEN && !s->first && p->data != p->found &&
-	    !wvm_home_of(core, p->vm, page)->version)
+	    !entry_here(core, p->vm, page))
 		return;
 	take_unit(core, p->vm, page, &s->unit);
+	wvm_backup_drop(core, p->vm, page);
 	/* A late answer: what was here by then may have been merged, and has no entry any more. */
 	coming = wvm_moved_phase_of(core, p->vm, page) == WVM_MOVED_COMING;
 	if (coming && s->version && !take_page(core, p->vm, page, s))
 		return; /* asked again when the timer says so */
-	complete = !coming || !s->version || wvm_home_of(core, p->vm, page)->version;
+	complete = !coming || !s->version || entry_here(core, p->vm, page);
 	if (!complete) {
 		if (p->state == WVM_PULL_WALK)
 			p->page = page;
@@ -408,6 +417,8 @@ static void unit_done(struct wvm_core *core, struct wvm_pull *p)
 		WVM_ASSERT(core->left.in);
 		core->left.in--;
 		core->stats.handover_units++;
+		if (!core->left.in)
+			wvm_backup_look(core);
 	}
 	end(core, p);
 }
@@ -422,6 +433,7 @@ static enum wvm_drop page_bytes(struct wvm_core *core, struct wvm_pull *p, uint6
 		return WVM_DROP_STALE;
 	if (!data && !(msg->flags & WVM_MSG_ZERO))
 		return WVM_DROP_SEGMENT;
+	wvm_backup_drop(core, p->vm, page);
 	if (data)
 		__builtin_memcpy(store, data, WVM_PAGE_BYTES);
 	else

@@ -113,10 +113,11 @@ bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
-	/* What was being forgotten, and parts of what had not come. */
-	if (!e->version ||
-	    (core->params.before && wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
-	     wvm_moved_out(core, vm, page))) {
+	/* What was being forgotten, and parts of what had not come. Not copies of the new home's.
+	 */
+	if (!e->version || (!(e->flags & WVM_HOME_BACKUP) && core->params.before &&
+			    wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
+			    wvm_moved_out(core, vm, page))) {
 		*e = (struct wvm_home_page){0};
 		return true;
 	}
@@ -154,6 +155,7 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 	wvm_holder_rehome(core);
 	wvm_request_rehome(core);
 	wvm_merge_rehome(core);
+	wvm_backup_rehome(core);
 	wvm_handover_begin(core);
 	return WVM_EPOCH_TAKEN;
 }

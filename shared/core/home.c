@@ -530,6 +530,8 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_home_unit_of(core, vm, page)->merged &&
 	    wvm_unit_owns(core, vm, page))
 		return WVM_DROP_STALE;
+	if (msg->type == WVM_MSG_LOST && !wvm_backup_lose(core, vm, page))
+		return WVM_DROP_ROOM; /* it is asked again */
 	wvm_note_home(core, vm, page);
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_unit_owns(core, vm, page))
 		wvm_unit_refused(core, vm, page);
@@ -552,17 +554,33 @@ bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t 
 	return is_owner(core, wvm_home_of(core, vm, page), member, msg);
 }
 
+void wvm_home_acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page,
+			  const struct wvm_written *w)
+{
+	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRITE_BACK_ACK, vm, page, w->member,
+					     w->vnode);
+
+	a->msg.request = w->request;
+	a->msg.grant = w->grant;
+	a->msg.version = w->version;
+	a->msg.steer = w->reply_steer;
+	a->msg.reply_steer = w->steer;
+}
+
+/* Stored here; acknowledged as soon as the second home has it, too. */
 static void acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			const struct wvm_msg *msg)
 {
-	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRITE_BACK_ACK, vm, page, member,
-					     msg->src);
+	struct wvm_written w = {.request = msg->request,
+				.grant = msg->grant,
+				.version = msg->version,
+				.member = member,
+				.vnode = msg->src,
+				.steer = msg->steer,
+				.reply_steer = msg->reply_steer};
 
-	a->msg.request = msg->request;
-	a->msg.grant = msg->grant;
-	a->msg.version = msg->version;
-	a->msg.steer = msg->reply_steer;
-	a->msg.reply_steer = msg->steer;
+	if (!wvm_backup_written(core, vm, page, &w))
+		wvm_home_acknowledge(core, vm, page, &w);
 }
 
 /* The bytes first, then the entry that says they are there. */

@@ -52,6 +52,7 @@ void wvm_unit_track(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	if (e->version)
 		return;
+	wvm_home_unit_has_entries(core, vm, page);
 	wvm_note_home(core, vm, page);
 	core->stats.pages_homed++;
 	if (u->granted)

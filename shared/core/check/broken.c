@@ -30,6 +30,10 @@ static const char *const names[] = {
 	[BROKEN_HANDOVER_COUNTED] =
 		"counts what is left by what an input that was cut short had done",
 	[BROKEN_HANDOVER_FORGETS] = "forgets what it took from a node that is still a home",
+	[BROKEN_BACKUP_EARLY] = "acknowledges before the second home has it",
+	[BROKEN_BACKUP_LOWER] = "takes an older copy as the second home",
+	[BROKEN_BACKUP_SKIPS] = "calls a slice complete without copying it",
+	[BROKEN_BACKUP_ENTRY] = "takes the copies of a second home for entries",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

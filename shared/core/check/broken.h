@@ -35,6 +35,10 @@ enum broken_fault {
 	BROKEN_HANDOVER_COUNTED, /* a life counts what is left before the undo log is rolled back */
 	BROKEN_HANDOVER_FORGETS, /* at the end it forgets what it took from those that are homes
 				    still */
+	BROKEN_BACKUP_EARLY,     /* a write-back is acknowledged before the second home has it */
+	BROKEN_BACKUP_LOWER,     /* the second home takes whatever version comes */
+	BROKEN_BACKUP_SKIPS,     /* it is told to have all without what was stored before */
+	BROKEN_BACKUP_ENTRY,     /* a new home takes what it had as the second one for entries */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

@@ -60,6 +60,11 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		c.evict_ppm = 20000;
 		broken_every = 1;
 	}
+	if (broken_fault >= BROKEN_BACKUP_EARLY) {
+		c.backup = true;
+		if (broken_fault < BROKEN_BACKUP_SKIPS)
+			c.move_gap_ns = 0;
+	}
 	if (broken_fault == BROKEN_HANDOVER_FORGETS) {
 		c.renew = true;
 		c.nodes = 2;

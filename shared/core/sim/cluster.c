@@ -173,6 +173,7 @@ struct sim *sim_create(const struct sim_config *config)
 	s->epoch = s->table = 1;
 	memset(s->active, 1, sizeof(s->active));
 	wvm_slices_build(&s->slices[1], &s->list, scratch);
+	wvm_slices_build_backup(&s->backups[1], &s->slices[1], &s->list, NULL, scratch);
 	free(scratch);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)

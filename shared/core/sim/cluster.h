@@ -71,6 +71,7 @@ struct sim_config {
 	uint32_t wander;      /* as in wvm_core_params */
 	uint64_t move_gap_ns; /* mean time between two changes of who is home; 0: none */
 	uint64_t learn_ns;    /* a quarter of the nodes learns of one by then, the others in 2 ms */
+	bool backup;          /* homes have second homes */
 	bool renew;           /* nodes that nobody has anything of come back without their files */
 	bool unprotected;     /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
@@ -133,8 +134,11 @@ struct sim_report {
 	uint64_t units_moved;              /* units handed over */
 	uint64_t renewed;                  /* nodes that came back without their files */
 	uint64_t unmoved, unmoved_between; /* epochs that moved none; of those during a hand-over */
-	uint64_t sweeps;                   /* times that all pages and pools were checked */
-	uint64_t history;                  /* accesses that sim_check_history() went through */
+	uint64_t backup_copied, backup_waited; /* pages that second homes got; of those, for
+						* write-backs that were acknowledged then */
+	uint64_t backup_checked; /* acknowledged pages looked for, and found, at second homes */
+	uint64_t sweeps;         /* times that all pages and pools were checked */
+	uint64_t history;        /* accesses that sim_check_history() went through */
 };
 void sim_report(const struct sim *sim, struct sim_report *report);
 

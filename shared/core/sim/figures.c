@@ -4,6 +4,11 @@
 void sim_report(const struct sim *s, struct sim_report *report)
 {
 	*report = s->report;
+	report->backup_copied = report->backup_waited = 0;
+	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		report->backup_copied += sim_stats(s, i)->backup_copied;
+		report->backup_waited += sim_stats(s, i)->backup_waited;
+	}
 	report->accesses_min = UINT64_MAX;
 	for (uint32_t i = 0; i < s->thread_count; i++) {
 		const struct sim_thread *t = &s->threads[i];
@@ -51,6 +56,9 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->unmoved += r->unmoved;
 	sum->renewed += r->renewed;
 	sum->unmoved_between += r->unmoved_between;
+	sum->backup_copied += r->backup_copied;
+	sum->backup_waited += r->backup_waited;
+	sum->backup_checked += r->backup_checked;
 	sum->sweeps += r->sweeps;
 	sum->history += r->history;
 	if (r->wait_ns_max > sum->wait_ns_max)
@@ -71,12 +79,14 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"  pages given up for lack of memory %llu, installs without room %llu; full checks "
 		"of all pages %llu\n"
 		"  nodes that joined %llu, drained %llu; units handed over %llu; epochs that moved none "
-		"%llu, of them during a hand-over %llu; nodes without files %llu\n",
+		"%llu, of them during a hand-over %llu; nodes without files %llu\n"
+		"  pages copied to second homes %llu, of them before an acknowledgement %llu; found "
+		"there %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
 		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
 		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
 		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between),
-		N(renewed));
+		N(renewed), N(backup_copied), N(backup_waited), N(backup_checked));
 #undef N
 }

@@ -10,6 +10,7 @@
  *   whoever waits has a request under way, whose timer is armed, and no longer than the deadline
  *   every slot of a pool is in use or free, and timers are armed for what waits
  *   a unit's counter is not below a version of one of its pages, wherever it has come from
+ *   what was acknowledged to its writer is at the second home, too (backups.c)
  *   once nobody wants anything any more, nothing is under way: no slot of any pool is in use
  *
  * Between a master that was killed and the next one's taking over, what its entries
@@ -252,6 +253,7 @@ static void check_page(struct sim *s, uint64_t page)
 	if (modified > 1 || (modified && present > 1))
 		sim_failed(s, "page %llu: %u owners, %u copies", ll(page), modified, present);
 	check_home(s, page);
+	sim_check_backup(s, page);
 }
 
 /* ---- write-backs ----------------------------------------------------------------------- */
@@ -380,7 +382,7 @@ static void check_pools(struct sim *s, uint32_t node)
 	const struct wvm_core *c = n->core;
 	const struct wvm_core_limits *l = &c->params.limits;
 	struct used u = {0};
-	uint32_t armed = 0, merges = 0, pulls = c->walk.place != 0;
+	uint32_t armed = 0, merges = 0, pulls = c->walk.place != 0, copies = 0;
 
 	for (uint32_t i = 0; i < WVM_MERGES; i++)
 		merges += c->merges[i].used;
@@ -390,6 +392,9 @@ static void check_pools(struct sim *s, uint32_t node)
 		     w && u.waiting <= l->waiting; w = c->waiting[w - 1].next)
 			u.waiting++;
 	}
+	for (uint32_t i = 0; c->backup && i < WVM_COPIES; i++)
+		copies += c->backup->copies[i].state != WVM_COPY_FREE;
+	copies += c->backup && c->backup->timer.place;
 	for (uint64_t p = 0; p < s->config.pages; p++) {
 		u.requests += n->held[sim_core_page(p)].request != 0;
 		u.demands += n->held[sim_core_page(p)].demand != 0;
@@ -403,10 +408,10 @@ static void check_pools(struct sim *s, uint32_t node)
 		sim_failed(s, "node %u: slots are lost, or in use twice", node);
 	for (uint32_t i = 0; i < c->timers.count && i < c->timers.capacity; i++)
 		armed += c->timers.heap[i]->place == i + 1;
-	if (c->timers.count > u.requests + u.demands + u.txns + merges + pulls ||
+	if (c->timers.count > u.requests + u.demands + u.txns + merges + pulls + copies ||
 	    armed != c->timers.count)
 		sim_failed(s, "node %u: %u timers for %u slots", node, c->timers.count,
-			   u.requests + u.demands + u.txns + merges + pulls);
+			   u.requests + u.demands + u.txns + merges + pulls + copies);
 }
 
 /*
@@ -431,6 +436,10 @@ static void check_rest(struct sim *s, uint32_t node)
 			   "node %u: never ends: %u requests, %u demands, %u transactions, %u in "
 			   "queues, %u merges, %u pulls",
 			   node, requests, demands, txns, waiting, merges, pulls);
+	for (uint32_t i = 0; c->backup && i < WVM_COPIES; i++)
+		if (c->backup->copies[i].state != WVM_COPY_FREE)
+			sim_failed(s, "node %u: a copy for node %u never comes to an end", node,
+				   c->backup->copies[i].member);
 }
 
 void sim_check_rest(struct sim *s)
@@ -438,6 +447,7 @@ void sim_check_rest(struct sim *s)
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		if (!in_between(&s->nodes[i]))
 			check_rest(s, i);
+	sim_check_degraded(s);
 }
 
 /* Requests that were sent to a peer and not tried again yet are what its window counts. */

@@ -53,6 +53,9 @@ static void check_drained(struct sim *s, uint32_t node)
 
 		if (wvm_core_home_of(n->core, 0, page, NULL) == node)
 			continue;
+		/* Copies of its former time as a second home are forgotten at leisure. */
+		if (s->config.backup && n->units[wvm_unit_index(page)].era)
+			continue;
 		if (memcmp(&n->home[page], &never, sizeof(never)))
 			sim_failed(s, "node %u: has an entry of page %u, which is not its own",
 				   node, p);
@@ -147,6 +150,9 @@ static void decide_move(struct sim *s, uint32_t node)
 	s->table++;
 	s->unmoved = 0;
 	wvm_slices_build_active(&s->slices[s->table % 3], &s->list, s->active, scratch);
+	if (s->config.backup)
+		wvm_slices_build_backup(&s->backups[s->table % 3], &s->slices[s->table % 3],
+					&s->list, s->active, scratch);
 	free(scratch);
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);
@@ -181,6 +187,8 @@ static void take(struct sim *s, uint32_t node, uint32_t epoch)
 	n->epoch = epoch; /* durable, before the core hears of it */
 	s->report.steps++;
 	sim_note(s, node, SIM_NO_PAGE, "epoch %u", epoch);
+	if (s->config.backup && epoch == s->moved)
+		wvm_core_backup_next(n->core, sim_backup_table(s, n->table));
 	if (wvm_core_epoch(n->core, s->report.now_ns, epoch, sim_table(s, n->table)) !=
 	    WVM_EPOCH_TAKEN)
 		sim_failed(s, "node %u: does not take epoch %u", node, epoch);

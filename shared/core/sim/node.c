@@ -151,6 +151,8 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 		sim_send_bytes(s, node, a->member, &msg, a->data);
 		return;
 	}
+	if (msg.type == WVM_MSG_WRITE_BACK_ACK)
+		sim_note_acknowledged(s, node, &msg);
 	if (msg.type == WVM_MSG_WRITE_BACK)
 		sim_check_written_back(s, node, page, msg.version, data);
 	if (data && all_zero(data)) {
@@ -301,6 +303,8 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.slices = sim_table(s, n->table),
 		.before = n->table > 1 ? sim_table(s, n->table - 1) : NULL,
 		.moved = n->moved,
+		.backup = sim_backup_table(s, n->table),
+		.backup_before = n->table > 1 ? sim_backup_table(s, n->table - 1) : NULL,
 		.layout = &s->layout,
 		.self = node,
 		.epoch = n->epoch,

@@ -150,4 +150,5 @@ void sim_random(struct sim_config *c, uint64_t seed)
 		c->limits.holder_blocks = 3 * c->pages;
 	c->wander = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 3) : 0;
 	c->renew = c->move_gap_ns && one_in(&d, 2);
+	c->backup = one_in(&d, 2);
 }

@@ -155,7 +155,16 @@ void sim_renew(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
+	/* It asks all before it serves. */
+	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++)
+		if (i != node && s->nodes[i].down && !s->nodes[i].empty) {
+			sim_post(s, s->report.now_ns + MS, SIM_EV_REVIVE)->node = node;
+			return;
+		}
 	n->down = n->retiring = false;
+	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++)
+		if (i != node && !s->nodes[i].empty)
+			wvm_core_backup_again(s->nodes[i].core, node);
 	if (sim_rnd(s) % 2) {
 		n->epoch = s->epoch;
 		n->table = s->table;

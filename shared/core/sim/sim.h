@@ -164,7 +164,9 @@ struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
-	struct wvm_slices slices[3]; /* table t, counted from 1: [t % 3] */
+	struct wvm_slices slices[3];          /* table t, counted from 1: [t % 3] */
+	struct wvm_slices backups[3];         /* their second homes */
+	uint64_t acknowledged[SIM_PAGES_MAX]; /* highest version, to whoever wrote it back */
 	uint32_t epoch, table;
 	uint32_t moved;   /* the epoch of that table */
 	uint32_t unmoved; /* epochs since that one */
@@ -218,6 +220,11 @@ static inline bool sim_chance(struct sim *s, uint32_t ppm)
 static inline const struct wvm_slices *sim_table(const struct sim *s, uint32_t table)
 {
 	return &s->slices[table % 3];
+}
+
+static inline const struct wvm_slices *sim_backup_table(const struct sim *s, uint32_t table)
+{
+	return s->config.backup ? &s->backups[table % 3] : NULL;
 }
 
 static inline uint64_t sim_core_page(uint64_t page)
@@ -323,6 +330,11 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
 			    const uint8_t *data);
 void sim_check_wait(struct sim *s, const struct sim_thread *t);
+
+/* backups.c: what second homes have */
+void sim_check_backup(struct sim *s, uint64_t page);
+void sim_note_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
+void sim_check_degraded(struct sim *s);
 
 /* history.c */
 void sim_history_add(struct sim *s, const struct sim_thread *t, uint64_t read);
