@@ -62,39 +62,40 @@ static bool is_to_make(const struct wvm_core *core, uint32_t slice)
 	       is_home(core, slice) && member_of(core, core->params.backup, slice) != WVM_SLICE_NIL;
 }
 
-/* Cut short by the process' end, it is done once more: nothing that it looks at is lost before. */
-static void change_pair(struct wvm_core *core, uint32_t slice)
+static struct wvm_pair pair_of(const struct wvm_core *core, uint32_t slice)
 {
-	const struct wvm_core_params *p = &core->params;
-	struct wvm_second *s = &core->seconds->slice[slice];
-	uint32_t was = member_of(core, p->backup_before, slice);
+	uint32_t home = member_of(core, core->params.slices, slice);
+	uint32_t second = member_of(core, core->params.backup, slice);
 
-	if (s->era == p->moved ||
-	    (member_of(core, p->before, slice) == member_of(core, p->slices, slice) &&
-	     was == member_of(core, p->backup, slice)))
+	WVM_ASSERT(home < WVM_SLICES && (second < WVM_SLICES || second == WVM_SLICE_NIL));
+	return (struct wvm_pair){(uint16_t)home,
+				 second == WVM_SLICE_NIL ? WVM_PAIR_NIL : (uint16_t)second};
+}
+
+/* Cut short by the process' end, it is done once more: nothing that it looks at is lost before. */
+static void follow_table(struct wvm_core *core, uint32_t slice)
+{
+	struct wvm_second *s = &core->seconds->slice[slice];
+	struct wvm_pair is = pair_of(core, slice);
+	uint32_t self = core->params.self;
+
+	if (s->era && s->pair.home == is.home && s->pair.second == is.second)
 		return;
-	s->from = was == p->self && is_home(core, slice) ? s->era : 0;
-	s->from_complete = s->complete;
+	/* What a home has from its time as a second home is needed until it has the unit. */
+	if (s->era != core->params.epoch && !(s->pair.home == self && is.home == self && s->era)) {
+		s->from = s->pair.second == self && is.home == self ? s->era : 0;
+		s->from_complete = s->complete;
+	}
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	__atomic_store_n(&s->era, p->moved, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->era, core->params.epoch, __ATOMIC_RELEASE);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	__atomic_store(&s->pair, &is, __ATOMIC_RELEASE);
 }
 
 static void follow_tables(struct wvm_core *core)
 {
-	const struct wvm_core_params *p = &core->params;
-	struct wvm_seconds *s = core->seconds;
-
-	if (!s->epoch) {
-		for (uint32_t i = 0; i < WVM_SLICES; i++)
-			s->slice[i].era = p->epoch;
-		s->epoch = p->epoch;
-	} else if (p->before && s->epoch < p->moved) {
-		WVM_ASSERT(p->backup_before);
-		for (uint32_t i = 0; i < WVM_SLICES; i++)
-			change_pair(core, i);
-		s->epoch = p->moved;
-	}
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		follow_table(core, i);
 }
 
 void wvm_backup_init(struct wvm_core *core)
@@ -172,7 +173,7 @@ void wvm_backup_drop(struct wvm_core *core, uint32_t vm, uint64_t page)
 	wvm_undo_commit(core);
 }
 
-void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
+static void drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
 
@@ -183,6 +184,15 @@ void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	u->era = 0;
 	wvm_undo_commit(core);
+}
+
+/* Their room is given back, too, where there are no entries in their place. */
+void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	if (!wvm_home_unit_of(core, vm, page)->era)
+		return;
+	drop_unit(core, vm, page);
+	wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
 }
 
 /*
@@ -209,7 +219,7 @@ static void take(struct wvm_core *core, uint32_t vm, uint64_t page, const struct
 	uint32_t era = second_of(core, vm, page)->era;
 
 	if (u->era != era) {
-		wvm_backup_drop_unit(core, vm, page);
+		drop_unit(core, vm, page);
 		wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 		u->era = era;
 	}
@@ -619,6 +629,13 @@ void wvm_backup_look(struct wvm_core *core)
 	wvm_core_timer_arm(&core->timers, &core->backup->timer, core->now_ns);
 }
 
+void wvm_backup_add_vm(struct wvm_core *core)
+{
+	if (core->backup)
+		core->backup->looked = false;
+	wvm_backup_look(core);
+}
+
 static void begin_pass(struct wvm_core *core)
 {
 	struct wvm_backup *b = core->backup;
@@ -648,10 +665,8 @@ static void forget_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	const struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
 
-	if (!u->era || unit_counts(core, vm, page))
-		return;
-	wvm_backup_drop_unit(core, vm, page);
-	wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
+	if (u->era && !unit_counts(core, vm, page))
+		wvm_backup_drop_unit(core, vm, page);
 }
 
 static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
@@ -670,7 +685,7 @@ static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 		return GO_ON;
 	}
 	if (!wvm_home_unit_of(core, vm, page)->entries)
-		return GO_ON;
+		return GO_ON; /* nothing, or all of it by one grant */
 	if (core->backup->used[0] == WVM_COPIES_WALK)
 		return WAIT;
 	c = begin(core, WVM_COPY_WALK, vm, page, member_of(core, core->params.backup, slice));
@@ -758,7 +773,6 @@ void wvm_backup_rehome(struct wvm_core *core)
 	if (!core->seconds)
 		return;
 	WVM_ASSERT(core->backup->next);
-	p->backup_before = p->backup;
 	p->backup = core->backup->next;
 	core->backup->next = NULL;
 	follow_tables(core);
@@ -767,7 +781,7 @@ void wvm_backup_rehome(struct wvm_core *core)
 		struct wvm_copy *c = &core->backup->copies[i];
 
 		if (c->state != WVM_COPY_FREE &&
-		    (!waited_for(c->state) || core->seconds->slice[c->slice].era == p->moved))
+		    (!waited_for(c->state) || core->seconds->slice[c->slice].era == p->epoch))
 			end(core, c);
 	}
 	begin_pass(core);

@@ -41,21 +41,27 @@
 struct wvm_core;
 struct wvm_msg;
 
+/* A slice's two homes as members: at most WVM_SLICES are homes. */
+struct wvm_pair {
+	uint16_t home, second;
+};
+#define WVM_PAIR_NIL UINT16_MAX
+
 /*
- * A slice as one of its two homes sees it, durable. 16 bytes. Epochs; 0 is none. A change of
- * pair is final with the one store to `era`.
+ * A slice as one of its two homes sees it, durable. 24 bytes. Eras are epochs; 0 is none. A change
+ * of pair is final with the one store to `pair`.
  */
 struct wvm_second {
-	uint32_t era;      /* of the present pair */
+	struct wvm_pair pair;
+	uint32_t era;      /* of the pair */
 	uint32_t complete; /* is `era`: the second home has it all */
 	/* Of who was its second home and has become its home: the same of before. */
 	uint32_t from, from_complete;
+	uint32_t reserved;
 };
 
 /* Behind the other durable parts, where there are backups. */
 struct wvm_seconds {
-	uint32_t epoch; /* whose tables slice[] follows; 0: none yet */
-	uint32_t reserved[15];
 	struct wvm_second slice[WVM_SLICES];
 };
 
@@ -116,7 +122,7 @@ struct wvm_backup {
 bool wvm_backup_complete(const struct wvm_core *core, uint32_t vm, uint64_t page);
 /* There likewise: whether home[page] is such a copy, and not one of an earlier pair. */
 bool wvm_backup_counts(const struct wvm_core *core, uint32_t vm, uint64_t page);
-/* Takes one copy, or all of a unit, out of the entries. Final at once. */
+/* Takes one copy, or all of a unit, out of the entries. Final at once. An action may follow. */
 void wvm_backup_drop(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page);
 
@@ -137,6 +143,8 @@ uint32_t wvm_backup_member(const struct wvm_core *core, uint32_t vm, uint64_t pa
 /* At a start, and when the tables have changed. */
 void wvm_backup_init(struct wvm_core *core);
 void wvm_backup_rehome(struct wvm_core *core);
+/* A VM is there, whose units no pass has looked at. */
+void wvm_backup_add_vm(struct wvm_core *core);
 /* There may be something to be made. */
 void wvm_backup_look(struct wvm_core *core);
 /* A home takes an entry of a former life over. */

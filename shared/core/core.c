@@ -192,7 +192,7 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	core->vm_count++;
 	if (core->serving)
 		wvm_handover_begin(core);
-	wvm_backup_look(core);
+	wvm_backup_add_vm(core);
 	return core->vm_count - 1;
 }
 

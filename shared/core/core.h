@@ -100,7 +100,7 @@ struct wvm_home_unit {
 	uint32_t moved;  /* the epoch whose hand-over the rest is about */
 	uint16_t next;   /* pages of the unit below it have come */
 	uint8_t phase;   /* enum wvm_moved_phase */
-	uint8_t entries; /* pages may have entries of their own */
+	uint8_t entries; /* pages may have some: wvm_home_unit_has_entries() */
 	uint32_t era;    /* at the second home: the era of its copies; 0: it has none (backup.h) */
 	uint32_t reserved[5];
 };
@@ -351,10 +351,10 @@ struct wvm_core_params {
 	const struct wvm_slices *before;
 	uint32_t moved;
 	/*
-	 * Second homes (wvm_slices_build_backup()) of `slices` and `before`; NULL: there are no
-	 * backups. The same for all lives that adopt each other.
+	 * The second homes that belong to `slices` (wvm_slices_build_backup()); NULL: there are no
+	 * backups. There are some in all lives that adopt each other, or in none.
 	 */
-	const struct wvm_slices *backup, *backup_before;
+	const struct wvm_slices *backup;
 	uint8_t shards;                  /* of this node: slice % shards says whose it is; 0: 1 */
 	const struct wvm_layout *layout; /* outlives it, too; NULL: nothing is placed */
 	uint32_t self;                   /* index in members */

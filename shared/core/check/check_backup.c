@@ -231,6 +231,65 @@ START_TEST(a_lost_page_is_lost_at_the_second_home_whatever_comes_late)
 }
 END_TEST
 
+static uint64_t roll(uint64_t *x, uint64_t n)
+{
+	*x ^= *x << 13;
+	*x ^= *x >> 7;
+	*x ^= *x << 17;
+	return *x % n;
+}
+
+/* A core that is home of unit 1 and second home of unit 0, among members who say anything. */
+#define HOSTILE 8
+START_TEST(hostile_members_change_no_entry_and_reach_no_assertion)
+{
+	static const uint8_t flags[] = {
+		0, 0, WVM_MSG_ZERO, WVM_MSG_ERROR, WVM_MSG_ANSWER, WVM_MSG_ANSWER | WVM_MSG_ERROR};
+	uint64_t x = 88172645463325252u + (uint64_t)_i, known[8] = {ID(1)};
+	struct pair p;
+	struct rig *r = &p.homes[SECOND];
+
+	pair_open_all(&p, NULL, true);
+	for (uint32_t i = 0; i < 20000; i++) {
+		bool copies = roll(&x, 3);
+		struct wvm_msg m = message(copies ? WVM_MSG_BACKUP : WVM_MSG_BACKUP_DONE,
+					   (uint32_t)roll(&x, 4), RIG_EPOCH, known[roll(&x, 8)]);
+		const struct wvm_action *a;
+		uint8_t bytes[WVM_PAGE_BYTES] = {1};
+		enum wvm_drop drop;
+
+		m.flags = flags[roll(&x, 6)];
+		if (!copies)
+			m.flags &= WVM_MSG_ANSWER | WVM_MSG_ERROR;
+		m.version = roll(&x, 2) ? roll(&x, 20) : x;
+		m.grant = roll(&x, 8) ? roll(&x, 6) : x;
+		m.gpa = roll(&x, RIG_PAGES) << WVM_PAGE_SHIFT;
+		if (roll(&x, 8) == 0)
+			m.gpa = (roll(&x, 2) * RIG_OTHER + roll(&x, 2)) << WVM_PAGE_SHIFT;
+		if (copies && !m.flags && roll(&x, 4))
+			m.payload_len = m.seg_total = WVM_PAGE_BYTES;
+		drop = in(r, m, m.payload_len ? bytes : NULL);
+		/* Copies are its home's to change, and of unit 0. */
+		if (!(m.flags & WVM_MSG_ANSWER) && !drop)
+			ck_assert(m.src == RIG_VNODE(RIG_ELSEWHERE) &&
+				  m.gpa < RIG_OTHER << WVM_PAGE_SHIFT);
+		while ((a = wvm_core_action(r->core)))
+			known[roll(&x, 8)] = a->msg.request;
+		r->now_ns += roll(&x, 2000000);
+		if (wvm_core_deadline(r->core) <= r->now_ns)
+			wvm_core_tick(r->core, r->now_ns);
+		while ((a = wvm_core_action(r->core)))
+			known[roll(&x, 8)] = a->msg.request;
+	}
+	for (uint64_t page = 0; page < RIG_PAGES; page++)
+		ck_assert_uint_eq(r->home[page].version != 0,
+				  r->home[page].flags & WVM_HOME_BACKUP ? 1 : 0);
+	for (uint64_t page = RIG_OTHER; page < RIG_PAGES; page++)
+		ck_assert_uint_eq(r->home[page].version, 0);
+	pair_close(&p);
+}
+END_TEST
+
 /* ---- completeness ---------------------------------------------------------------------- */
 
 /* What was stored before there was a second home that answers. */
@@ -455,6 +514,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_silent_second_home_takes_half_of_the_slots);
 	tcase_add_test(tc, the_second_home_takes_higher_versions_alone_and_answers_in_any_case);
 	tcase_add_loop_test(tc, a_lost_page_is_lost_at_the_second_home_whatever_comes_late, 0, 2);
+	tcase_add_loop_test(tc, hostile_members_change_no_entry_and_reach_no_assertion, 0, HOSTILE);
 	tcase_add_loop_test(tc, either_may_be_killed_at_any_message_of_the_making, 0, 2 * MADE);
 	tcase_add_loop_test(tc, a_second_home_that_lost_its_files_gets_all_again, 0, 2);
 	tcase_add_loop_test(tc, copies_are_no_entries_when_their_second_home_becomes_the_home, 0,

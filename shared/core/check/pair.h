@@ -217,7 +217,6 @@ static inline void switch_over(struct pair *p, uint32_t home)
 	if (r->params.backup)
 		wvm_core_backup_next(r->core, &backup_next);
 	ck_assert_int_eq(wvm_core_epoch(r->core, r->now_ns, NEXT, &table), WVM_EPOCH_TAKEN);
-	r->params.backup_before = r->params.backup;
 	r->params.backup = r->params.backup ? &backup_next : NULL;
 	r->params.epoch = r->params.moved = NEXT;
 	r->params.before = &r->slices;

@@ -56,8 +56,7 @@ static void check_bytes(struct sim *s, uint64_t page, const struct sim_node *hom
 	struct wvm_home_page e = home->home[at], copy = copy_at(second, at);
 
 	/* A write-back that was cut short may have left its bytes, for its owner to repeat. */
-	if (copy.version != e.version || copy.flags & WVM_HOME_LOST ||
-	    e.state == WVM_HOME_MODIFIED)
+	if (copy.version != e.version || copy.flags & WVM_HOME_LOST || e.state == WVM_HOME_MODIFIED)
 		return;
 	if ((copy.flags & WVM_HOME_WRITTEN) != (e.flags & WVM_HOME_WRITTEN) ||
 	    (e.flags & WVM_HOME_WRITTEN &&

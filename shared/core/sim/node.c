@@ -304,7 +304,6 @@ void sim_node_start(struct sim *s, uint32_t node)
 		.before = n->table > 1 ? sim_table(s, n->table - 1) : NULL,
 		.moved = n->moved,
 		.backup = sim_backup_table(s, n->table),
-		.backup_before = n->table > 1 ? sim_backup_table(s, n->table - 1) : NULL,
 		.layout = &s->layout,
 		.self = node,
 		.epoch = n->epoch,
