@@ -474,6 +474,53 @@ START_TEST(a_former_home_has_copies_when_it_has_handed_over)
 }
 END_TEST
 
+static void move_back(struct pair *p, uint32_t home, const struct wvm_slices *first)
+{
+	struct rig *r = &p->homes[home];
+
+	wvm_core_backup_next(r->core, &backup);
+	ck_assert_int_eq(wvm_core_epoch(r->core, r->now_ns, NEXT + 1, first), WVM_EPOCH_TAKEN);
+	r->params.epoch = r->params.moved = NEXT + 1;
+	r->params.before = &table;
+	r->params.slices = first;
+	r->params.backup = &backup;
+	settle(p);
+}
+
+/* Home and second home of a unit are what they were before the last move but one. */
+START_TEST(a_pair_that_comes_back_begins_anew)
+{
+	struct wvm_slices first;
+	struct wvm_msg m;
+	struct pair p;
+	const struct rig *second = &p.homes[SECOND];
+
+	pair_open_all(&p, NULL, true);
+	first = p.homes[FIRST].slices;
+	store_alone(&p);
+	run_for(&p, 2 * A_WHILE);
+	check_made(&p);
+	switch_over(&p, FIRST);
+	switch_over(&p, SECOND);
+	run_for(&p, 2 * A_WHILE);
+	m = acquire(&p, SECOND, 5, ID(40));
+	ck_assert_int_eq(tell(&p, SECOND, m, 5, 0x05), WVM_DROP_NONE);
+	move_back(&p, SECOND, &first);
+	if (_i)
+		kill_home(&p, SECOND);
+	ck_assert(!wvm_backup_complete(second->core, 0, 0));
+	move_back(&p, FIRST, &first);
+	if (_i)
+		kill_home(&p, FIRST);
+	ck_assert(!wvm_backup_made(p.homes[FIRST].core, 0, 0));
+	run_for(&p, 3 * A_WHILE);
+	check_made(&p);
+	ck_assert_uint_eq(copied(second, 5), m.version);
+	check_bytes(second, 5, 0x05);
+	pair_close(&p);
+}
+END_TEST
+
 /* Until the former home has let go of a unit its new one can copy nothing there, and says so. */
 START_TEST(a_write_back_within_a_hand_over_is_acknowledged_at_once_and_copied_behind_it)
 {
@@ -519,6 +566,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, a_second_home_that_lost_its_files_gets_all_again, 0, 2);
 	tcase_add_loop_test(tc, copies_are_no_entries_when_their_second_home_becomes_the_home, 0,
 			    2);
+	tcase_add_loop_test(tc, a_pair_that_comes_back_begins_anew, 0, 2);
 	tcase_add_loop_test(tc, a_former_home_has_copies_when_it_has_handed_over, 0, 2);
 	tcase_add_test(
 		tc, a_write_back_within_a_hand_over_is_acknowledged_at_once_and_copied_behind_it);
