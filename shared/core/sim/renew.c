@@ -162,9 +162,12 @@ void sim_renew(struct sim *s, uint32_t node)
 			return;
 		}
 	n->down = n->retiring = false;
-	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++)
-		if (i != node && !s->nodes[i].empty)
-			wvm_core_backup_again(s->nodes[i].core, node);
+	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++) {
+		if (i == node || s->nodes[i].empty)
+			continue;
+		wvm_core_backup_again(s->nodes[i].core, node);
+		sim_rearm(s, i);
+	}
 	if (sim_rnd(s) % 2) {
 		n->epoch = s->epoch;
 		n->table = s->table;
