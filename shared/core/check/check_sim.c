@@ -623,6 +623,12 @@ START_TEST(nobody_waits_long_for_a_page_whose_home_moves)
 }
 END_TEST
 
+/* By the present lives alone: a master that was killed a moment ago has copied nothing. */
+static uint64_t copied(const struct sim_report *r)
+{
+	return r->backup_copied;
+}
+
 /* Whatever happens to nodes and wires, and whoever is home: looked for after every step. */
 #define BACKED_UP 6
 START_TEST(second_homes_have_whatever_is_acknowledged)
@@ -640,10 +646,9 @@ START_TEST(second_homes_have_whatever_is_acknowledged)
 	c.troubles = SIM_KILL | (_i % 2 ? SIM_CUT_PAIR | SIM_STOP : 0);
 	c.trouble_gap_ns = 50 * MS;
 	c.trouble_ns = 5 * MS;
-	r = run(&c, 500000);
+	r = run_until(&c, 500000, copied, 1 + 20 / EFFORT);
 	ck_assert_uint_gt(r.kills, 10 / EFFORT);
 	ck_assert_uint_gt(r.backup_checked, 10000 / EFFORT);
-	ck_assert_uint_gt(r.backup_copied, 20 / EFFORT);
 }
 END_TEST
 
