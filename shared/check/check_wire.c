@@ -78,6 +78,8 @@ static const struct kind {
 	{55, 0, BYTES, REQUEST},
 	{56, Z | E | A, PAGE, REQUEST | GPA},
 	{57, A | E, NOTHING, REQUEST | GPA},
+	{58, A | E, SOME, REQUEST | GPA},
+	{59, A, NOTHING, REQUEST | GPA},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 

@@ -62,6 +62,16 @@ static bool is_to_make(const struct wvm_core *core, uint32_t slice)
 	       is_home(core, slice) && member_of(core, core->params.backup, slice) != WVM_SLICE_NIL;
 }
 
+static bool is_hopeless(const struct wvm_core *core, uint32_t slice)
+{
+	return core->backup->hopeless[slice / 8] >> slice % 8 & 1;
+}
+
+static bool can_be_made(const struct wvm_core *core, uint32_t slice)
+{
+	return is_to_make(core, slice) && !is_hopeless(core, slice);
+}
+
 static struct wvm_pair pair_of(const struct wvm_core *core, uint32_t slice)
 {
 	uint32_t home = member_of(core, core->params.slices, slice);
@@ -289,7 +299,7 @@ static enum wvm_drop to_second(struct wvm_core *core, uint32_t vm, uint64_t page
 	}
 	/* What it had as the former home is not for others to change, and its new one knows. */
 	if (core->params.before && wvm_moved_out(core, vm, page) &&
-	    wvm_moved_phase_of(core, vm, page) != WVM_MOVED_GIVEN)
+	    wvm_moved_phase_of(core, vm, page) < WVM_MOVED_GIVEN)
 		return WVM_DROP_ROOM;
 	if (!msg->version)
 		return WVM_DROP_SEGMENT; /* no home says so */
@@ -543,6 +553,7 @@ void wvm_backup_timer(struct wvm_core *core, struct wvm_copy *c)
 bool wvm_backup_stored(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_home_tracks(core, vm, page) &&
+	       !(core->vms[vm].home[page].flags & WVM_HOME_UNSTORED) &&
 	       !(wvm_home_unit_of(core, vm, page)->merged && wvm_unit_owns(core, vm, page));
 }
 
@@ -554,7 +565,7 @@ bool wvm_backup_made(const struct wvm_core *core, uint32_t vm, uint64_t page)
 
 bool wvm_backup_ready(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	return !core->params.before || !wvm_moved_in(core, vm, page) ||
+	return !core->params.before || !wvm_moved_comes(core, vm, page) ||
 	       wvm_moved_phase_of(core, vm, page) == WVM_MOVED_DONE;
 }
 
@@ -678,7 +689,9 @@ static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 		return GO_ON;
 	core->backup->unit_of[slice] = (uint64_t)(vm + 1) << 40 | wvm_unit_index(page);
 	forget_unit(core, vm, page);
-	if (!is_to_make(core, slice) || is_missed(core, slice))
+	if (is_home(core, slice) && wvm_unit_rest_lost(wvm_home_unit_of(core, vm, page)))
+		core->backup->hopeless[slice / 8] |= (uint8_t)(1u << slice % 8);
+	if (!can_be_made(core, slice) || is_missed(core, slice))
 		return GO_ON;
 	if (!wvm_backup_ready(core, vm, page)) {
 		miss(core, slice);
@@ -728,7 +741,7 @@ static enum step step_slices(struct wvm_core *core)
 	uint64_t at = b->unit_of[b->slice];
 	struct wvm_copy *c;
 
-	if (at && !is_missed(core, b->slice) && is_to_make(core, b->slice)) {
+	if (at && !is_missed(core, b->slice) && can_be_made(core, b->slice)) {
 		if (b->used[0] == WVM_COPIES_WALK)
 			return WAIT;
 		c = begin(core, WVM_COPY_DONE, (uint32_t)(at >> 40) - 1,
@@ -741,6 +754,14 @@ static enum step step_slices(struct wvm_core *core)
 	}
 	b->slice++;
 	return GO_ON;
+}
+
+static bool any_to_make(const struct wvm_core *core)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (core->backup->unit_of[i] && can_be_made(core, i))
+			return true;
+	return false;
 }
 
 void wvm_backup_walk(struct wvm_core *core)
@@ -761,7 +782,7 @@ void wvm_backup_walk(struct wvm_core *core)
 	if (is_busy(core))
 		return;
 	begin_pass(core);
-	if (wvm_core_degraded(core))
+	if (any_to_make(core))
 		wvm_core_timer_arm(&core->timers, &b->timer,
 				   core->now_ns + core->params.times.rto_max_ns);
 }
@@ -775,6 +796,7 @@ void wvm_backup_rehome(struct wvm_core *core)
 	WVM_ASSERT(core->backup->next);
 	p->backup = core->backup->next;
 	core->backup->next = NULL;
+	__builtin_memset(core->backup->hopeless, 0, sizeof(core->backup->hopeless));
 	follow_tables(core);
 	/* Owners repeat theirs, and a pass begins. That a page is lost is said by it, too. */
 	for (uint32_t i = 0; i < WVM_COPIES; i++) {

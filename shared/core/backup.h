@@ -111,6 +111,8 @@ struct wvm_backup {
 	bool looked;                    /* a pass has been at all units there are */
 	uint64_t unit_of[WVM_SLICES];   /* one of each slice: vm + 1 << 40 | unit; 0: none yet */
 	uint8_t missed[WVM_SLICES / 8]; /* slices that this pass cannot complete */
+	/* And that none can: pages of theirs are LOST as the rest of a unit, without entries. */
+	uint8_t hopeless[WVM_SLICES / 8];
 };
 
 /* ---- for others ------------------------------------------------------------------------ */

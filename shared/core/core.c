@@ -73,8 +73,8 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 	const struct wvm_core_limits *l = &p->limits;
 	struct wvm_core *core = carve(c, sizeof(*core), 1);
 	struct wvm_core scratch, *to = core ? core : &scratch;
-	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + 1 +
-			 (p->backup ? WVM_COPIES + 1 : 0);
+	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + WVM_TELLS +
+			 3 + (p->backup ? WVM_COPIES + 1 : 0);
 	struct wvm_partial *partials;
 	uint32_t *buckets;
 	uint8_t *pages;
@@ -150,6 +150,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	core->random = params->seed ? params->seed : UINT64_C(0x9e3779b97f4a7c15);
 	for (uint32_t i = 0; i < params->members->count; i++)
 		wvm_peer_init(&core->peers[i]);
+	wvm_rebuild_lost(core);
 	__builtin_memset(core->seen, 0,
 			 sizeof(*core->seen) * params->members->count * l->peer_shards);
 	if (!params->adopt) {
@@ -377,6 +378,9 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 	case WVM_TIMER_WALK: wvm_handover_walk(core); break;
 	case WVM_TIMER_COPY: wvm_backup_timer(core, (struct wvm_copy *)t); break;
 	case WVM_TIMER_BACKUP: wvm_backup_walk(core); break;
+	case WVM_TIMER_REBUILD: wvm_rebuild_timer(core); break;
+	case WVM_TIMER_TELL: wvm_tell_walk(core); break;
+	case WVM_TIMER_TELLS: wvm_tell_timer(core, (struct wvm_tell *)t); break;
 	}
 }
 
@@ -442,11 +446,15 @@ static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
 			     const struct wvm_msg *msg, const uint8_t *data)
 {
 	bool request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
+	enum wvm_drop drop;
 
 	if (wvm_core_home_of(core, at->vm, at->page, NULL) != core->params.self)
 		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
 	if (!core->serving)
 		return WVM_DROP_ROOM;
+	drop = wvm_rebuild_ready(core, at->vm, at->page, msg);
+	if (drop)
+		return drop;
 	if (!wvm_handover_ready(core, at->vm, at->page, msg))
 		return wvm_handover_want(core, at->vm, at->page, at->member, msg);
 	if (!wvm_msg_asks_merge(msg))
@@ -503,7 +511,7 @@ static bool assemble(struct wvm_core *core, const struct place *at, const struct
 		     const uint8_t *payload, const uint8_t **data)
 {
 	if (!msg->payload_len || msg->payload_len == msg->seg_total ||
-	    msg->type == WVM_MSG_HANDOVER) {
+	    msg->type == WVM_MSG_HANDOVER || msg->type == WVM_MSG_HOLDING) {
 		*data = msg->payload_len ? payload : NULL;
 		return true;
 	}
@@ -513,6 +521,21 @@ static bool assemble(struct wvm_core *core, const struct place *at, const struct
 	*data = wvm_partials_add(&core->partials, msg, payload);
 	core->stats.partials_evicted = core->partials.evicted;
 	return *data != NULL;
+}
+
+/* Of what is held of a home that died. Answers are for a holder, HOLDING, or a home, _DONE. */
+static enum wvm_drop of_holdings(struct wvm_core *core, const struct place *at,
+				 const struct wvm_msg *msg, const uint8_t *data)
+{
+	bool to_home = (msg->type == WVM_MSG_HOLDING) == !(msg->flags & WVM_MSG_ANSWER);
+
+	if (to_home ? !core->serving : core->adopting)
+		return WVM_DROP_ROOM;
+	if (msg->type == WVM_MSG_HOLDING)
+		return to_home ? wvm_rebuild_holding(core, at->vm, at->page, at->member, msg, data)
+			       : wvm_tell_answer(core, at->vm, at->page, at->member, msg);
+	return to_home ? wvm_rebuild_done(core, at->member, msg)
+		       : wvm_tell_done(core, at->vm, at->page, at->member, msg);
 }
 
 /* Types whose request id is the sender's own, counted by its window. */
@@ -561,6 +584,11 @@ static enum wvm_drop dispatch(struct wvm_core *core, const struct place *at,
 		if (!core->params.backup || !core->serving)
 			return core->params.backup ? WVM_DROP_ROOM : WVM_DROP_NODE;
 		return wvm_backup_message(core, at->vm, at->page, at->member, msg, data);
+	case WVM_MSG_HOLDING:
+	case WVM_MSG_HOLDING_DONE:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		return of_holdings(core, at, msg, data);
 	case WVM_MSG_WRONG_HOME: return WVM_DROP_EPOCH;
 	default: return WVM_DROP_TYPE;
 	}
@@ -582,6 +610,8 @@ static enum wvm_drop receive(struct wvm_core *core, const struct wvm_msg *msg,
 			(void)wrong_home(core, &at, msg); /* so that it learns ours */
 		return WVM_DROP_EPOCH;
 	}
+	if (core->peers[at.member].lost)
+		return WVM_DROP_NODE;
 	if (windowed(msg->type) && at.member != core->params.self) {
 		uint8_t shard = wvm_request_shard(msg->request);
 

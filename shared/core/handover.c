@@ -53,17 +53,19 @@ static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_msg *msg)
 {
-	if (!core->params.before || !wvm_moved_in(core, vm, page))
+	if (!core->params.before || !wvm_moved_comes(core, vm, page))
 		return true;
 	if (wvm_msg_asks_merge(msg))
-		return wvm_moved_phase_of(core, vm, page) >= WVM_MOVED_CAME;
+		return wvm_moved_phase_of(core, vm, page) == WVM_MOVED_CAME ||
+		       wvm_moved_phase_of(core, vm, page) == WVM_MOVED_DONE;
 	return page_here(core, vm, page);
 }
 
 bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
-	       (!core->params.before || !wvm_moved_in(core, vm, page) || page_here(core, vm, page));
+	       (!core->params.before || !wvm_moved_comes(core, vm, page) ||
+		page_here(core, vm, page));
 }
 
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core)
@@ -180,6 +182,12 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 	}
 	if (phase == WVM_MOVED_GIVEN)
 		return WVM_DROP_STALE; /* a late copy: it has all */
+	if (phase == WVM_MOVED_UNKNOWN) {
+		/* If the new home dies: from now on it may have served something of the unit. */
+		wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+		wvm_home_unit_of(core, vm, page)->moved = core->params.moved;
+		wvm_home_unit_of(core, vm, page)->phase = WVM_MOVED_ASKED;
+	}
 	found = wvm_home_tracks(core, vm, page);
 	for (; msg->flags & WVM_MSG_MORE && !found && page + 1 < end;)
 		found = wvm_home_tracks(core, vm, ++page);
@@ -646,8 +654,13 @@ static bool to_fetch(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 {
 	uint64_t page = unit * WVM_UNIT_PAGES;
 
-	return wvm_moved_own(core, vm, page) &&
-	       wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE &&
+	enum wvm_moved_phase phase;
+
+	if (!wvm_moved_own(core, vm, page))
+		return false;
+	phase = wvm_moved_phase_of(core, vm, page);
+	return phase != WVM_MOVED_DONE && phase != WVM_MOVED_TELLING &&
+	       !(wvm_rebuild_here(core, vm, page) && core->vms[vm].units[unit].next) &&
 	       wvm_moved_in(core, vm, page) &&
 	       !core->peers[wvm_moved_former(core, vm, page)].silent && !under_way(core, vm, unit);
 }

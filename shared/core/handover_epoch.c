@@ -6,7 +6,8 @@
 
 bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	return wvm_moved_former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
+	return wvm_rebuild_of(core, vm, page) ||
+	       wvm_moved_former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
 }
 
 /* ---- its end --------------------------------------------------------------------------- */
@@ -76,7 +77,7 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
 		if (!wvm_moved_own(core, vm, page))
 			continue;
 		phase = wvm_moved_phase_of(core, vm, page);
-		core->left.in += wvm_moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
+		core->left.in += wvm_moved_comes(core, vm, page) && phase != WVM_MOVED_DONE;
 		core->left.out += wvm_moved_out(core, vm, page) && phase < WVM_MOVED_GIVEN;
 	}
 }
@@ -104,6 +105,8 @@ void wvm_handover_begin(struct wvm_core *core)
 	if (!core->params.before)
 		return;
 	pass_on_taken(core);
+	wvm_rebuild_begin(core);
+	wvm_tell_begin(core);
 	/* Until it serves it hears no answers. */
 	if (core->serving)
 		wvm_handover_walk_soon(core);
@@ -124,6 +127,25 @@ bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 	return false;
 }
 
+/* From params.before, which is set, to these; of a move that is under way, anew. */
+static void move(struct wvm_core *core, const struct wvm_slices *slices)
+{
+	/* Of the last one: what was asked twice has one answer still to come. */
+	wvm_handover_end_pulls(core);
+	core->params.slices = slices;
+	core->walk_vm = 0;
+	core->walk_unit = 0;
+	core->left = (struct wvm_handover_left){0, 0};
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		wvm_handover_add_vm(core, vm);
+	wvm_home_rehome(core);
+	wvm_holder_rehome(core);
+	wvm_request_rehome(core);
+	wvm_merge_rehome(core);
+	wvm_backup_rehome(core);
+	wvm_handover_begin(core);
+}
+
 enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
 				    const struct wvm_slices *slices)
 {
@@ -142,20 +164,47 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 		core->epoch_seen = epoch;
 	if (!moves)
 		return WVM_EPOCH_TAKEN;
-	/* Of the last one: what was asked twice has one answer still to come. */
-	wvm_handover_end_pulls(core);
 	core->params.before = core->params.slices;
-	core->params.slices = slices;
 	core->params.moved = epoch;
-	core->walk_vm = 0;
-	core->walk_unit = 0;
-	for (uint32_t vm = 0; vm < core->vm_count; vm++)
-		wvm_handover_add_vm(core, vm);
-	wvm_home_rehome(core);
-	wvm_holder_rehome(core);
-	wvm_request_rehome(core);
-	wvm_merge_rehome(core);
-	wvm_backup_rehome(core);
-	wvm_handover_begin(core);
+	core->params.lost = NULL;
+	move(core, slices);
+	return WVM_EPOCH_TAKEN;
+}
+
+/* Whether it moves what was the dead member's alone: what is on its way from others stays so. */
+static bool moves_lost_only(const struct wvm_core *core, const struct wvm_slices *slices,
+			    const struct wvm_core_lost *lost)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (slices->home_vnode[i] != core->params.slices->home_vnode[i] &&
+		    !(lost->slices[i / 64] >> i % 64 & 1))
+			return false;
+	return true;
+}
+
+enum wvm_epoch_taken wvm_core_epoch_lost(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+					 const struct wvm_slices *slices,
+					 const struct wvm_core_lost *lost)
+{
+	bool joins = core->params.before && core->params.moved == lost->moved;
+
+	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
+	WVM_ASSERT(lost->epoch == epoch && lost->member[core->params.self] == WVM_LOST_NOT);
+	core->now_ns = now_ns;
+	wvm_undo_commit(core);
+	if (epoch <= core->params.epoch)
+		return WVM_EPOCH_OLD;
+	if (joins ? !moves_lost_only(core, slices, lost)
+		  : core->params.before && !wvm_core_handed_over(core, core->params.moved))
+		return WVM_EPOCH_BUSY;
+	core->params.epoch = epoch;
+	if (core->epoch_seen < epoch)
+		core->epoch_seen = epoch;
+	if (!joins)
+		core->params.before = core->params.slices;
+	core->params.moved = lost->moved;
+	core->params.lost = lost;
+	wvm_rebuild_lost(core);
+	move(core, slices);
 	return WVM_EPOCH_TAKEN;
 }

@@ -89,7 +89,9 @@ enum wvm_msg_type {
 	WVM_MSG_BLOCK_ZERO = 55,
 	WVM_MSG_BACKUP = 56,
 	WVM_MSG_BACKUP_DONE = 57,
-	WVM_MSG_TYPES = 58, /* one above the highest */
+	WVM_MSG_HOLDING = 58,
+	WVM_MSG_HOLDING_DONE = 59,
+	WVM_MSG_TYPES = 60, /* one above the highest */
 };
 
 /* Which type takes which flag: the table of rules in shared/wire.c. */

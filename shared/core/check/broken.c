@@ -34,6 +34,9 @@ static const char *const names[] = {
 	[BROKEN_BACKUP_LOWER] = "takes an older copy as the second home",
 	[BROKEN_BACKUP_SKIPS] = "calls a slice complete without copying it",
 	[BROKEN_BACKUP_ENTRY] = "takes the copies of a second home for entries",
+	[BROKEN_REBUILD_UNTOLD] = "serves in a dead home's place before all have told",
+	[BROKEN_REBUILD_ZEROS] = "takes for zeros what it may have no copy of",
+	[BROKEN_REBUILD_VERSION] = "gives out versions of a dead home once more",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

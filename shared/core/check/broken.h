@@ -39,6 +39,10 @@ enum broken_fault {
 	BROKEN_BACKUP_LOWER,     /* the second home takes whatever version comes */
 	BROKEN_BACKUP_SKIPS,     /* it is told to have all without what was stored before */
 	BROKEN_BACKUP_ENTRY,     /* a new home takes what it had as the second one for entries */
+	BROKEN_REBUILD_UNTOLD,   /* a home that takes a dead one's place does not wait for the last
+				  * member to tell what it holds */
+	BROKEN_REBUILD_ZEROS, /* it takes for zeros what nobody holds and it may have no copy of */
+	BROKEN_REBUILD_VERSION, /* it gives out the version of what is stored once more */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

@@ -65,6 +65,16 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		if (broken_fault < BROKEN_BACKUP_SKIPS)
 			c.move_gap_ns = 0;
 	}
+	if (broken_fault >= BROKEN_REBUILD_UNTOLD) {
+		c.move_gap_ns = 0;
+		c.nodes = 6;
+		c.pages = 30;
+		c.deaths = 3;
+		c.deaths_meet = broken_fault == BROKEN_REBUILD_ZEROS;
+		c.death_gap_ns = 10000000;
+		c.death_known_ns = 5000000;
+		c.learn_ns = 50000000;
+	}
 	if (broken_fault == BROKEN_HANDOVER_FORGETS) {
 		c.renew = true;
 		c.nodes = 2;

@@ -19,7 +19,7 @@ static struct sim_node *second_of(struct sim *s, uint64_t page, uint32_t home)
 	struct sim_node *second = member < s->config.nodes ? &s->nodes[member] : NULL;
 
 	/* Of another epoch it may have forgotten it, and its home does not know. */
-	if (!second || second->empty || second->table != n->table)
+	if (!second || second->empty || second->dead || second->table != n->table)
 		return NULL;
 	return second;
 }
@@ -43,7 +43,7 @@ static bool comes_again(const struct sim *s, const struct sim_node *home, uint64
 		for (uint32_t d = 0; d < s->config.limits.demands; d++) {
 			const struct wvm_kept *k = &s->nodes[i].core->kept[d];
 
-			if (k->used && k->page == page)
+			if (!s->nodes[i].dead && k->used && k->page == page)
 				return true;
 		}
 	return false;
@@ -95,9 +95,19 @@ void sim_check_backup(struct sim *s, uint64_t page)
 	if (copy.version < acknowledged)
 		sim_failed(s, "page %llu: version %llx acknowledged, %llx at the second home",
 			   ll(page), ll(acknowledged), ll(copy.version));
-	if (copy.flags & WVM_HOME_LOST && !comes_again(s, n, at))
+	if (copy.flags & WVM_HOME_LOST && !(n->home[at].flags & WVM_HOME_LOST) &&
+	    !comes_again(s, n, at))
 		sim_failed(s, "page %llu: the second home has no bytes, and nobody sends them",
 			   ll(page));
+}
+
+/* About to come to a home. What was acknowledged before an owner told of a newer one is void. */
+void sim_backup_written_back(struct sim *s, uint32_t node, const struct wvm_msg *msg)
+{
+	uint64_t at = msg->gpa >> WVM_PAGE_SHIFT;
+
+	if (s->nodes[node].home[at].flags & WVM_HOME_UNSTORED)
+		s->acknowledged[sim_page_of(at)] = 0;
 }
 
 /* A home says it: unless it hands the unit over, or has no second home, that one has it. */
@@ -127,7 +137,9 @@ void sim_check_degraded(struct sim *s)
 	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++) {
 		const struct sim_node *n = &s->nodes[i];
 
-		if (wvm_core_degraded(n->core))
+		if (n->dead)
+			continue;
+		if (wvm_core_degraded(n->core) && !s->config.deaths_meet && !s->config.deaths_all)
 			sim_failed(s, "node %u: %u slices are never copied", i,
 				   wvm_core_degraded(n->core));
 		for (uint32_t p = 0; p < s->config.pages; p++)

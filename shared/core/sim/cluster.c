@@ -61,6 +61,8 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 	case SIM_EV_RETIRE: sim_retire(s, e->node); break;
 	case SIM_EV_DECIDE: sim_move_decide(s); break;
 	case SIM_EV_LEARN: sim_move_learn(s, e->node); break;
+	case SIM_EV_DEATH: sim_death(s); break;
+	case SIM_EV_BURY: sim_bury(s, e->node); break;
 	}
 	sim_event_free(s, e);
 }
@@ -139,7 +141,8 @@ static void make_programs(struct sim *s)
 		s->threads[i].client = i % s->node_threads / c->threads;
 	}
 	for (uint32_t i = 0; i < c->nodes; i++)
-		s->nodes[i].known = s->nodes[i].usable = (uint8_t)((1u << c->clients) - 1);
+		s->nodes[i].known = s->nodes[i].usable =
+			sim_runs_nothing(s, i) ? 0 : (uint8_t)((1u << c->clients) - 1);
 	for (uint32_t i = 0; i < c->nodes * c->clients; i++)
 		s->programs[i].idle = true;
 }
@@ -164,6 +167,7 @@ struct sim *sim_create(const struct sim_config *config)
 	struct sim *s = sim_zeroed(sizeof(*s));
 
 	s->config = *config;
+	s->config.backup |= config->deaths > 0;
 	s->quiet = s->trouble_idle = true;
 	s->random = config->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	s->page_count = sim_core_page(config->pages - 1) + 1;
@@ -172,14 +176,15 @@ struct sim *sim_create(const struct sim_config *config)
 	s->list = (struct wvm_members){s->members, config->nodes};
 	s->epoch = s->table = 1;
 	memset(s->active, 1, sizeof(s->active));
-	wvm_slices_build(&s->slices[1], &s->list, scratch);
-	wvm_slices_build_backup(&s->backups[1], &s->slices[1], &s->list, NULL, scratch);
+	wvm_slices_build(&s->moves[1].slices, &s->list, scratch);
+	wvm_slices_build_backup(&s->moves[1].second, &s->moves[1].slices, &s->list, NULL, scratch);
 	free(scratch);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)
 		sim_node_start(s, i);
 	sim_moves_start(s);
 	make_programs(s);
+	sim_deaths_start(s);
 	return s;
 }
 

@@ -53,6 +53,10 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->joins += r->joins;
 	sum->drains += r->drains;
 	sum->units_moved += r->units_moved;
+	sum->deaths += r->deaths;
+	sum->deaths_between += r->deaths_between;
+	sum->rebuilt += r->rebuilt;
+	sum->lost_pages += r->lost_pages;
 	sum->unmoved += r->unmoved;
 	sum->renewed += r->renewed;
 	sum->unmoved_between += r->unmoved_between;
@@ -81,12 +85,15 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"  nodes that joined %llu, drained %llu; units handed over %llu; epochs that moved none "
 		"%llu, of them during a hand-over %llu; nodes without files %llu\n"
 		"  pages copied to second homes %llu, of them before an acknowledgement %llu; found "
-		"there %llu\n",
+		"there %llu\n"
+		"  nodes that died for good %llu, of them during a move %llu; units made anew %llu, pages "
+		"lost %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
 		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
 		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
 		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between),
-		N(renewed), N(backup_copied), N(backup_waited), N(backup_checked));
+		N(renewed), N(backup_copied), N(backup_waited), N(backup_checked), N(deaths),
+		N(deaths_between), N(rebuilt), N(lost_pages));
 #undef N
 }

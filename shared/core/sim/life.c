@@ -112,7 +112,7 @@ void sim_revive(struct sim *s, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 
 	n->dying = false; /* no input came, so it went on */
-	if (!n->down)
+	if (!n->down || n->dead)
 		return;
 	if (n->empty) {
 		sim_renew(s, node);

@@ -410,7 +410,8 @@ void sim_programs_start(struct sim *s)
 			sim_think(s, i);
 	}
 	for (uint32_t i = 0; i < s->config.nodes * s->config.clients; i++) {
-		if (!s->programs[i].idle || !s->config.program_gap_ns)
+		if (!s->programs[i].idle || !s->config.program_gap_ns ||
+		    !s->nodes[i / s->config.clients].known)
 			continue;
 		s->programs[i].idle = false;
 		program_after(s, i, s->config.program_gap_ns);

@@ -16,7 +16,7 @@
 static bool may_lose_files(const struct sim *s, uint32_t node)
 {
 	for (uint32_t i = 0; i < s->config.nodes; i++)
-		if (wvm_core_taken(s->nodes[i].core, node))
+		if (!s->nodes[i].dead && wvm_core_taken(s->nodes[i].core, node))
 			return false;
 	return true;
 }
@@ -35,6 +35,8 @@ static bool asks(const struct sim *s, uint32_t node)
 	for (uint32_t i = 0; i < s->config.nodes; i++) {
 		const struct wvm_core *core = s->nodes[i].core;
 
+		if (s->nodes[i].dead)
+			continue;
 		for (uint32_t t = 0; t < core->params.limits.txns; t++)
 			if (core->txns[t].timer.place &&
 			    (core->txns[t].asked.member == node ||
@@ -120,8 +122,8 @@ void sim_retire(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
-	if (n->down && n->empty)
-		return; /* on its way back */
+	if (n->dead || (n->down && n->empty))
+		return; /* on its way back, or never */
 	if (n->retiring && (s->quiet || ++n->tries > TRIES || !may_lose_files(s, node))) {
 		n->retiring = false;
 		return;
@@ -146,7 +148,8 @@ void sim_retire_some(struct sim *s)
 {
 	uint32_t node = (uint32_t)(sim_rnd(s) % s->config.nodes);
 
-	if (s->config.renew && !s->quiet && !s->nodes[node].retiring && may_lose_files(s, node))
+	if (s->config.renew && !s->quiet && !s->nodes[node].dead && !s->nodes[node].retiring &&
+	    may_lose_files(s, node))
 		sim_post(s, s->report.now_ns + MS, SIM_EV_RETIRE)->node = node;
 }
 
@@ -171,12 +174,11 @@ void sim_renew(struct sim *s, uint32_t node)
 	if (sim_rnd(s) % 2) {
 		n->epoch = s->epoch;
 		n->table = s->table;
-		n->moved = s->moved;
 	}
 	sim_node_start(s, node);
 	/* Told or not: it has nothing to hand over. */
 	if (!s->moving && s->table > 1 && sim_rnd(s) % 2 &&
-	    !wvm_core_handed_over(n->core, s->moved))
+	    !wvm_core_handed_over(n->core, sim_move(s, s->table)->moved))
 		sim_failed(s, "node %u: has something to hand over, and no files", node);
 	sim_node_drain(s, node);
 	sim_inbox_resume(s, node);

@@ -25,6 +25,8 @@ enum sim_event_kind {
 	SIM_EV_DECIDE,  /* a change of members, if the last one is done */
 	SIM_EV_LEARN,   /* a node hears of the present epoch */
 	SIM_EV_REVIVE,  /* a master that was killed while it took over is followed by another */
+	SIM_EV_DEATH,   /* a node dies for good */
+	SIM_EV_BURY,    /* the others agree on it */
 	SIM_EV_RETIRE,  /* a node is emptied, to come back without its files */
 };
 
@@ -67,9 +69,9 @@ struct sim_events {
  */
 struct sim_node {
 	/* Durable. */
-	uint32_t epoch, table, moved; /* that it has learnt */
-	uint16_t boot;                /* of the present or last master */
-	uint16_t boot_first;          /* of those that took each other over */
+	uint32_t epoch, table; /* that it has learnt */
+	uint16_t boot;         /* of the present or last master */
+	uint16_t boot_first;   /* of those that took each other over */
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
@@ -96,6 +98,8 @@ struct sim_node {
 	bool serving;        /* a SIM_EV_SERVE is under way */
 	bool down;           /* killed, and not followed by another yet */
 	bool dying;          /* about to be killed, in the middle of something */
+	bool dead;           /* for good */
+	uint32_t buried;     /* in that table; 0: not yet */
 	bool empty;          /* it has lost its files, and is down */
 	bool retiring;       /* its programs are away, and it gives up its pages */
 	uint32_t tries;      /* since then */
@@ -157,6 +161,18 @@ struct sim_version {
 };
 #define SIM_VERSIONS 4u /* the last ones of a page; retries of older ones are late indeed */
 
+/* A table of who is home, and how it came about. */
+struct sim_move {
+	struct wvm_slices slices;
+	struct wvm_slices second; /* homes; where there are some */
+	uint32_t epoch;
+	uint32_t moved, base; /* the move that it is a part of, and the table before that */
+	bool deadly;
+	struct wvm_core_lost lost; /* where it is */
+	uint8_t member[SIM_NODES_MAX];
+};
+#define SIM_MOVES 16u /* a table stays until so many later ones */
+
 /* Three pages to a unit: different homes, and versions from a shared counter. */
 #define SIM_UNIT_PAGES 3u
 
@@ -164,11 +180,9 @@ struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
-	struct wvm_slices slices[3];          /* table t, counted from 1: [t % 3] */
-	struct wvm_slices backups[3];         /* their second homes */
 	uint64_t acknowledged[SIM_PAGES_MAX]; /* highest version, to whoever wrote it back */
+	struct sim_move moves[SIM_MOVES];     /* table t, counted from 1: [t % SIM_MOVES] */
 	uint32_t epoch, table;
-	uint32_t moved;   /* the epoch of that table */
 	uint32_t unmoved; /* epochs since that one */
 	bool moving;      /* not all have learnt it, and handed over */
 	uint8_t active[SIM_NODES_MAX];
@@ -190,8 +204,9 @@ struct sim {
 	uint64_t swept;   /* step of the last full check */
 	uint32_t trouble_life;
 	bool trouble_idle;
-	bool settled; /* had a minute without troubles */
-	bool quiet;   /* threads begin nothing new */
+	bool death_due; /* as soon as nothing moves */
+	bool settled;   /* had a minute without troubles */
+	bool quiet;     /* threads begin nothing new */
 	bool legend;
 	/* Pages that the present input touched. */
 	uint16_t touched[64];
@@ -219,13 +234,21 @@ static inline bool sim_chance(struct sim *s, uint32_t ppm)
 
 static inline const struct wvm_slices *sim_table(const struct sim *s, uint32_t table)
 {
-	return &s->slices[table % 3];
+	return &s->moves[table % SIM_MOVES].slices;
+}
+
+static inline struct sim_move *sim_move(struct sim *s, uint32_t table)
+{
+	return &s->moves[table % SIM_MOVES];
 }
 
 static inline const struct wvm_slices *sim_backup_table(const struct sim *s, uint32_t table)
 {
-	return s->config.backup ? &s->backups[table % 3] : NULL;
+	return s->config.backup ? &s->moves[table % SIM_MOVES].second : NULL;
 }
+
+/* In the place of a home: a page of a home that died is not served yet. */
+#define SIM_NOBODY UINT32_MAX
 
 static inline uint64_t sim_core_page(uint64_t page)
 {
@@ -316,6 +339,14 @@ void sim_move_learn(struct sim *s, uint32_t node);
 void sim_move_end(struct sim *s);
 uint32_t sim_home_of(const struct sim *s, uint64_t page);
 
+/* death.c: nodes that die for good */
+void sim_deaths_start(struct sim *s);
+bool sim_runs_nothing(const struct sim *s, uint32_t node);
+void sim_death(struct sim *s);
+void sim_bury(struct sim *s, uint32_t node);
+bool sim_unburied(const struct sim *s);
+void sim_tell_all(struct sim *s);
+
 /* trouble.c */
 void sim_trouble_begin(struct sim *s);
 void sim_trouble_end(struct sim *s, const struct sim_event *e);
@@ -333,6 +364,7 @@ void sim_check_wait(struct sim *s, const struct sim_thread *t);
 
 /* backups.c: what second homes have */
 void sim_check_backup(struct sim *s, uint64_t page);
+void sim_backup_written_back(struct sim *s, uint32_t node, const struct wvm_msg *msg);
 void sim_note_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
 void sim_check_degraded(struct sim *s);
 

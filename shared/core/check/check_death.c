@@ -1,0 +1,217 @@
+/*
+ * The simulator with nodes that die for good: those that run no programs take nothing with them,
+ * whoever else is killed, slow or cut off meanwhile, and whatever the network does.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "shared/core/sim/sim.h"
+
+#define MS     UINT64_C(1000000)
+#define SECOND (1000 * MS)
+#define FRESH  2 /* of a test's loop, the last ones have seeds that were never run before */
+
+static uint64_t fresh_seed; /* WVM_SEED, or the time */
+
+/* An assertion in a core that fails is a test that fails, and says where. */
+__attribute__((noreturn)) void wvm_core_panic(const char *what, const char *file, int line)
+{
+	uint64_t seed, step;
+
+	sim_where(&seed, &step);
+	ck_abort_msg("seed %llu step %llu: assertion %s, %s:%d", (unsigned long long)seed,
+		     (unsigned long long)step, what, file, line);
+	abort();
+}
+
+static uint64_t seed_of(int i, int count)
+{
+	return i < count - FRESH ? (uint64_t)i + 1 : fresh_seed * FRESH + (uint64_t)(count - 1 - i);
+}
+
+static struct sim_report report_of(const struct sim *sim)
+{
+	struct sim_report r;
+
+	sim_report(sim, &r);
+	if (r.failure)
+		ck_abort_msg("%s", r.failure);
+	return r;
+}
+
+/* Until all have died and the steps are made; then everything ends, and every thread is looked at.
+ */
+static struct sim_report run(const struct sim_config *c, uint64_t steps)
+{
+	struct sim *sim = sim_create(c);
+	struct sim_report r;
+
+	do {
+		sim_run(sim, 500);
+		r = report_of(sim);
+	} while (r.steps < steps || (r.deaths < c->deaths && r.steps < 20 * steps));
+	ck_assert_uint_eq(r.deaths, c->deaths);
+	sim_settle(sim, 60 * SECOND);
+	sim_check_history(sim);
+	r = report_of(sim);
+	if (r.waiting)
+		ck_abort_msg("seed %llu: %u threads wait for ever", (unsigned long long)c->seed,
+			     r.waiting);
+	if (getenv("WVM_SHOW"))
+		sim_report_print(&r, stdout);
+	sim_destroy(sim);
+	return r;
+}
+
+/* Nodes that home memory and run nothing, and others. */
+static void mortal(struct sim_config *c, int i, int count)
+{
+	sim_default(c, seed_of(i, count));
+	c->nodes = 4 + (uint32_t)i % 4;
+	c->deaths = 2;
+	c->death_gap_ns = 100 * MS;
+	c->death_known_ns = 20 * MS;
+	c->pages = 30;
+	c->units = i % 2;
+	c->pin_ppm = i % 3 ? 0 : 10000;
+	c->evict_ppm = i % 3 ? 20000 : 0;
+	c->learn_ns = 50 * MS;
+}
+
+#define CALM 8
+START_TEST(a_node_that_only_homes_memory_dies_and_nobody_notices)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	mortal(&c, _i, CALM);
+	r = run(&c, 60000);
+	ck_assert_uint_gt(r.rebuilt, 0);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
+/* With masters that are killed, stopped, slow or cut off meanwhile, and much loss. */
+#define ROUGH 8
+START_TEST(a_node_dies_in_the_middle_of_all_kinds_of_trouble)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	mortal(&c, _i, ROUGH);
+	c.loss_ppm = c.duplicate_ppm = 50000;
+	c.reorder_ppm = 200000;
+	c.reorder_ns = 20 * MS;
+	c.troubles = _i % 2 ? SIM_KILL : SIM_TROUBLES;
+	c.trouble_gap_ns = 20 * MS;
+	c.trouble_ns = 5 * MS;
+	r = run(&c, 60000);
+	ck_assert_uint_gt(r.kills, 0);
+	ck_assert_uint_gt(r.rebuilt, 0);
+}
+END_TEST
+
+/* Between deaths others join and drain. */
+#define MOVED 8
+START_TEST(a_node_dies_after_others_have_joined_and_drained_and_they_go_on)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	mortal(&c, _i, MOVED);
+	c.move_gap_ns = 30 * MS;
+	if (_i % 2) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 50 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	r = run(&c, 60000);
+	ck_assert_uint_gt(r.joins + r.drains, 2);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
+/* At any time, in the middle of moves and of each other: errors, and nothing wrong. */
+#define MET 8
+START_TEST(nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value)
+{
+	struct sim_config c;
+
+	mortal(&c, _i, MET);
+	c.nodes = 6;
+	c.deaths = 3;
+	c.deaths_meet = true;
+	c.death_gap_ns = 10 * MS;
+	c.death_known_ns = 5 * MS;
+	c.move_gap_ns = _i % 2 ? 10 * MS : 0;
+	if (_i % 4 > 1) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 20 * MS;
+		c.trouble_ns = 5 * MS;
+	}
+	run(&c, 60000);
+}
+END_TEST
+
+/* Nodes that have stored to pages of all homes die with them. */
+#define STOLEN 8
+START_TEST(nodes_that_die_with_their_programs_never_leave_an_older_copy)
+{
+	struct sim_config c;
+
+	mortal(&c, _i, STOLEN);
+	c.deaths_all = true;
+	c.deaths_meet = _i % 2;
+	run(&c, 60000);
+}
+END_TEST
+
+/* Before most units have been split: what is left of them is told as a whole. */
+#define YOUNG 60
+START_TEST(nodes_that_die_while_most_of_the_memory_is_new_lose_nothing)
+{
+	struct sim_config c;
+
+	mortal(&c, _i, YOUNG);
+	c.nodes = 6;
+	c.deaths = 3;
+	c.units = true;
+	c.loss_ppm = c.duplicate_ppm = 20000;
+	c.reorder_ppm = 100000;
+	c.reorder_ns = 40 * MS;
+	c.death_gap_ns = 10 * MS;
+	c.death_known_ns = 5 * MS;
+	c.deaths_meet = _i % 2;
+	run(&c, 5000);
+}
+END_TEST
+
+int main(void)
+{
+	const char *given = getenv("WVM_SEED");
+	Suite *suite = suite_create("death");
+	TCase *tc = tcase_create("death");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	fresh_seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
+	printf("fresh seeds from WVM_SEED=%llu\n", (unsigned long long)fresh_seed);
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, a_node_that_only_homes_memory_dies_and_nobody_notices, 0, CALM);
+	tcase_add_loop_test(tc, a_node_dies_in_the_middle_of_all_kinds_of_trouble, 0, ROUGH);
+	tcase_add_loop_test(tc, a_node_dies_after_others_have_joined_and_drained_and_they_go_on, 0,
+			    MOVED);
+	tcase_add_loop_test(tc, nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value,
+			    0, MET);
+	tcase_add_loop_test(tc, nodes_that_die_with_their_programs_never_leave_an_older_copy, 0,
+			    STOLEN);
+	tcase_add_loop_test(tc, nodes_that_die_while_most_of_the_memory_is_new_lose_nothing, 0,
+			    YOUNG);
+	suite_add_tcase(suite, tc);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
