@@ -169,17 +169,19 @@ static void match_slices(const struct wvm_members *members, struct wvm_slices_sc
 	}
 }
 
+uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member)
+{
+	return member->first_vnode + mix(slice) % member->vnodes;
+}
+
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
 			     const uint8_t *active, struct wvm_slices_scratch *scratch)
 {
 	WVM_ASSERT(members->count > 0);
 	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
-	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		const struct wvm_member *m = &members->list[scratch->match[i]];
-
-		table->home_vnode[i] = m->first_vnode + mix(i) % m->vnodes;
-	}
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->match[i]]);
 }
 
 void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *members,

@@ -55,6 +55,9 @@ void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *member
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
 			     const uint8_t *active, struct wvm_slices_scratch *scratch);
 
+/* The vnode that homes a slice where its home is that member: all its vnodes have their turn. */
+uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member);
+
 /* The index of the member whose vnode this is, or WVM_SLICE_NIL. O(log n). */
 uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode);
 
