@@ -269,7 +269,7 @@ enum wvm_drop wvm_wire_check(const struct wvm_msg *m)
 		return WVM_DROP_FLAGS;
 	if (m->qos >= WVM_QOS_COUNT)
 		return WVM_DROP_QOS;
-	if (m->node_state >= WVM_NODE_STATES)
+	if (m->node_state >= WVM_NODE_LIVES)
 		return WVM_DROP_STATE;
 	if (m->hops > WVM_HOPS_MAX)
 		return WVM_DROP_HOPS;

@@ -540,6 +540,7 @@ static int open_clients(struct wvm_node *n, char *err, size_t err_len)
 		shards[i] = n->shards[i].shard;
 	wvm_vcpus_init(n);
 	conf.relay = relay_conf(n);
+	conf.memory_only = !n->topology.nodes[n->self].cores;
 	/* Differs from every former life's, also when the state directory was lost. */
 	n->boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
 	conf.boot_id = n->boot_id;

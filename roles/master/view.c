@@ -24,7 +24,8 @@ int wvm_node_view_store(const struct wvm_node *node, const struct wvm_view *v)
 {
 	uint8_t bytes[WVM_VIEW_BYTES_MAX];
 	char path[WVM_REPLACE_PATH];
-	size_t len = wvm_view_encode(bytes, v, vnode_of(node, node->self), wvm_node_identity(node));
+	size_t len = wvm_view_encode(bytes, v, &node->members, vnode_of(node, node->self),
+				     wvm_node_identity(node));
 
 	wvm_node_view_path(node, path);
 	return wvm_file_replace(node->options->state_dir, path, bytes, len);
@@ -74,7 +75,7 @@ static int first_view(const struct wvm_node *node, struct wvm_view *v)
 	for (uint32_t i = 0; !r && i < node->members.count; i++)
 		spare[i] = node->topology.nodes[i].spare;
 	if (!r)
-		wvm_view_first(v, &first, node->members.count, spare);
+		wvm_view_first(v, &first, &node->members, spare, &node->view->scratch);
 	free(spare);
 	return r;
 }
@@ -93,8 +94,8 @@ static int read_view(const struct wvm_node *node, struct wvm_view *v, char *err,
 	else if (n < 0)
 		r = (int)n;
 	else
-		r = wvm_view_decode(v, bytes, (size_t)n, vnode_of(node, node->self),
-				    wvm_node_identity(node), node->members.count);
+		r = wvm_view_decode(v, bytes, (size_t)n, &node->members, vnode_of(node, node->self),
+				    wvm_node_identity(node));
 	return r ? refuse(path, r, err, err_len) : 0;
 }
 
@@ -117,15 +118,7 @@ int wvm_node_view_check(const struct wvm_node *node, uint32_t voted, char *err, 
 	return -EEXIST;
 }
 
-/* ---- tables ---------------------------------------------------------------------------- */
-
-void wvm_node_view_table(const struct wvm_node *node, struct wvm_slices *out, bool before)
-{
-	struct wvm_node_view *v = node->view;
-
-	wvm_view_homes(&v->now, node->members.count, before, v->homes);
-	wvm_slices_build_active(out, &node->members, v->homes, &v->scratch);
-}
+/* ---- for cores and shards -------------------------------------------------------------- */
 
 void wvm_node_view_note_gone(const struct wvm_node *node)
 {
@@ -143,13 +136,30 @@ void wvm_node_view_gone(const struct wvm_node *node, struct wvm_core *core)
 				      __atomic_load_n(&node->view->gone[i], __ATOMIC_RELAXED));
 }
 
+bool wvm_node_view_ends(const struct wvm_epoch_record *record)
+{
+	return record->state == WVM_NODE_OFFLINE || record->state == WVM_NODE_LOST;
+}
+
 /* One record at most: each is learnt, and noted in the life's file, before the next is stored. */
 void wvm_node_view_left(const struct wvm_node *node)
 {
 	const struct wvm_epoch_record *r = &node->view->now.record;
 
-	if (node->state.life->epoch < r->epoch && r->state == WVM_NODE_OFFLINE)
+	if (node->state.life->epoch < r->epoch && wvm_node_view_ends(r))
 		wvm_core_left(node->shards[0].core);
+}
+
+void wvm_node_view_publish(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+
+	pthread_mutex_lock(&v->lock);
+	v->moved = v->now.moved;
+	v->before = v->now.before;
+	v->slices = v->now.slices;
+	__atomic_store_n(&v->epoch, v->now.record.epoch, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&v->lock);
 }
 
 int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
@@ -172,10 +182,7 @@ int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
 	v->next = v->now;
 	wvm_node_view_note_gone(node);
 	pthread_mutex_init(&v->lock, NULL);
-	v->epoch = v->now.record.epoch;
-	v->moved = v->now.moved;
-	wvm_node_view_table(node, &v->before, true);
-	wvm_node_view_table(node, &v->slices, false);
+	wvm_node_view_publish(node);
 	return 0;
 }
 
@@ -249,7 +256,7 @@ static bool settled(const struct wvm_node *node, uint32_t member)
 	if (member == node->self)
 		return !node->view->busy;
 	p = wvm_node_membership_peer(node->membership, member);
-	return p && p->epoch >= node->view->now.moved && !p->busy;
+	return p && p->epoch >= wvm_view_stirred(&node->view->now) && !p->busy;
 }
 
 /* The first member that is not done, or members.count. */
@@ -267,6 +274,6 @@ bool wvm_node_view_next(struct wvm_node *node, const struct wvm_epoch_durable *d
 
 	if (d->current.epoch != next->record.epoch + 1)
 		return false;
-	(void)wvm_view_apply(next, &node->members, &d->current);
+	(void)wvm_view_apply(next, &node->members, &d->current, &node->view->scratch);
 	return true;
 }

@@ -6,8 +6,8 @@
  *	record decided -> view.<phys_id> and ballots stored -> learnt: in force
  *	   -> <prefix>.state knows the epoch -> each shard's core, when its actions are done
  *	-> every shard counts nothing to move -> gossip says so (busy no more)
- *	-> all that take part say so: the member that was on its way wishes for the record
- *	   that completes it
+ *	-> all that take part say so: the member that was on its way (or, where nobody is any
+ *	   more, the first home) wishes for the record that completes it
  */
 #ifndef WVM_MASTER_VIEW_H
 #define WVM_MASTER_VIEW_H
@@ -34,12 +34,11 @@ struct wvm_node_view {
 	pthread_mutex_t lock;
 	uint32_t epoch;                   /* of what follows; atomic */
 	uint32_t moved;                   /* as now.moved */
-	struct wvm_slices slices, before; /* in force, and before the last move */
-	struct wvm_slices built;          /* scratch, as are these: */
-	uint8_t *homes;                   /* by member */
+	struct wvm_slices slices, before; /* as now's */
+	uint8_t *homes;                   /* scratch, by member */
 	uint8_t *gone;                    /* by member, atomic: it takes no part */
 	struct wvm_slices_scratch scratch;
-	struct wvm_timer timer; /* while a member is on its way, and so long as shards lag */
+	struct wvm_timer timer; /* while there is a move, and so long as shards lag */
 	bool busy;              /* as gossip was told */
 };
 
@@ -60,7 +59,7 @@ struct wvm_node_epoch {
 };
 
 /*
- * Reads the file in the state directory, and makes the tables. After the members are known.
+ * Reads the file in the state directory. After the members are known.
  * 0, or -errno with one line in err.
  */
 int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len);
@@ -78,8 +77,8 @@ int wvm_node_first_record(const struct wvm_node *node, struct wvm_epoch_record *
 void wvm_node_view_params(const struct wvm_node *node, struct wvm_core_params *p);
 /* The same tables as the shard's own, which its core may keep. Before it runs. */
 void wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p);
-/* Builds a table from the view in force; before: that before the move under way. */
-void wvm_node_view_table(const struct wvm_node *node, struct wvm_slices *out, bool before);
+/* The view in force is what shards are to take. */
+void wvm_node_view_publish(struct wvm_node *node);
 /* The table in force. On shard 0. */
 const struct wvm_slices *wvm_node_slices(const struct wvm_node *node);
 /* One byte per member: whom a node that begins has to ask. The caller's, members.count bytes. */
@@ -97,6 +96,8 @@ void wvm_node_view_turn(struct wvm_node_shard *s);
 
 /* Notes it for the shards, when the view has changed. */
 void wvm_node_view_note_gone(const struct wvm_node *node);
+/* Whether from that record on a member is not asked any more what it took: OFFLINE, LOST. */
+bool wvm_node_view_ends(const struct wvm_epoch_record *record);
 /* Of an adopted life: what it had not heard of, since the view was stored. Before shards run. */
 void wvm_node_view_left(const struct wvm_node *node);
 /* Tells a core which members have nothing of anybody; its shard's thread, or before that runs. */

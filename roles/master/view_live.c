@@ -32,24 +32,6 @@ static void give(struct wvm_node *node)
 	}
 }
 
-/* The view in force is what shards are to take. */
-static void publish(struct wvm_node *node)
-{
-	struct wvm_node_view *v = node->view;
-	bool moves = v->now.moved == v->now.record.epoch;
-
-	if (moves)
-		wvm_node_view_table(node, &v->built, false);
-	pthread_mutex_lock(&v->lock);
-	v->moved = v->now.moved;
-	if (moves) {
-		v->before = v->slices;
-		v->slices = v->built;
-	}
-	__atomic_store_n(&v->epoch, v->now.record.epoch, __ATOMIC_RELEASE);
-	pthread_mutex_unlock(&v->lock);
-}
-
 static void tell_busy(struct wvm_node *node, bool busy)
 {
 	node->view->busy = busy;
@@ -69,7 +51,12 @@ static void say(const struct wvm_node *node)
 	const struct wvm_conf_node *c = wvm_topology_by_vnode(&node->topology, r->node);
 	const char *what = "";
 
-	if (node->view->now.moved)
+	if (node->view->now.lost_epoch == r->epoch) {
+		wvm_log("epoch %u: node %u has died: others make its pages anew", r->epoch,
+			c ? c->phys_id : UINT32_MAX);
+		return;
+	}
+	if (node->view->now.moved == r->epoch)
 		what = r->state == WVM_NODE_WARMING ? ": slices move to it"
 						    : ": its slices move to others";
 	wvm_log("epoch %u: node %u is %s%s", r->epoch, c ? c->phys_id : UINT32_MAX,
@@ -95,17 +82,17 @@ void wvm_node_view_learnt(struct wvm_node *node, const struct wvm_epoch_record *
 		return; /* that of the start */
 	WVM_ASSERT(v->next.record.epoch == record->epoch);
 	v->now = v->next;
-	if (record->state == WVM_NODE_OFFLINE)
+	if (wvm_node_view_ends(record))
 		wvm_core_left(node->shards[0].core);
 	__atomic_store_n(&node->state.life->epoch, record->epoch, __ATOMIC_RELEASE);
-	if (v->now.moved == record->epoch)
+	if (wvm_view_stirred(&v->now) == record->epoch)
 		tell_busy(node, true);
 	say(node);
 	wvm_node_view_note_gone(node);
 	wvm_node_view_asked(node, v->homes);
 	wvm_node_join_epoch(node, record->epoch, v->homes);
 	act_on_state(node);
-	publish(node);
+	wvm_node_view_publish(node);
 	give(node);
 	look_soon(node);
 }
@@ -254,12 +241,9 @@ static bool may_complete(const struct wvm_node *node)
 
 static void complete(struct wvm_node *node)
 {
-	struct wvm_node_view *v = node->view;
-	enum wvm_node_state state = v->now.state[node->self] == WVM_NODE_WARMING ? WVM_NODE_ACTIVE
-										 : WVM_NODE_OFFLINE;
 	struct wvm_epoch_record r;
 
-	if (wvm_view_record(&v->now, &node->members, node->self, state, &r))
+	if (wvm_view_completing(&node->view->now, &node->members, &r))
 		(void)wvm_node_membership_wish(node->membership, &r);
 }
 
@@ -273,7 +257,7 @@ static void look(struct wvm_timer *timer, uint64_t now_ns)
 		give(node);
 	if (v->busy == all_settled(node))
 		tell_busy(node, !v->busy);
-	if (v->now.moved && v->now.moving == node->self && may_complete(node))
+	if (wvm_view_completer(&v->now) == node->self && may_complete(node))
 		complete(node);
 	if (v->now.moved || !all_taken(node) || v->busy)
 		look_soon(node);

@@ -46,6 +46,13 @@ static int find_master(struct wvm_slave *s, char *err, size_t err_len)
 			o->ring_path, h.node_id, h.slave_port, o->phys_id, o->port);
 		return -EINVAL;
 	}
+	if (h.memory_only) {
+		snprintf(err, err_len,
+			 "node %u lends memory only (0 cores in its NODE line of the topology): "
+			 "start no slave here, or give it cores in the topology of all nodes",
+			 h.node_id);
+		return -WVM_RING_MEMORY_ONLY;
+	}
 	if (!h.udp_ip || !h.udp_port || h.segment < WVM_SEGMENT_UNIT ||
 	    h.segment > WVM_DATAGRAM_MAX - WVM_HEADER_BYTES) {
 		snprintf(err, err_len, "%s: its master takes no slave", o->ring_path);

@@ -168,7 +168,7 @@ static struct wvm_msg random_msg(const struct kind *kind)
 		.type = kind->type,
 		.flags = random_flags(kind),
 		.qos = random64() % WVM_QOS_COUNT,
-		.node_state = random64() % WVM_NODE_STATES,
+		.node_state = random64() % WVM_NODE_LIVES,
 		.hops = random64() % (WVM_HOPS_MAX + 1),
 		.vm_id = (uint16_t)random64(),
 		.steer = (uint16_t)random64(),
@@ -485,6 +485,7 @@ START_TEST(what_the_encoder_refuses)
 	REFUSED(flags, WVM_MSG_AUTH, WVM_DROP_AUTH);
 	REFUSED(qos, WVM_QOS_COUNT, WVM_DROP_QOS);
 	REFUSED(node_state, WVM_NODE_STATES, WVM_DROP_STATE);
+	REFUSED(node_state, WVM_NODE_LOST, WVM_DROP_STATE);
 	REFUSED(hops, WVM_HOPS_MAX + 1, WVM_DROP_HOPS);
 	REFUSED(gpa, WVM_OPERAND_MAX, WVM_DROP_GPA);
 	REFUSED(request, 0, WVM_DROP_REQUEST);

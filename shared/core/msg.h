@@ -123,8 +123,12 @@ enum wvm_node_state {
 	WVM_NODE_ACTIVE = 2,
 	WVM_NODE_DRAINING = 3,
 	WVM_NODE_OFFLINE = 4,
+	WVM_NODE_LOST = 5, /* dead for good: others decide it by a record, no node says it itself */
 	WVM_NODE_STATES,
 };
+
+/* What a node may say of itself, in headers and gossip, is below this. */
+#define WVM_NODE_LIVES WVM_NODE_LOST
 
 /*
  * One segment of a message. The payload is passed beside it. 72 bytes; written

@@ -170,12 +170,9 @@ static void match_slices(const struct wvm_members *members, struct wvm_slices_sc
 	}
 }
 
-static uint32_t matched_vnode(const struct wvm_members *members, const struct wvm_slices_scratch *s,
-			      uint32_t slice)
+uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member)
 {
-	const struct wvm_member *m = &members->list[s->match[slice]];
-
-	return m->first_vnode + mix(slice) % m->vnodes;
+	return member->first_vnode + mix(slice) % member->vnodes;
 }
 
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
@@ -185,7 +182,7 @@ void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members 
 	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
-		table->home_vnode[i] = matched_vnode(members, scratch, i);
+		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->match[i]]);
 }
 
 static bool homes_any(const struct wvm_slices *slices, const struct wvm_member *m)
@@ -209,24 +206,30 @@ static bool leave_out(const struct wvm_members *members, const uint8_t *active, 
 	return weight;
 }
 
+/* scratch->match says who it is, unless there is nobody. */
+static uint32_t second_vnode(const struct wvm_members *members, const struct wvm_slices_scratch *s,
+			     uint32_t slice, bool any)
+{
+	return any ? wvm_slice_vnode(slice, &members->list[s->match[slice]]) : WVM_SLICE_NIL;
+}
+
 void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
 			     const struct wvm_members *members, const uint8_t *active,
-			     struct wvm_slices_scratch *scratch)
+			     const uint8_t *mortal, struct wvm_slices_scratch *scratch)
 {
 	for (uint32_t home = 0; home < homes(members); home++) {
 		const struct wvm_member *m = &members->list[home];
-		bool others = leave_out(members, active, home, scratch);
+		bool any = (!mortal || mortal[home]) && leave_out(members, active, home, scratch);
 
 		if (!homes_any(slices, m))
 			continue;
-		if (others) {
+		if (any) {
 			deal_quota(members, scratch->active, scratch);
 			match_slices(members, scratch);
 		}
 		for (uint32_t i = 0; i < WVM_SLICES; i++)
 			if (slices->home_vnode[i] - m->first_vnode < m->vnodes)
-				backup->home_vnode[i] = others ? matched_vnode(members, scratch, i)
-							       : WVM_SLICE_NIL;
+				backup->home_vnode[i] = second_vnode(members, scratch, i, any);
 	}
 }
 

@@ -75,6 +75,7 @@ static void mortal(struct sim_config *c, int i, int count)
 	c->death_known_ns = 20 * MS;
 	c->pages = 30;
 	c->units = i % 2;
+	c->mortal_only = i / 2 % 2;
 	c->pin_ppm = i % 3 ? 0 : 10000;
 	c->evict_ppm = i % 3 ? 20000 : 0;
 	c->learn_ns = 50 * MS;
@@ -163,6 +164,7 @@ START_TEST(nodes_that_die_with_their_programs_never_leave_an_older_copy)
 
 	mortal(&c, _i, STOLEN);
 	c.deaths_all = true;
+	c.mortal_only = false;
 	c.deaths_meet = _i % 2;
 	run(&c, 60000);
 }

@@ -207,7 +207,7 @@ static void build_both(const struct wvm_members *members, bool all, uint8_t *act
 		active[i] = all || members->count < 3 || i % 3 != 1;
 	memset(backup, 0x55, sizeof(*backup));
 	wvm_slices_build_active(table, members, active, &scratch);
-	wvm_slices_build_backup(backup, table, members, all ? NULL : active, &scratch);
+	wvm_slices_build_backup(backup, table, members, all ? NULL : active, NULL, &scratch);
 }
 
 #define BACKED_UP 7 /* sizes: a table for each of the members is built, twice */
@@ -238,6 +238,23 @@ START_TEST(the_second_home_of_a_slice_is_its_home_without_the_first)
 }
 END_TEST
 
+START_TEST(slices_of_members_that_are_not_mortal_have_no_second_home)
+{
+	static struct wvm_slices table, all, backup;
+	static const uint8_t mortal[5] = {0, 1, 0, 1, 1};
+	struct wvm_members members = make_members(5, RANDOM, 1);
+
+	wvm_slices_build(&table, &members, &scratch);
+	wvm_slices_build_backup(&all, &table, &members, NULL, NULL, &scratch);
+	wvm_slices_build_backup(&backup, &table, &members, NULL, mortal, &scratch);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		ck_assert_uint_eq(backup.home_vnode[i],
+				  mortal[wvm_member_of(&members, table.home_vnode[i])]
+					  ? all.home_vnode[i]
+					  : WVM_SLICE_NIL);
+}
+END_TEST
+
 START_TEST(the_only_home_has_no_second_one)
 {
 	static struct wvm_slices table, backup;
@@ -246,7 +263,7 @@ START_TEST(the_only_home_has_no_second_one)
 
 	memset(&backup, 0, sizeof(backup));
 	wvm_slices_build_active(&table, &members, _i ? NULL : active, &scratch);
-	wvm_slices_build_backup(&backup, &table, &members, _i ? NULL : active, &scratch);
+	wvm_slices_build_backup(&backup, &table, &members, _i ? NULL : active, NULL, &scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
 		ck_assert_uint_eq(backup.home_vnode[i], WVM_SLICE_NIL);
 }
@@ -310,6 +327,7 @@ int main(void)
 			    SIZES * WEIGHTS);
 	tcase_add_loop_test(tc, the_second_home_of_a_slice_is_its_home_without_the_first, 0,
 			    2 * BACKED_UP * WEIGHTS);
+	tcase_add_test(tc, slices_of_members_that_are_not_mortal_have_no_second_home);
 	tcase_add_loop_test(tc, the_only_home_has_no_second_one, 0, 2);
 	tcase_add_test(tc, every_vnode_of_a_member_is_a_home_in_its_turn);
 	tcase_add_loop_test(tc, a_vnode_belongs_to_the_member_whose_range_has_it, 0, SIZES);

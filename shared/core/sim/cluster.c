@@ -177,7 +177,7 @@ struct sim *sim_create(const struct sim_config *config)
 	s->epoch = s->table = 1;
 	memset(s->active, 1, sizeof(s->active));
 	wvm_slices_build(&s->moves[1].slices, &s->list, scratch);
-	wvm_slices_build_backup(&s->moves[1].second, &s->moves[1].slices, &s->list, NULL, scratch);
+	sim_build_seconds(s, sim_move(s, 1), scratch);
 	free(scratch);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)

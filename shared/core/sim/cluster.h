@@ -81,6 +81,7 @@ struct sim_config {
 	uint64_t death_gap_ns;   /* mean time between two */
 	uint64_t death_known_ns; /* and until the others agree that it is gone */
 	bool deaths_meet;        /* pages may be LOST then, and are errors */
+	bool mortal_only;        /* others have no second homes */
 	bool deaths_all;         /* of all nodes, with their programs: likewise */
 	bool renew;       /* nodes that nobody has anything of come back without their files */
 	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */

@@ -26,6 +26,16 @@ static void next(struct sim *s)
 	sim_post(s, about(s, s->config.death_gap_ns), SIM_EV_DEATH);
 }
 
+/* The second homes that belong to the move's slices. */
+void sim_build_seconds(struct sim *s, struct sim_move *m, struct wvm_slices_scratch *scratch)
+{
+	uint8_t mortal[SIM_NODES_MAX];
+
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		mortal[i] = !s->config.mortal_only || sim_runs_nothing(s, i);
+	wvm_slices_build_backup(&m->second, &m->slices, &s->list, s->active, mortal, scratch);
+}
+
 void sim_deaths_start(struct sim *s)
 {
 	if (!s->config.deaths)
@@ -125,7 +135,7 @@ static void take_out(struct sim *s, uint32_t node, struct sim_move *m, const str
 
 		m->slices.home_vnode[i] = home == node ? without->home_vnode[i] : home;
 	}
-	wvm_slices_build_backup(&m->second, &m->slices, &s->list, s->active, scratch);
+	sim_build_seconds(s, m, scratch);
 	free(without);
 	free(scratch);
 }

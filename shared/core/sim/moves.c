@@ -160,7 +160,7 @@ static void decide_move(struct sim *s, uint32_t node)
 	s->unmoved = 0;
 	wvm_slices_build_active(&m->slices, &s->list, s->active, scratch);
 	if (s->config.backup)
-		wvm_slices_build_backup(&m->second, &m->slices, &s->list, s->active, scratch);
+		sim_build_seconds(s, m, scratch);
 	free(scratch);
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);

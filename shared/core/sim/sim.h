@@ -341,6 +341,7 @@ uint32_t sim_home_of(const struct sim *s, uint64_t page);
 
 /* death.c: nodes that die for good */
 void sim_deaths_start(struct sim *s);
+void sim_build_seconds(struct sim *s, struct sim_move *m, struct wvm_slices_scratch *scratch);
 bool sim_runs_nothing(const struct sim *s, uint32_t node);
 void sim_death(struct sim *s);
 void sim_bury(struct sim *s, uint32_t node);
