@@ -17,12 +17,13 @@
  *	                                                    never was a copy
  *	   else a copy                                      Home
  *	   else nothing                                     untouched: zeros
- *	LOST are: the last two where the copies are not complete (WVM_UNIT_UNKNOWN), all but the
- *	Modified and Shared ones where a dead member may have had the page Modified
- *	(WVM_UNIT_STOLEN), and what is held Shared in a version of which no bytes are anywhere else.
+ *	LOST are: all but the Modified and Shared ones where the copies are not complete
+ *	(WVM_UNIT_UNKNOWN) or a dead member may have had the page Modified (WVM_UNIT_STOLEN), and
+ *	what is held Shared in a version of which no bytes are anywhere else.
  *
  * Why it is never an older copy: the dead home acknowledged no write-back before the second home
- * had it, so the last bytes are in the copy, or kept by their writer, which tells. A Shared copy
+ * had it, so the last bytes are in the copy, or kept by their writer, which tells. (Without the
+ * copies what a writer keeps may be older: who wrote after it may have been told.) A Shared copy
  * proves that nobody was granted the page since. A version names the content, and what this home
  * gives out is above all of before (epoch << 32). Nobody takes a grant of the dead home any more,
  * since nodes of different epochs do not hear each other: so what is told stays true.
@@ -276,8 +277,8 @@ static void settle_page(struct wvm_core *core, uint32_t vm, uint64_t page)
 	}
 	if (e->state == WVM_HOME_MODIFIED)
 		return;
-	if (in_vain(core, e) || (e->state == WVM_HOME_HOME && lost & WVM_UNIT_STOLEN) ||
-	    (e->state == WVM_HOME_HOME && copy && lost & WVM_UNIT_UNKNOWN))
+	if (in_vain(core, e) ||
+	    (e->state == WVM_HOME_HOME && lost & (WVM_UNIT_STOLEN | WVM_UNIT_UNKNOWN)))
 		lose(core, e);
 }
 
