@@ -147,17 +147,20 @@ static void make_programs(struct sim *s)
 		s->programs[i].idle = true;
 }
 
-/* The units between have their homes by hash; both kinds share members and shards. */
+/*
+ * The units between have their homes by hash; both kinds share members and shards. Whoever is there
+ * to die homes none, since nobody would take its place.
+ */
 static void place_units(struct sim *s)
 {
-	uint32_t count = 0;
+	uint32_t count = 0, homes = s->config.nodes - (s->config.deaths_all ? 0 : s->config.deaths);
 
 	for (uint64_t unit = 1; s->config.placed && unit < s->page_count / WVM_UNIT_PAGES + 1;
 	     unit += 2)
 		s->placed[count++] = (struct wvm_layout_range){
 			.first = wvm_layout_key(SIM_VM_ID, unit << WVM_UNIT_SHIFT),
 			.units = 1,
-			.member = (uint32_t)(unit / 2 % s->config.nodes)};
+			.member = (uint32_t)(unit / 2 % homes)};
 	s->layout = (struct wvm_layout){s->placed, count};
 }
 
@@ -184,6 +187,10 @@ struct sim *sim_create(const struct sim_config *config)
 		sim_node_start(s, i);
 	sim_moves_start(s);
 	make_programs(s);
+	/* Where nothing runs, no fault may ever come that has its timers looked at. */
+	for (uint32_t i = 0; i < config->nodes; i++)
+		if (sim_runs_nothing(s, i))
+			sim_rearm(s, i);
 	sim_deaths_start(s);
 	return s;
 }

@@ -146,7 +146,7 @@ struct sim_report {
 	uint64_t renewed;                  /* nodes that came back without their files */
 	uint64_t deaths, deaths_between;   /* nodes that died for good; of those during a move */
 	uint64_t rebuilt;                  /* units that were made anew then */
-	uint64_t lost_pages;               /* at the end */
+	uint64_t lost_pages;               /* that nobody can have any more now */
 	uint64_t unmoved, unmoved_between; /* epochs that moved none; of those during a hand-over */
 	uint64_t backup_copied, backup_waited; /* pages that second homes got; of those, for
 						* write-backs that were acknowledged then */

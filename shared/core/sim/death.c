@@ -78,20 +78,36 @@ static void die(struct sim *s, uint32_t node)
 	sim_post(s, about(s, s->config.death_known_ns), SIM_EV_BURY)->node = node;
 }
 
-static bool may_die(const struct sim *s, uint32_t node)
+/* One at a time: neither another death, nor a node without its files, nor a move is under way. */
+static bool is_calm(const struct sim *s, uint32_t node)
 {
-	const struct sim_node *n = &s->nodes[node];
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (s->nodes[i].empty)
+			return false;
+	/* Of slices that have lost a page nobody knows that they are copied. */
+	return !s->moving && !sim_unburied(s) &&
+	       (s->config.deaths_all || !wvm_core_degraded(s->nodes[node].core));
+}
+
+static uint32_t homes_left(const struct sim *s)
+{
 	uint32_t homes = 0;
 
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		homes += s->active[i] && !s->nodes[i].dead;
+	return homes;
+}
+
+static bool may_die(const struct sim *s, uint32_t node)
+{
+	const struct sim_node *n = &s->nodes[node];
+
 	for (uint32_t i = 0; i < s->layout.count; i++)
 		if (s->placed[i].member == node)
 			return false;
-	return !n->dead && !n->empty && s->active[node] && homes > 1 &&
+	return !n->dead && !n->empty && s->active[node] && homes_left(s) > 1 &&
 	       (s->config.deaths_all || sim_runs_nothing(s, node)) &&
-	       (s->config.deaths_meet ||
-		(!s->moving && !sim_unburied(s) && !wvm_core_degraded(n->core)));
+	       (s->config.deaths_meet || is_calm(s, node));
 }
 
 static bool any_mortal(const struct sim *s)
@@ -117,8 +133,8 @@ void sim_death(struct sim *s)
 		next(s);
 		return;
 	}
-	/* The next move waits for it. */
-	s->death_due = !s->config.deaths_meet && any_mortal(s);
+	/* The next move waits for it, unless it is to give it a home that stays. */
+	s->death_due = !s->config.deaths_meet && any_mortal(s) && homes_left(s) > 1;
 	sim_post(s, s->report.now_ns + AGAIN, SIM_EV_DEATH);
 }
 

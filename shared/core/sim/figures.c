@@ -1,9 +1,27 @@
 /* What a run says of itself. */
 #include "shared/core/sim/sim.h"
 
+/* Whether whoever asks for it now, or as the next one, is told that its last copy is lost. */
+static bool is_lost(const struct sim *s, uint64_t page)
+{
+	uint32_t home = sim_home_of(s, page);
+	struct wvm_home_page e;
+
+	if (home == SIM_NOBODY)
+		return false; /* that is not known yet */
+	e = wvm_core_homed(&s->nodes[home].core->vms[0], sim_core_page(page));
+	if (e.flags & WVM_HOME_LOST)
+		return true;
+	if (e.state == WVM_HOME_MODIFIED)
+		return s->nodes[e.member[0]].dead;
+	return e.flags & WVM_HOME_UNSTORED && (!e.granted || s->nodes[e.granted - 1].dead);
+}
+
 void sim_report(const struct sim *s, struct sim_report *report)
 {
 	*report = s->report;
+	for (uint64_t page = 0; s->config.deaths && page < s->config.pages; page++)
+		report->lost_pages += is_lost(s, page);
 	report->backup_copied = report->backup_waited = 0;
 	for (uint32_t i = 0; i < s->config.nodes; i++) {
 		report->backup_copied += sim_stats(s, i)->backup_copied;

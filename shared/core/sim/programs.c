@@ -350,6 +350,8 @@ void sim_program_event(struct sim *s, uint32_t index)
 	struct sim_program *p = &s->programs[index];
 	uint32_t node = index / s->config.clients, client = index % s->config.clients;
 
+	if (s->nodes[node].dead)
+		return;
 	/* A busy master notices later; and nobody leaves while all is to come to rest. */
 	if (master_is_busy(s, &s->nodes[node]) || s->nodes[node].retiring) {
 		program_after(s, index, 1000000);
@@ -384,6 +386,8 @@ void sim_program_event(struct sim *s, uint32_t index)
  * retire. */
 void sim_programs_leave(struct sim *s, uint32_t node)
 {
+	if (sim_runs_nothing(s, node))
+		return;
 	for (uint32_t c = 0; c < s->config.clients; c++) {
 		uint32_t index = node * s->config.clients + c;
 		struct sim_program *p = &s->programs[index];

@@ -21,6 +21,13 @@ static bool may_lose_files(const struct sim *s, uint32_t node)
 	return true;
 }
 
+/* Where one end at a time is to harm nobody, what it has as a second home may be needed now. */
+static bool may_be_needed(const struct sim *s)
+{
+	return s->config.deaths && !s->config.deaths_meet &&
+	       (sim_unburied(s) || (s->moving && s->moves[s->table % SIM_MOVES].deadly));
+}
+
 static bool is_asked(const struct wvm_core *core, uint32_t head, uint32_t member)
 {
 	for (; head; head = core->waiting[head - 1].next)
@@ -135,7 +142,7 @@ void sim_retire(struct sim *s, uint32_t node)
 		sim_programs_leave(s, node);
 		if (!n->down)
 			give_up_pages(s, node);
-		if (!n->down && may_lose_files(s, node) && is_empty(s, node)) {
+		if (!n->down && !may_be_needed(s) && may_lose_files(s, node) && is_empty(s, node)) {
 			lose_files(s, node);
 			return;
 		}
@@ -160,13 +167,13 @@ void sim_renew(struct sim *s, uint32_t node)
 
 	/* It asks all before it serves. */
 	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++)
-		if (i != node && s->nodes[i].down && !s->nodes[i].empty) {
+		if (i != node && s->nodes[i].down && !s->nodes[i].empty && !s->nodes[i].dead) {
 			sim_post(s, s->report.now_ns + MS, SIM_EV_REVIVE)->node = node;
 			return;
 		}
 	n->down = n->retiring = false;
 	for (uint32_t i = 0; s->config.backup && i < s->config.nodes; i++) {
-		if (i == node || s->nodes[i].empty)
+		if (i == node || s->nodes[i].empty || s->nodes[i].dead)
 			continue;
 		wvm_core_backup_again(s->nodes[i].core, node);
 		sim_rearm(s, i);
