@@ -89,9 +89,10 @@ static bool strike_gone(struct wvm_core *core, uint32_t vm, uint64_t page)
 	return false;
 }
 
-/* From now on the page is an error: never an older copy. */
+/* From now on the page is an error: never an older copy. Nobody's bytes are waited for. */
 static void lose(struct wvm_core *core, struct wvm_home_page *e)
 {
+	e->flags &= (uint8_t)~WVM_HOME_UNSTORED;
 	e->flags |= WVM_HOME_LOST;
 	core->stats.home_lost++;
 }
@@ -127,7 +128,6 @@ static void fall_back(struct wvm_core *core, struct wvm_home_page *e)
 	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	if (e->flags & WVM_HOME_UNSTORED) {
 		e->granted = 0;
-		e->flags &= (uint8_t)~WVM_HOME_UNSTORED;
 		lose(core, e);
 	} else {
 		core->stats.home_not_held++;

@@ -201,6 +201,27 @@ START_TEST(nodes_that_die_at_any_time_as_in_seeds_that_failed)
 }
 END_TEST
 
+/*
+ * Seeds of random configurations that found something:
+ *   1001701  a page that is lost with its owner waits for bytes no more, and can be handed over
+ */
+#define FOUND_RANDOM 1
+START_TEST(random_configurations_as_in_seeds_that_failed)
+{
+	static const struct {
+		uint64_t seed, steps;
+	} found[FOUND_RANDOM] = {{1001701, 30000}};
+	char text[SIM_TEXT];
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_random(&c, found[_i].seed);
+	sim_exercise(&c, found[_i].steps, &r, text);
+	ck_assert_msg(!r.failure, "%s", text);
+	ck_assert_uint_gt(r.deaths, 0);
+}
+END_TEST
+
 /* Nodes that have stored to pages of all homes die with them. */
 #define STOLEN 8
 START_TEST(nodes_that_die_with_their_programs_never_leave_an_older_copy)
@@ -264,6 +285,7 @@ int main(void)
 	tcase_add_loop_test(tc, nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value,
 			    0, MET);
 	tcase_add_loop_test(tc, nodes_that_die_at_any_time_as_in_seeds_that_failed, 0, FOUND_MET);
+	tcase_add_loop_test(tc, random_configurations_as_in_seeds_that_failed, 0, FOUND_RANDOM);
 	tcase_add_loop_test(tc, nodes_that_die_with_their_programs_never_leave_an_older_copy, 0,
 			    STOLEN);
 	tcase_add_loop_test(

@@ -306,6 +306,42 @@ START_TEST(what_a_dead_member_had_modified_is_lost)
 }
 END_TEST
 
+/* Settled as Modified it was not stored. Lost, it waits for nobody, and others' bytes still come.
+ */
+START_TEST(a_page_that_is_lost_with_its_owner_ends_no_other_pages_wait)
+{
+	const struct told owned = {A, MOD, V(8), ID(3)}, written = {B, WRI, V(6), ID(4)};
+	struct house *h = calloc(1, sizeof(*h));
+
+	house_open(h, NULL, RIG_SELF, 0);
+	say_complete(h, 0);
+	die(h, WVM_LOST_EMPTY, RIG_SELF);
+	ck_assert_int_eq(tell_page(h, PAGE, &owned), WVM_DROP_NONE);
+	ck_assert_int_eq(tell_page(h, PAGE + 1, &written), WVM_DROP_NONE);
+	h->sent_count = 0;
+	all_tell(h);
+	plan_death(h, 2, NEXT, A, WVM_LOST_HOLDER, RIG_SELF);
+	ck_assert_int_eq(learn_death(h, 2), WVM_EPOCH_TAKEN);
+	all_tell(h);
+	for (uint32_t i = 0; i < 3; i++) {
+		check_page(h, PAGE, 0, 50 + i);
+		if (_i)
+			kill_house(h, NULL);
+		all_tell(h);
+		ck_assert_uint_eq(wvm_core_handover(h->r.core).in, 1);
+		ck_assert_int_eq(SAY(h, MEM_READ, C, PAGE + 1, .request = ID(60 + i)),
+				 WVM_DROP_ROOM);
+	}
+	h->sent_count = 0;
+	ck_assert_int_eq(SAY_BYTES(h, WRITE_BACK, B, PAGE + 1, 0x22, .request = ID(4),
+				   .grant = ID(4), .version = V(6)),
+			 WVM_DROP_NONE);
+	ck_assert_uint_eq(wvm_core_handover(h->r.core).in, 0);
+	house_close(h);
+	free(h);
+}
+END_TEST
+
 /* ---- epochs ---------------------------------------------------------------------------- */
 
 START_TEST(an_epoch_that_is_not_later_is_old)
@@ -412,6 +448,7 @@ static void add(TCase *tc)
 			    4);
 	tcase_add_loop_test(tc, a_second_death_while_all_tell_waits_for_nobody_dead, 0, 2);
 	tcase_add_loop_test(tc, what_a_dead_member_had_modified_is_lost, 0, 2);
+	tcase_add_loop_test(tc, a_page_that_is_lost_with_its_owner_ends_no_other_pages_wait, 0, 2);
 	tcase_add_test(tc, an_epoch_that_is_not_later_is_old);
 	tcase_add_test(tc, a_death_that_begins_a_move_waits_for_the_last_one);
 	tcase_add_test(tc, a_death_that_joins_a_move_moves_what_was_the_dead_ones);
