@@ -312,6 +312,140 @@ START_TEST(no_version_is_given_out_twice)
 }
 END_TEST
 
+/* Of an earlier pair of homes: as if it were not there. */
+START_TEST(a_copy_of_an_earlier_time_says_nothing)
+{
+	const struct told t = {A, SHD, V(4), ID(3)};
+	struct house *h = calloc(1, sizeof(*h));
+
+	house_open(h, NULL, RIG_SELF, 0);
+	give_copy(h, PAGE, V(9), 0x55, 0);
+	give_copy(h, PAGE + 1, V(9), 0x55, 0);
+	say_complete(h, 0);
+	h->r.units[0].era += 7;
+	die(h, WVM_LOST_EMPTY, RIG_SELF);
+	ck_assert_int_eq(tell_page(h, PAGE, &t), WVM_DROP_NONE);
+	h->sent_count = 0;
+	all_tell(h);
+	for (uint32_t i = 0; i < 2; i++) {
+		const struct sent *s;
+
+		h->sent_count = 0;
+		ck_assert_int_eq(SAY(h, MEM_READ, C, PAGE + i, .request = ID(50 + i)),
+				 WVM_DROP_NONE);
+		s = only_sent(h, WVM_MSG_MEM_ACK, C);
+		ck_assert_int_eq(s->msg.flags & (WVM_MSG_ZERO | WVM_MSG_ERROR), WVM_MSG_ZERO);
+		if (!i)
+			ck_assert_uint_eq(s->msg.version, V(4));
+	}
+	house_close(h);
+	free(h);
+}
+END_TEST
+
+/* ---- units that were on their way ------------------------------------------------------ */
+
+/* HOME hands all over to this node, and is well so far. */
+static void move_here(struct house *h)
+{
+	struct wvm_core_params *p = &h->r.params;
+
+	all_slices(&h->slices[1], RIG_SELF);
+	all_slices(&h->second[1], WVM_SLICE_NIL);
+	wvm_core_backup_next(h->r.core, &h->second[1]);
+	ck_assert_int_eq(wvm_core_epoch(h->r.core, h->r.now_ns, NEXT, &h->slices[1]),
+			 WVM_EPOCH_TAKEN);
+	*p = h->r.core->params;
+	drain(h);
+}
+
+/* The answer to the walk's question about a unit: this page, of zeros, or none further. */
+static void hand_over(struct house *h, uint64_t unit, uint64_t page, uint64_t version)
+{
+	struct wvm_shipped s = {.unit.version = V(20), .version = version};
+	struct wvm_msg m = message(WVM_MSG_HANDOVER, HOME, NEXT, 0);
+	uint8_t bytes[WVM_SHIP_BYTES];
+
+	for (uint32_t n = 0; !m.request; n++) {
+		for (uint32_t i = 0; i < h->sent_count; i++)
+			if (h->sent[i].msg.type == WVM_MSG_HANDOVER &&
+			    h->sent[i].msg.gpa >> WVM_UNIT_SHIFT == unit)
+				m.request = h->sent[i].msg.request;
+		h->sent_count = 0;
+		ck_assert_uint_lt(n, 50);
+		if (!m.request)
+			pass_time(h, 5 * MS, false);
+	}
+	m.gpa = page << WVM_PAGE_SHIFT;
+	m.flags = WVM_MSG_ANSWER;
+	m.payload_len = (uint16_t)wvm_shipped_encode(bytes, &s);
+	m.seg_total = (m.payload_len + WVM_SEGMENT_UNIT - 1u) & ~(WVM_SEGMENT_UNIT - 1u);
+	ck_assert_int_eq(say(h, m, bytes), WVM_DROP_NONE);
+}
+
+/* A part of it has come: what nobody holds is not known. What somebody holds is, by telling. */
+START_TEST(of_a_unit_that_has_come_in_part_only_what_is_held_is_known)
+{
+	const struct told t = {A, MOD, V(8), ID(3)};
+	struct house *h = calloc(1, sizeof(*h));
+
+	house_open(h, NULL, RIG_SELF, 0);
+	say_complete(h, 0);
+	move_here(h);
+	hand_over(h, 0, 1, V(5));
+	ck_assert_int_eq(h->r.units[0].phase, WVM_MOVED_COMING);
+	plan_death(h, 2, NEXT, HOME, WVM_LOST_EMPTY, RIG_SELF);
+	ck_assert_int_eq(learn_death(h, 2), WVM_EPOCH_TAKEN);
+	if (_i)
+		kill_house(h, NULL);
+	ck_assert_int_eq(tell_page(h, PAGE, &t), WVM_DROP_NONE);
+	h->sent_count = 0;
+	all_tell(h);
+	check_page(h, PAGE, A, 50);
+	check_page(h, PAGE + 1, 0, 51);
+	check_page(h, 1, 0, 52);
+	ck_assert_uint_eq(wvm_core_handover(h->r.core).in, 0);
+	house_close(h);
+	free(h);
+}
+END_TEST
+
+/* All of it has come, and the former home dies before it has heard so. */
+START_TEST(a_unit_that_has_come_is_served_on_when_its_former_home_dies)
+{
+	struct house *h = calloc(1, sizeof(*h));
+
+	house_open(h, NULL, RIG_SELF, 0);
+	move_here(h);
+	hand_over(h, 0, 1, V(5));
+	hand_over(h, 0, 2, 0);
+	ck_assert_int_eq(h->r.units[0].phase, WVM_MOVED_CAME);
+	plan_death(h, 2, NEXT, HOME, WVM_LOST_HOLDER, RIG_SELF);
+	ck_assert_int_eq(learn_death(h, 2), WVM_EPOCH_TAKEN);
+	if (_i)
+		kill_house(h, NULL);
+	/* Its pages wait for nobody's word, and none of them is lost. */
+	h->sent_count = 0;
+	for (uint64_t page = 1; page < 3; page++) {
+		const struct sent *s;
+
+		h->sent_count = 0;
+		ck_assert_int_eq(SAY(h, MEM_READ, C, page, .request = ID(50 + page)),
+				 WVM_DROP_NONE);
+		s = only_sent(h, WVM_MSG_MEM_ACK, C);
+		ck_assert_int_eq(s->msg.flags & (WVM_MSG_ZERO | WVM_MSG_ERROR), WVM_MSG_ZERO);
+		ck_assert(page != 1 || s->msg.version == V(5));
+	}
+	/* Of the other unit nothing had come. */
+	ck_assert_int_eq(SAY(h, MEM_READ, C, RIG_OTHER, .request = ID(60)), WVM_DROP_ROOM);
+	all_tell(h);
+	check_page(h, RIG_OTHER, 0, 61);
+	ck_assert_uint_eq(wvm_core_handover(h->r.core).in, 0);
+	house_close(h);
+	free(h);
+}
+END_TEST
+
 /* ---- what is refused ------------------------------------------------------------------- */
 
 struct bad {
@@ -488,6 +622,9 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, what_is_left_of_a_whole_unit_is_its_owners_and_nothing_else_is, 0,
 			    8);
 	tcase_add_loop_test(tc, no_version_is_given_out_twice, 0, 2);
+	tcase_add_test(tc, a_copy_of_an_earlier_time_says_nothing);
+	tcase_add_loop_test(tc, of_a_unit_that_has_come_in_part_only_what_is_held_is_known, 0, 2);
+	tcase_add_loop_test(tc, a_unit_that_has_come_is_served_on_when_its_former_home_dies, 0, 2);
 	tcase_add_loop_test(tc, what_no_holder_says_is_refused_and_changes_nothing, 0,
 			    (int)(sizeof(bads) / sizeof(bads[0])));
 	tcase_add_test(tc, a_page_behind_the_end_of_the_memory_is_refused);

@@ -143,6 +143,43 @@ START_TEST(the_silent_are_asked_again_ever_more_seldom)
 }
 END_TEST
 
+/* Many members are asked some at a time, and each of them is waited for. */
+START_TEST(hundreds_of_members_are_asked_some_at_a_time)
+{
+	struct house *h = calloc(1, sizeof(*h));
+	bool asked[RIG_MEMBERS] = {0};
+	uint32_t most = 0;
+
+	house_open(h, NULL, RIG_SELF, 0);
+	say_complete(h, 0);
+	plan_death(h, 1, 0, HOME, WVM_LOST_EMPTY, RIG_SELF);
+	for (uint32_t i = 0; i < RIG_MEMBERS; i++)
+		if (i != HOME)
+			h->member[1][i] = WVM_LOST_NOT;
+	ck_assert_int_eq(learn_death(h, 1), WVM_EPOCH_TAKEN);
+	h->silent[RIG_MEMBERS - 1] = true;
+	for (uint32_t n = 0; n < 200; n++) {
+		if (h->r.now_ns < wvm_core_deadline(h->r.core))
+			h->r.now_ns = wvm_core_deadline(h->r.core);
+		wvm_core_tick(h->r.core, h->r.now_ns);
+		drain(h);
+		most = most < h->sent_count ? h->sent_count : most;
+		for (uint32_t i = 0; i < h->sent_count; i++)
+			asked[h->sent[i].member] |= h->sent[i].msg.type == WVM_MSG_HOLDING_DONE;
+		answer_questions(h);
+	}
+	ck_assert_uint_le(most, 64);
+	for (uint32_t i = 0; i < RIG_MEMBERS; i++)
+		ck_assert_int_eq(asked[i], i != HOME && i != RIG_SELF);
+	ck_assert(!is_served(h));
+	h->silent[RIG_MEMBERS - 1] = false;
+	all_tell(h);
+	ck_assert(is_served(h));
+	house_close(h);
+	free(h);
+}
+END_TEST
+
 /* Of a node with two shards each has its own slices. */
 START_TEST(a_shard_takes_what_is_told_of_its_own_slices)
 {
@@ -442,6 +479,7 @@ static void add(TCase *tc)
 	tcase_add_test(tc, each_shard_of_each_member_is_asked);
 	tcase_add_test(tc, a_member_that_says_other_counts_is_done_when_it_says_so);
 	tcase_add_test(tc, the_silent_are_asked_again_ever_more_seldom);
+	tcase_add_test(tc, hundreds_of_members_are_asked_some_at_a_time);
 	tcase_add_test(tc, a_shard_takes_what_is_told_of_its_own_slices);
 	tcase_add_loop_test(tc, without_room_for_a_sharer_its_holder_is_told_so, 0, 2);
 	tcase_add_loop_test(tc, a_page_is_lost_when_its_writer_dies_before_its_bytes_have_come, 0,
