@@ -267,8 +267,8 @@ bool wvm_backup_wants(const struct wvm_core *core, uint32_t vm, uint64_t page,
 	       is_news(core, vm, page, msg);
 }
 
-static void answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
-		   const struct wvm_msg *msg, uint8_t flags)
+static struct wvm_action *answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				 const struct wvm_msg *msg, uint8_t flags)
 {
 	struct wvm_action *a = wvm_core_send(core, msg->type, vm, page, member, msg->src);
 
@@ -278,6 +278,28 @@ static void answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t m
 	a->msg.flags = WVM_MSG_ANSWER | flags;
 	a->msg.steer = msg->reply_steer;
 	a->msg.reply_steer = msg->steer;
+	return a;
+}
+
+/* Of both ends of BACKUP_DONE: whose life, in the low bits, and something that its sender knows. */
+#define LIFE_BITS 16
+
+/* The home says that all of the slice is here. */
+static enum wvm_drop to_complete(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+				 const struct wvm_msg *msg)
+{
+	struct wvm_second *s = &core->seconds->slice[slice_of(core, vm, page)];
+	struct wvm_action *a;
+	bool same;
+
+	(void)wvm_renewed_learn(core, msg->grant >> LIFE_BITS);
+	same = (uint16_t)msg->grant == core->params.boot_first && msg->version == core->renewed_sum;
+	if (same)
+		__atomic_store_n(&s->complete, s->era, __ATOMIC_RELEASE);
+	a = answer(core, vm, page, member, msg, same ? 0 : WVM_MSG_ERROR);
+	a->msg.version = core->renewed_sum;
+	a->msg.grant |= wvm_renewed_item(core) << LIFE_BITS;
+	return WVM_DROP_NONE;
 }
 
 static enum wvm_drop to_second(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
@@ -288,15 +310,8 @@ static enum wvm_drop to_second(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (wvm_backup_member(core, vm, page) != core->params.self ||
 	    wvm_core_home_of(core, vm, page, NULL) != member || !is_own(core, slice))
 		return WVM_DROP_NODE;
-	if (msg->type == WVM_MSG_BACKUP_DONE) {
-		bool same = msg->grant == core->params.boot_first;
-
-		if (same)
-			__atomic_store_n(&core->seconds->slice[slice].complete,
-					 core->seconds->slice[slice].era, __ATOMIC_RELEASE);
-		answer(core, vm, page, member, msg, same ? 0 : WVM_MSG_ERROR);
-		return WVM_DROP_NONE;
-	}
+	if (msg->type == WVM_MSG_BACKUP_DONE)
+		return to_complete(core, vm, page, member, msg);
 	/* What it had as the former home is not for others to change, and its new one knows. */
 	if (core->params.before && wvm_moved_out(core, vm, page) &&
 	    wvm_moved_phase_of(core, vm, page) < WVM_MOVED_GIVEN)
@@ -368,7 +383,8 @@ static void send(struct wvm_core *core, struct wvm_copy *c)
 	wvm_core_timer_arm(&core->timers, &c->timer,
 			   core->now_ns + wvm_core_backoff(core, c->member, c->tries));
 	if (done) {
-		a->msg.grant = core->peers[c->member].life;
+		a->msg.version = core->renewed_sum;
+		a->msg.grant = wvm_renewed_item(core) << LIFE_BITS | core->peers[c->member].life;
 		return;
 	}
 	if (c->state == WVM_COPY_LOST || wvm_home_of(core, c->vm, c->page)->flags & WVM_HOME_LOST) {
@@ -420,21 +436,63 @@ static bool is_missed(const struct wvm_core *core, uint32_t slice)
 	return core->backup->missed[slice / 8] >> slice % 8 & 1;
 }
 
+static void set_complete(struct wvm_second *s, uint32_t era)
+{
+	__atomic_store_n(&s->complete, era, __ATOMIC_RELEASE);
+}
+
+static bool is_whole(const struct wvm_core *core, uint32_t slice)
+{
+	return core->backup->whole[slice / 8] >> slice % 8 & 1;
+}
+
 static void make_again(struct wvm_core *core, uint32_t slice)
 {
-	__atomic_store_n(&core->seconds->slice[slice].complete, 0, __ATOMIC_RELEASE);
+	set_complete(&core->seconds->slice[slice], 0);
+	core->backup->whole[slice / 8] &= (uint8_t) ~(1u << slice % 8);
 	miss(core, slice);
 }
 
-void wvm_core_backup_again(struct wvm_core *core, uint32_t member)
+void wvm_backup_again(struct wvm_core *core, uint32_t slice)
 {
-	WVM_ASSERT(member < core->params.members->count);
+	if (is_home(core, slice))
+		make_again(core, slice);
+}
+
+/* The second home has lost all. */
+static void make_all_again(struct wvm_core *core, uint32_t member)
+{
 	core->peers[member].life = 0;
-	for (uint32_t i = 0; core->seconds && i < WVM_SLICES; i++)
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
 		if (is_own(core, i) && is_home(core, i) &&
 		    member_of(core, core->params.backup, i) == member)
 			make_again(core, i);
 	wvm_backup_look(core);
+}
+
+/* What it has is not in doubt. As a former second home it will not be told so any more. */
+static void doubt_home(struct wvm_core *core, uint32_t slice)
+{
+	struct wvm_second *s = &core->seconds->slice[slice];
+
+	__atomic_store_n(&s->from_complete, 0, __ATOMIC_RELEASE);
+	if (!is_complete(s) || member_of(core, core->params.backup, slice) == WVM_SLICE_NIL)
+		return;
+	set_complete(s, 0);
+	core->backup->whole[slice / 8] |= (uint8_t)(1u << slice % 8);
+}
+
+void wvm_backup_renewed(struct wvm_core *core, uint32_t member)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		if (!is_own(core, i))
+			continue;
+		if (is_home(core, i))
+			doubt_home(core, i);
+		else if (is_second(core, i))
+			set_complete(&core->seconds->slice[i], 0);
+	}
+	make_all_again(core, member);
 }
 
 /* A life that has not taken the files of the one before over has no copies. */
@@ -445,7 +503,7 @@ static bool heard(struct wvm_core *core, uint32_t member, uint64_t life)
 	if (!life || life > UINT16_MAX || life < peer->life)
 		return false;
 	if (peer->life && life > peer->life)
-		wvm_core_backup_again(core, member);
+		make_all_again(core, member);
 	peer->life = (uint16_t)life;
 	return true;
 }
@@ -459,18 +517,35 @@ static struct wvm_copy *by_id(struct wvm_core *core, uint64_t id)
 	return NULL;
 }
 
+static void give_up(struct wvm_core *core, struct wvm_copy *c)
+{
+	bool walks = !waited_for(c->state);
+
+	end(core, c);
+	if (!walks)
+		return;
+	miss(core, c->slice);
+	wvm_backup_look(core);
+}
+
 static enum wvm_drop said_complete(struct wvm_core *core, struct wvm_copy *c,
 				   const struct wvm_msg *msg)
 {
 	struct wvm_second *s = &core->seconds->slice[c->slice];
 
-	if (!is_missed(core, c->slice) && msg->flags & WVM_MSG_ERROR) {
-		c->id = 0; /* it had never been heard of: now its life is known */
-		send(core, c);
+	(void)wvm_renewed_learn(core, msg->grant >> LIFE_BITS);
+	if (!is_missed(core, c->slice) &&
+	    (msg->flags & WVM_MSG_ERROR || msg->version != core->renewed_sum)) {
+		c->id = 0; /* now its life is known, and more of what it knows */
+		if (core->now_ns - c->started_ns >= core->params.times.deadline_ns)
+			give_up(core, c);
+		else
+			send(core, c);
 		return WVM_DROP_NONE;
 	}
 	if (!is_missed(core, c->slice)) {
-		__atomic_store_n(&s->complete, s->era, __ATOMIC_RELEASE);
+		set_complete(s, s->era);
+		core->backup->whole[c->slice / 8] &= (uint8_t) ~(1u << c->slice % 8);
 		core->stats.backup_slices++;
 	}
 	end(core, c);
@@ -485,7 +560,7 @@ static enum wvm_drop from_second(struct wvm_core *core, uint32_t vm, uint64_t pa
 
 	if (!c || c->vm != vm || c->page != page || c->member != member ||
 	    (c->state == WVM_COPY_DONE) != (msg->type == WVM_MSG_BACKUP_DONE) ||
-	    !heard(core, member, msg->grant))
+	    !heard(core, member, c->state == WVM_COPY_DONE ? (uint16_t)msg->grant : msg->grant))
 		return WVM_DROP_STALE;
 	if (!c->tries)
 		wvm_peer_sample(&core->peers[member], core->now_ns - c->sent_ns);
@@ -512,17 +587,6 @@ enum wvm_drop wvm_backup_message(struct wvm_core *core, uint32_t vm, uint64_t pa
 	return to_second(core, vm, page, member, msg, data);
 }
 
-static void give_up(struct wvm_core *core, struct wvm_copy *c)
-{
-	bool walks = !waited_for(c->state);
-
-	end(core, c);
-	if (!walks)
-		return;
-	miss(core, c->slice);
-	wvm_backup_look(core);
-}
-
 void wvm_backup_timer(struct wvm_core *core, struct wvm_copy *c)
 {
 	bool page = c->state != WVM_COPY_DONE;
@@ -531,6 +595,12 @@ void wvm_backup_timer(struct wvm_core *core, struct wvm_copy *c)
 	if (c->state != WVM_COPY_LOST &&
 	    core->now_ns - c->started_ns >= core->params.times.deadline_ns) {
 		give_up(core, c);
+		return;
+	}
+	/* What was to be said does not hold any more. */
+	if (!page && is_missed(core, c->slice)) {
+		end(core, c);
+		wvm_backup_look(core);
 		return;
 	}
 	/* The unit was merged: who has all of it had the page from here. */
@@ -697,7 +767,7 @@ static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 		miss(core, slice);
 		return GO_ON;
 	}
-	if (!wvm_home_unit_of(core, vm, page)->entries)
+	if (!wvm_home_unit_of(core, vm, page)->entries || is_whole(core, slice))
 		return GO_ON; /* nothing, or all of it by one grant */
 	if (core->backup->used[0] == WVM_COPIES_WALK)
 		return WAIT;
@@ -797,6 +867,7 @@ void wvm_backup_rehome(struct wvm_core *core)
 	p->backup = core->backup->next;
 	core->backup->next = NULL;
 	__builtin_memset(core->backup->hopeless, 0, sizeof(core->backup->hopeless));
+	__builtin_memset(core->backup->whole, 0, sizeof(core->backup->whole));
 	follow_tables(core);
 	/* Owners repeat theirs, and a pass begins. That a page is lost is said by it, too. */
 	for (uint32_t i = 0; i < WVM_COPIES; i++) {

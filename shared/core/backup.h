@@ -18,7 +18,8 @@
  *	  each entry         -- BACKUP ---------> as above
  *	  at its end, slice by slice
  *	                     -- BACKUP_DONE ----> complete, if it is the life that got the copies
- *	  complete           <- ANSWER ---------- or ERROR, and which life it is: once more
+ *	                                          and knows no more than the home (renewed.h)
+ *	  complete           <- ANSWER ---------- or ERROR, who it is, what it knows: once more
  *
  * While a slice is made a write-back is copied before it is acknowledged as well, so whether
  * the pass has been at its page does not matter. One case apart: a unit that is being
@@ -27,7 +28,8 @@
  *the slice is left to a later pass.
  *
  * Nothing of the home's side outlives its process but which slices are complete: owners
- * repeat their write-backs, and a pass begins anew.
+ * repeat their write-backs, and a pass begins anew. What has to be said again and not to be copied
+ * again (`whole`) is copied as well then.
  */
 #ifndef WVM_CORE_BACKUP_H
 #define WVM_CORE_BACKUP_H
@@ -113,6 +115,7 @@ struct wvm_backup {
 	uint8_t missed[WVM_SLICES / 8]; /* slices that this pass cannot complete */
 	/* And that none can: pages of theirs are LOST as the rest of a unit, without entries. */
 	uint8_t hopeless[WVM_SLICES / 8];
+	uint8_t whole[WVM_SLICES / 8]; /* the second home has all, and the word is to be said */
 };
 
 /* ---- for others ------------------------------------------------------------------------ */
@@ -149,6 +152,10 @@ void wvm_backup_rehome(struct wvm_core *core);
 void wvm_backup_add_vm(struct wvm_core *core);
 /* There may be something to be made. */
 void wvm_backup_look(struct wvm_core *core);
+/* Pages of the slice were lost. Durable, if it is homed here; and what that means to the pass. */
+void wvm_backup_again(struct wvm_core *core, uint32_t slice);
+/* The member has begun without files: no slice counts as complete. Durable. See renewed.h. */
+void wvm_backup_renewed(struct wvm_core *core, uint32_t member);
 /* A home takes an entry of a former life over. */
 void wvm_backup_adopt(struct wvm_core *core, uint32_t vm, uint64_t page);
 

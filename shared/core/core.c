@@ -66,6 +66,7 @@ static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, s
 	to->kept = carve(c, sizeof(*to->kept), p->limits.demands);
 	to->blocks = carve(c, sizeof(*to->blocks), p->limits.holder_blocks);
 	to->seconds = p->backup ? carve(c, sizeof(*to->seconds), 1) : NULL;
+	to->renewed = carve(c, sizeof(*to->renewed), p->members->count);
 }
 
 static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)
@@ -169,6 +170,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	FREE_LIST(core, waiting, free_waiting, l->waiting);
 	if (!params->adopt)
 		FREE_LIST(core, blocks, free_block, l->holder_blocks);
+	wvm_renewed_init(core);
 	wvm_backup_init(core);
 	return core;
 }

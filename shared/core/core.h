@@ -626,10 +626,13 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup);
 
 /*
- * The member has begun without the files of its earlier life (it asks for REPORTs, join.h): what it
- * was sent as a second home is sent again. To be said before it serves. Between inputs.
+ * The member has begun without the files of its earlier lives (it asks for a REPORT, join.h): by
+ * its life `boot`, the one that asks. What its earlier ones had Modified is LOST, and what it was
+ * sent as a second home is sent again. To be said to each shard of each other member before the
+ * member serves. Durable when it returns; said again it does nothing. Between inputs, once no
+ * action is left; none follows at once. O(units + pages homed + members). See renewed.h.
  */
-void wvm_core_backup_again(struct wvm_core *core, uint32_t member);
+void wvm_core_renewed(struct wvm_core *core, uint32_t member, uint16_t boot);
 
 /*
  * Slices of this shard whose second home has not all of it yet: were this node gone now, pages of

@@ -11,6 +11,7 @@
 #include "shared/core/core.h"
 #include "shared/core/partial.h"
 #include "shared/core/peer.h"
+#include "shared/core/renewed.h"
 
 enum wvm_core_timer_kind {
 	WVM_TIMER_REQUEST,
@@ -272,7 +273,10 @@ struct wvm_core {
 	struct wvm_holder_block *blocks; /* durable */
 	struct wvm_seconds *seconds;     /* durable; NULL: no backups */
 	struct wvm_backup *backup;       /* NULL: none */
-	uint64_t *block_used;            /* a bit each, while adopting */
+	uint16_t *renewed;    /* durable: of each member the first life that may hold anything */
+	uint64_t renewed_sum; /* of all of that */
+	uint32_t renewed_next;
+	uint64_t *block_used; /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
 	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
@@ -375,6 +379,12 @@ static inline struct wvm_held_unit *wvm_held_unit_of(const struct wvm_core *core
 static inline bool wvm_unit_rest_lost(const struct wvm_home_unit *u)
 {
 	return u->lost & WVM_UNIT_REBUILT && u->lost & (WVM_UNIT_UNKNOWN | WVM_UNIT_STOLEN);
+}
+
+/* Whether what was granted by that id was granted to a life that is gone with its files. */
+static inline bool wvm_renewed_before(const struct wvm_core *core, uint32_t member, uint64_t id)
+{
+	return wvm_request_boot(id) < core->renewed[member];
 }
 
 static inline bool wvm_unit_mine(const struct wvm_held_unit *u, uint64_t page)
@@ -529,6 +539,10 @@ void wvm_rebuild_lost(struct wvm_core *core);
 /* The bytes of an UNSTORED page come from who has them. */
 bool wvm_rebuild_awaits(const struct wvm_home_page *e, uint32_t member, const struct wvm_msg *msg);
 void wvm_rebuild_stored(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* The member has lost bytes that may be waited for. Whether the page is LOST by that; telling: it
+ * is when all have told. Final. */
+bool wvm_rebuild_in_vain(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			 bool telling);
 
 /* rebuild_tell.c */
 void wvm_tell_begin(struct wvm_core *core);

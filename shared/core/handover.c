@@ -293,6 +293,7 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
 	u->era = era;
 	u->next = 0;
 	u->phase = shipped->version ? WVM_MOVED_COMING : WVM_MOVED_CAME;
+	wvm_renewed_unit(core, u);
 }
 
 /* Whether there are blocks for so many more holders, at worst. */
@@ -328,6 +329,13 @@ static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page,
 	e->flags = s->flags;
 	e->granted = s->granted;
 	e->version = s->version;
+	if (e->state == WVM_HOME_MODIFIED && wvm_renewed_before(core, s->member[0], s->grant[0])) {
+		wvm_holders_clear(core, e);
+		e->state = WVM_HOME_HOME;
+		e->flags = WVM_HOME_LOST;
+		e->granted = 0;
+		core->stats.home_lost++;
+	}
 	core->stats.pages_homed++;
 	core->stats.handover_pages++;
 	return true;
@@ -346,6 +354,7 @@ static void all_here(struct wvm_core *core, struct wvm_pull *p)
 	wvm_backup_drop_unit(core, p->vm, p->page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
 	u->phase = WVM_MOVED_CAME;
+	u->next = 0;
 	p->state = WVM_PULL_DONE;
 	ask(core, p, true);
 }

@@ -89,9 +89,14 @@ static bool strike_gone(struct wvm_core *core, uint32_t vm, uint64_t page)
 	return false;
 }
 
-/* From now on the page is an error: never an older copy. */
+/* From now on the page is an error: never an older copy. The caller has noted the entry. */
 static void lose(struct wvm_core *core, struct wvm_home_page *e)
 {
+	wvm_holders_clear(core, e);
+	e->state = WVM_HOME_HOME;
+	if (e->flags & WVM_HOME_UNSTORED)
+		e->granted = 0; /* or it would name who is to write it back */
+	e->flags &= (uint8_t) ~(WVM_HOME_ASKED | WVM_HOME_UNSTORED);
 	e->flags |= WVM_HOME_LOST;
 	core->stats.home_lost++;
 }
@@ -112,9 +117,6 @@ static bool lose_dead(struct wvm_core *core, uint32_t vm, uint64_t page)
 	if (!wvm_backup_lose(core, vm, page))
 		return false;
 	wvm_note_home(core, vm, page);
-	wvm_holders_clear(core, e);
-	e->state = WVM_HOME_HOME;
-	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	lose(core, e);
 	return true;
 }
@@ -122,16 +124,14 @@ static bool lose_dead(struct wvm_core *core, uint32_t vm, uint64_t page)
 /* The owner never took its grant: the stored copy is current, if there is one. */
 static void fall_back(struct wvm_core *core, struct wvm_home_page *e)
 {
+	if (e->flags & WVM_HOME_UNSTORED) {
+		lose(core, e);
+		return;
+	}
 	wvm_holders_clear(core, e);
 	e->state = WVM_HOME_HOME;
 	e->flags &= (uint8_t)~WVM_HOME_ASKED;
-	if (e->flags & WVM_HOME_UNSTORED) {
-		e->granted = 0;
-		e->flags &= (uint8_t)~WVM_HOME_UNSTORED;
-		lose(core, e);
-	} else {
-		core->stats.home_not_held++;
-	}
+	core->stats.home_not_held++;
 }
 
 /* ---- transactions ---------------------------------------------------------------------- */
@@ -376,7 +376,10 @@ void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 		abandon(core, t);
 		return;
 	}
-	if (owner_dead(core, t->vm, t->page) && lose_dead(core, t->vm, t->page)) {
+	/* LOST meanwhile (renewed.h), or by this. */
+	if ((t->state != WVM_TXN_INVALIDATE &&
+	     wvm_home_of(core, t->vm, t->page)->state != WVM_HOME_MODIFIED) ||
+	    (owner_dead(core, t->vm, t->page) && lose_dead(core, t->vm, t->page))) {
 		go_on(core, t);
 		return;
 	}
@@ -488,7 +491,7 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 	bool done;
 
 	WVM_ASSERT(!e->txn);
-	if (core->peers[q->member].lost)
+	if (core->peers[q->member].lost || wvm_renewed_before(core, q->member, q->id))
 		return WVM_DROP_STALE; /* it asked before it died */
 	wvm_note_home(core, vm, page);
 	wvm_unit_track(core, vm, page);
@@ -513,6 +516,8 @@ enum wvm_drop wvm_home_asked(struct wvm_core *core, uint32_t vm, uint64_t page,
 	enum wvm_drop drop;
 	struct wvm_txn *t;
 
+	if (wvm_renewed_before(core, q->member, q->id))
+		return WVM_DROP_STALE;
 	if (wvm_unit_grant(core, vm, page, q))
 		return WVM_DROP_NONE;
 	if (!e->txn)
@@ -530,6 +535,8 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 {
 	struct wvm_asked q = wvm_asked_by(member, msg);
 
+	if (wvm_renewed_before(core, member, msg->request))
+		return WVM_DROP_STALE;
 	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_request(core, vm, page, member, msg);
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
@@ -590,14 +597,10 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	wvm_note_home(core, vm, page);
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_unit_owns(core, vm, page))
 		wvm_unit_refused(core, vm, page);
-	if (msg->type == WVM_MSG_LOST) {
-		wvm_holders_clear(core, e);
-		e->state = WVM_HOME_HOME;
-		e->flags &= (uint8_t)~WVM_HOME_ASKED;
+	if (msg->type == WVM_MSG_LOST)
 		lose(core, e);
-	} else {
+	else
 		fall_back(core, e);
-	}
 	go_on(core, t);
 	return WVM_DROP_NONE;
 }

@@ -236,6 +236,8 @@ enum wvm_drop wvm_rebuild_holding(struct wvm_core *core, uint32_t vm, uint64_t p
 
 	if (!wvm_rebuild_here(core, vm, page) || !wvm_moved_own(core, vm, page))
 		return WVM_DROP_NODE;
+	if (wvm_renewed_before(core, member, msg->request))
+		return WVM_DROP_STALE;
 	if (!data || msg->seg_offset ||
 	    !wvm_holding_decode(data, msg->payload_len, msg->grant != 0, mine, list, &count) ||
 	    (msg->grant && msg->version < 2) || (count && list[count - 1].index >= pages))
@@ -376,6 +378,21 @@ static void give_up(struct wvm_core *core, uint32_t vm, uint64_t page)
 	lose(core, e);
 	wvm_rebuild_stored(core, vm, page);
 	wvm_undo_commit(core);
+}
+
+bool wvm_rebuild_in_vain(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			 bool telling)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (!is_awaited(e) || e->granted != member + 1)
+		return false;
+	wvm_note_home(core, vm, page);
+	e->granted = 0;
+	if (!telling)
+		give_up(core, vm, page);
+	wvm_undo_commit(core);
+	return !telling;
 }
 
 enum wvm_drop wvm_rebuild_ready(struct wvm_core *core, uint32_t vm, uint64_t page,
@@ -574,7 +591,7 @@ static void open_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 		u->lost |= stolen(core);
 		break;
 	case WVM_MOVED_CAME:
-		if (!(u->lost & WVM_UNIT_REBUILT))
+		if (!(u->lost & WVM_UNIT_REBUILT) || !u->next)
 			serve_as_before(core, vm, page);
 		break;
 	case WVM_MOVED_UNKNOWN:

@@ -378,7 +378,7 @@ START_TEST(a_second_home_that_lost_its_files_gets_all_again)
 	ck_assert(!wvm_backup_complete(r->core, 0, 0));
 	p.lost = 0;
 	if (told) {
-		wvm_core_backup_again(p.homes[FIRST].core, RIG_SELF);
+		wvm_core_renewed(p.homes[FIRST].core, RIG_SELF, RIG_BOOT + 1);
 	} else {
 		/* It shows at the next answer. */
 		m = acquire(&p, FIRST, 100, ID(9));

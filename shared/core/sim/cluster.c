@@ -59,6 +59,7 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 	case SIM_EV_RELIEF: sim_trouble_end(s, e); break;
 	case SIM_EV_REVIVE: sim_revive(s, e->node); break;
 	case SIM_EV_RETIRE: sim_retire(s, e->node); break;
+	case SIM_EV_REBOOT: sim_reboot(s); break;
 	case SIM_EV_DECIDE: sim_move_decide(s); break;
 	case SIM_EV_LEARN: sim_move_learn(s, e->node); break;
 	case SIM_EV_DEATH: sim_death(s); break;
@@ -167,7 +168,7 @@ struct sim *sim_create(const struct sim_config *config)
 	struct sim *s = sim_zeroed(sizeof(*s));
 
 	s->config = *config;
-	s->config.backup |= config->deaths > 0;
+	s->config.backup |= config->deaths > 0 || config->reboots > 0;
 	s->quiet = s->trouble_idle = true;
 	s->random = config->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	s->page_count = sim_core_page(config->pages - 1) + 1;
@@ -175,8 +176,9 @@ struct sim *sim_create(const struct sim_config *config)
 		s->members[i] = (struct wvm_member){.first_vnode = i, .vnodes = 1};
 	s->list = (struct wvm_members){s->members, config->nodes};
 	s->epoch = s->table = 1;
-	memset(s->active, 1, sizeof(s->active));
-	wvm_slices_build(&s->moves[1].slices, &s->list, scratch);
+	for (uint32_t i = 0; i < config->nodes; i++)
+		s->active[i] = !sim_may_reboot(s, i);
+	wvm_slices_build_active(&s->moves[1].slices, &s->list, s->active, scratch);
 	sim_build_seconds(s, sim_move(s, 1), scratch);
 	free(scratch);
 	place_units(s);
@@ -185,6 +187,7 @@ struct sim *sim_create(const struct sim_config *config)
 	sim_moves_start(s);
 	make_programs(s);
 	sim_deaths_start(s);
+	sim_reboots_start(s);
 	return s;
 }
 

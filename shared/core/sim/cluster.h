@@ -83,6 +83,14 @@ struct sim_config {
 	bool deaths_meet;        /* pages may be LOST then, and are errors */
 	bool mortal_only;        /* others have no second homes */
 	bool deaths_all;         /* of all nodes, with their programs: likewise */
+	/*
+	 * So many times the host of one of the first nodes, half of all, is rebooted, and what the
+	 * programs there have stored to is gone. They home nothing; the others hear of it by and
+	 * by, before the node serves. Pages may be LOST then, and are errors. Not along with
+	 * changes of who is home.
+	 */
+	uint32_t reboots;
+	uint64_t reboot_gap_ns; /* mean time between two */
 	bool renew;       /* nodes that nobody has anything of come back without their files */
 	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
@@ -144,6 +152,8 @@ struct sim_report {
 	uint64_t joins, drains;            /* nodes that became homes, and that ceased to be */
 	uint64_t units_moved;              /* units handed over */
 	uint64_t renewed;                  /* nodes that came back without their files */
+	uint64_t reboots, reboots_dead;    /* of those with all they had; while a dead one's place
+					    * was free */
 	uint64_t deaths, deaths_between;   /* nodes that died for good; of those during a move */
 	uint64_t rebuilt;                  /* units that were made anew then */
 	uint64_t lost_pages;               /* at the end */

@@ -76,6 +76,9 @@ static void die(struct sim *s, uint32_t node)
 	memset(n->present, 0, sizeof(n->present));
 	memset(n->data, 0, sizeof(n->data));
 	sim_post(s, about(s, s->config.death_known_ns), SIM_EV_BURY)->node = node;
+	/* As where one supply of power ends. */
+	if (s->config.reboots && sim_rnd(s) % 2)
+		sim_reboot_soon(s, 2 * s->config.death_known_ns);
 }
 
 static bool may_die(const struct sim *s, uint32_t node)

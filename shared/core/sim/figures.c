@@ -59,6 +59,8 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->lost_pages += r->lost_pages;
 	sum->unmoved += r->unmoved;
 	sum->renewed += r->renewed;
+	sum->reboots += r->reboots;
+	sum->reboots_dead += r->reboots_dead;
 	sum->unmoved_between += r->unmoved_between;
 	sum->backup_copied += r->backup_copied;
 	sum->backup_waited += r->backup_waited;
@@ -87,13 +89,13 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"  pages copied to second homes %llu, of them before an acknowledgement %llu; found "
 		"there %llu\n"
 		"  nodes that died for good %llu, of them during a move %llu; units made anew %llu, pages "
-		"lost %llu\n",
+		"lost %llu; hosts rebooted %llu, of them before a dead one's place was taken %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
 		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
 		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
 		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between),
 		N(renewed), N(backup_copied), N(backup_waited), N(backup_checked), N(deaths),
-		N(deaths_between), N(rebuilt), N(lost_pages));
+		N(deaths_between), N(rebuilt), N(lost_pages), N(reboots), N(reboots_dead));
 #undef N
 }

@@ -229,6 +229,9 @@ static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_
 
 	if (owner->dead)
 		return s->config.deaths_all; /* it is lost, as soon as somebody asks */
+	/* All are told before it serves. */
+	if (owner->empty && s->config.reboots)
+		return true;
 	if (h->state == WVM_HELD_MODIFIED)
 		return true;
 	return d && d->state == WVM_DEMAND_WRITE_BACK && d->version == e->granted;
@@ -245,7 +248,7 @@ static void check_awaited(struct sim *s, uint64_t page, const struct wvm_home_pa
 		if (k->used && k->page == sim_core_page(page) && k->version == e->version)
 			return;
 	}
-	if (!from || !from->dead || !(s->config.deaths_meet || s->config.deaths_all))
+	if (!from || !(from->dead || from->empty) || !sim_may_lose(s))
 		sim_failed(s, "home of page %llu: waits in vain for version %llx", ll(page),
 			   ll(e->version));
 }
@@ -256,7 +259,7 @@ static void check_home(struct sim *s, uint64_t page)
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
 	check_records(s, page);
-	if (e->flags & WVM_HOME_LOST && (s->config.deaths_meet || s->config.deaths_all))
+	if (e->flags & WVM_HOME_LOST && sim_may_lose(s))
 		return;
 	if (e->flags & WVM_HOME_LOST)
 		sim_failed(s, "home of page %llu: lost", ll(page));

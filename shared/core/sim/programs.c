@@ -400,6 +400,29 @@ void sim_programs_leave(struct sim *s, uint32_t node)
 	}
 }
 
+/* All of a node that is gone, with all that they had. They come back some time after it. */
+void sim_programs_end(struct sim *s, uint32_t node)
+{
+	s->nodes[node].known = s->nodes[node].usable = 0;
+	for_each_thread(s, node, i)
+	{
+		struct sim_thread *t = &s->threads[i];
+
+		t->life++;
+		t->pinned = t->pins = t->queued = false;
+		t->state = SIM_TH_IDLE;
+	}
+	for (uint32_t c = 0; c < s->config.clients; c++) {
+		uint32_t index = node * s->config.clients + c;
+		struct sim_program *p = &s->programs[index];
+
+		p->state = SIM_PROGRAM_AWAY;
+		if (p->idle)
+			program_after(s, index, 1000000);
+		p->idle = false;
+	}
+}
+
 /* The cluster is no longer quiet: those that have no event get one. */
 void sim_programs_start(struct sim *s)
 {

@@ -28,6 +28,7 @@ enum sim_event_kind {
 	SIM_EV_DEATH,   /* a node dies for good */
 	SIM_EV_BURY,    /* the others agree on it */
 	SIM_EV_RETIRE,  /* a node is emptied, to come back without its files */
+	SIM_EV_REBOOT,  /* one loses its files as it is */
 };
 
 /* Kept in pools by size, since there are millions of them. */
@@ -103,6 +104,7 @@ struct sim_node {
 	bool empty;          /* it has lost its files, and is down */
 	bool retiring;       /* its programs are away, and it gives up its pages */
 	uint32_t tries;      /* since then */
+	uint32_t asked;      /* nodes that have answered it since it lost its files, a bit each */
 	/* Time that it was stopped or slow: until now, and since when it is. */
 	uint64_t stalled_ns, stalled_since_ns;
 	bool cut; /* by the caller: from all, and towards some */
@@ -309,6 +311,11 @@ void sim_look_undone(struct sim *s);
 void sim_retire(struct sim *s, uint32_t node);
 void sim_retire_some(struct sim *s);
 void sim_renew(struct sim *s, uint32_t node);
+void sim_reboots_start(struct sim *s);
+void sim_reboot(struct sim *s);
+void sim_reboot_soon(struct sim *s, uint64_t ns);
+bool sim_may_reboot(const struct sim *s, uint32_t node);
+bool sim_may_lose(const struct sim *s);
 
 /* inbox.c: masters that stop or are slow */
 void sim_note_stall(struct sim *s, struct sim_node *n);
@@ -331,6 +338,7 @@ void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
 void sim_programs_start(struct sim *s);
 void sim_programs_leave(struct sim *s, uint32_t node);
+void sim_programs_end(struct sim *s, uint32_t node);
 
 /* moves.c: who is home changes */
 void sim_moves_start(struct sim *s);
