@@ -37,6 +37,8 @@ static const char *const names[] = {
 	[BROKEN_REBUILD_UNTOLD] = "serves in a dead home's place before all have told",
 	[BROKEN_REBUILD_ZEROS] = "takes for zeros what it may have no copy of",
 	[BROKEN_REBUILD_VERSION] = "gives out versions of a dead home once more",
+	[BROKEN_RENEWED_SECOND] = "calls complete what was complete before a member lost its files",
+	[BROKEN_RENEWED_TOLD] = "believes a member that lost its files in the middle of telling",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

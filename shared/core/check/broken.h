@@ -43,6 +43,9 @@ enum broken_fault {
 				  * member to tell what it holds */
 	BROKEN_REBUILD_ZEROS, /* it takes for zeros what nobody holds and it may have no copy of */
 	BROKEN_REBUILD_VERSION, /* it gives out the version of what is stored once more */
+	BROKEN_RENEWED_SECOND,  /* told of a member that has begun anew, a second home goes on
+				 * calling complete what its home may not know of */
+	BROKEN_RENEWED_TOLD,    /* and a home that is being told does not care */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

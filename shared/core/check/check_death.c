@@ -51,7 +51,8 @@ static struct sim_report run(const struct sim_config *c, uint64_t steps)
 	do {
 		sim_run(sim, 500);
 		r = report_of(sim);
-	} while (r.steps < steps || (r.deaths < c->deaths && r.steps < 20 * steps));
+	} while (r.steps < steps ||
+		 ((r.deaths < c->deaths || r.reboots < c->reboots) && r.steps < 20 * steps));
 	ck_assert_uint_eq(r.deaths, c->deaths);
 	sim_settle(sim, 60 * SECOND);
 	sim_check_history(sim);
@@ -190,6 +191,54 @@ START_TEST(nodes_that_die_while_most_of_the_memory_is_new_lose_nothing)
 }
 END_TEST
 
+/* Hosts that are rebooted, with what their programs have stored to. */
+static void rebooting(struct sim_config *c, int i, int count)
+{
+	mortal(c, i, count);
+	c->nodes = 7;
+	c->pages = 90;
+	c->mortal_only = false;
+	c->reboots = 4;
+	c->reboot_gap_ns = 50 * MS;
+	c->loss_ppm = i % 3 ? 0 : 50000;
+	c->ancient_ppm = i % 3 ? 0 : 5000;
+	c->ancient_ns = 100 * MS;
+}
+
+/* Others die for good meanwhile. */
+#define REBOOTED 32
+START_TEST(hosts_that_are_rebooted_cost_errors_and_no_death_brings_an_older_copy_back)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	rebooting(&c, _i, REBOOTED);
+	c.deaths_meet = true;
+	if (_i % 5 == 4) {
+		c.troubles = SIM_KILL;
+		c.trouble_gap_ns = 10 * MS;
+		c.trouble_ns = 3 * MS;
+	}
+	r = run(&c, 20000);
+	ck_assert_uint_eq(r.reboots, c.reboots);
+}
+END_TEST
+
+/* All the others live: what was not stored to at those hosts is copied again. */
+#define ALIVE 8
+START_TEST(hosts_that_are_rebooted_leave_slices_that_are_copied_again)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	rebooting(&c, _i, ALIVE);
+	c.deaths = 0;
+	r = run(&c, 20000);
+	ck_assert_uint_eq(r.reboots, c.reboots);
+	ck_assert_uint_gt(r.backup_checked, 0);
+}
+END_TEST
+
 int main(void)
 {
 	const char *given = getenv("WVM_SEED");
@@ -211,6 +260,11 @@ int main(void)
 			    STOLEN);
 	tcase_add_loop_test(tc, nodes_that_die_while_most_of_the_memory_is_new_lose_nothing, 0,
 			    YOUNG);
+	tcase_add_loop_test(
+		tc, hosts_that_are_rebooted_cost_errors_and_no_death_brings_an_older_copy_back, 0,
+		REBOOTED);
+	tcase_add_loop_test(tc, hosts_that_are_rebooted_leave_slices_that_are_copied_again, 0,
+			    ALIVE);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
