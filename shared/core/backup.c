@@ -671,12 +671,17 @@ static bool is_busy(const struct wvm_core *core)
 	return false;
 }
 
-/* Copies that are nobody's: of an earlier pair, of which this node is none any more. */
+/*
+ * Copies that are nobody's: of an earlier pair, of which this node is none any more. Not while the
+ * unit comes: bytes may be stored whose entry has not come, and they would be forgotten, too.
+ */
 static void forget_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	const struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+	bool coming = !wvm_backup_ready(core, vm, page) &&
+		      wvm_moved_phase_of(core, vm, page) != WVM_MOVED_TELLING;
 
-	if (u->era && !unit_counts(core, vm, page))
+	if (u->era && !coming && !unit_counts(core, vm, page))
 		wvm_backup_drop_unit(core, vm, page);
 }
 

@@ -346,6 +346,7 @@ static void all_here(struct wvm_core *core, struct wvm_pull *p)
 	wvm_backup_drop_unit(core, p->vm, p->page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
 	u->phase = WVM_MOVED_CAME;
+	u->next = 0; /* none is waited for: rebuild.c */
 	p->state = WVM_PULL_DONE;
 	ask(core, p, true);
 }
@@ -441,6 +442,13 @@ static enum wvm_drop page_bytes(struct wvm_core *core, struct wvm_pull *p, uint6
 		return WVM_DROP_STALE;
 	if (!data && !(msg->flags & WVM_MSG_ZERO))
 		return WVM_DROP_SEGMENT;
+	if (wvm_moved_phase_of(core, p->vm, page) == WVM_MOVED_UNKNOWN &&
+	    wvm_backup_counts(core, p->vm, page)) {
+		/* A copy that is taken from a unit of which nothing has come would be missed. */
+		if (p->found != page + 1)
+			return WVM_DROP_ROOM;
+		take_unit(core, p->vm, page, &p->entry.unit);
+	}
 	wvm_backup_drop(core, p->vm, page);
 	if (data)
 		__builtin_memcpy(store, data, WVM_PAGE_BYTES);

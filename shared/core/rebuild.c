@@ -531,6 +531,22 @@ static uint32_t stolen(const struct wvm_core *core)
 	return 0;
 }
 
+/* Who may have written the version that others hold Shared will not tell: it need not be zeros. */
+static void doubt_zeros(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint64_t end = end_of(core, vm, page);
+
+	for (page = first_of(page); page < end && has_entries(core, vm, page); page++) {
+		struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+		if (!e->version || e->state != WVM_HOME_SHARED || e->flags)
+			continue;
+		wvm_note_home(core, vm, page);
+		e->flags = WVM_HOME_UNSTORED;
+		wvm_undo_commit(core);
+	}
+}
+
 static void tell_anew(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t lost)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
@@ -570,13 +586,12 @@ static void open_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 	switch (wvm_moved_phase_of(core, vm, page)) {
 	case WVM_MOVED_DONE: return;
 	case WVM_MOVED_TELLING:
+		if (stolen(core) && !u->lost)
+			doubt_zeros(core, vm, page);
 		note_unit(core, vm, page);
 		u->lost |= stolen(core);
 		break;
-	case WVM_MOVED_CAME:
-		if (!(u->lost & WVM_UNIT_REBUILT))
-			serve_as_before(core, vm, page);
-		break;
+	case WVM_MOVED_CAME: end_unit(core, vm, page); break;
 	case WVM_MOVED_UNKNOWN:
 		if (back)
 			serve_as_before(core, vm, page);
@@ -597,6 +612,23 @@ static void open_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 	wvm_undo_commit(core);
 }
 
+/*
+ * Another one makes a unit anew that has moved away from here, and asks for nothing before it
+ * serves it. If that one dies, too, what is here is an older state.
+ */
+static void note_heir(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+
+	if (!wvm_rebuild_of(core, vm, page) || !wvm_moved_out(core, vm, page) ||
+	    wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
+		return;
+	note_unit(core, vm, page);
+	u->moved = core->params.moved;
+	u->phase = WVM_MOVED_ASKED;
+	wvm_undo_commit(core);
+}
+
 void wvm_rebuild_begin(struct wvm_core *core)
 {
 	bool any = false;
@@ -611,8 +643,12 @@ void wvm_rebuild_begin(struct wvm_core *core)
 		return;
 	for (uint32_t vm = 0; vm < core->vm_count; vm++)
 		for (uint64_t page = 0; page < core->vms[vm].pages; page += WVM_UNIT_PAGES) {
-			if (!wvm_moved_own(core, vm, page) || !wvm_rebuild_here(core, vm, page))
+			if (!wvm_moved_own(core, vm, page))
 				continue;
+			if (!wvm_rebuild_here(core, vm, page)) {
+				note_heir(core, vm, page);
+				continue;
+			}
 			open_unit(core, vm, page);
 			any |= wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE;
 		}
