@@ -86,12 +86,12 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
  * Who has taken pages from the former home of a slice counts as one who has taken some from the
  * new one: a later life of that one, which had lost them, must not serve zeros (join.h).
  */
-static void pass_on_taken(struct wvm_core *core)
+static void pass_on_taken(struct wvm_core *core, const struct wvm_slices *from)
 {
 	const struct wvm_members *m = core->params.members;
 
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		uint32_t was = wvm_member_of(m, core->params.before->home_vnode[i]);
+		uint32_t was = wvm_member_of(m, from->home_vnode[i]);
 		uint32_t is = wvm_member_of(m, core->params.slices->home_vnode[i]);
 
 		if (was != is && core->taken[was] && !core->taken[is])
@@ -104,7 +104,7 @@ void wvm_handover_begin(struct wvm_core *core)
 {
 	if (!core->params.before)
 		return;
-	pass_on_taken(core);
+	pass_on_taken(core, core->params.before);
 	wvm_rebuild_begin(core);
 	wvm_tell_begin(core);
 	/* Until it serves it hears no answers. */
@@ -187,6 +187,7 @@ enum wvm_epoch_taken wvm_core_epoch_lost(struct wvm_core *core, uint64_t now_ns,
 					 const struct wvm_core_lost *lost)
 {
 	bool joins = core->params.before && core->params.moved == lost->moved;
+	const struct wvm_slices *was;
 
 	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
 	WVM_ASSERT(lost->epoch == epoch && lost->member[core->params.self] == WVM_LOST_NOT);
@@ -205,6 +206,8 @@ enum wvm_epoch_taken wvm_core_epoch_lost(struct wvm_core *core, uint64_t now_ns,
 	core->params.moved = lost->moved;
 	core->params.lost = lost;
 	wvm_rebuild_lost(core);
+	was = core->params.slices;
 	move(core, slices);
+	pass_on_taken(core, was); /* which may be none of before */
 	return WVM_EPOCH_TAKEN;
 }

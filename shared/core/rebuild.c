@@ -504,11 +504,16 @@ void wvm_rebuild_timer(struct wvm_core *core)
 
 /* ---- its begin ------------------------------------------------------------------------- */
 
-/* Entries that others than the dead home have made do not count, nor parts of such. */
+/*
+ * Entries that others than the dead home have made do not count, nor parts of such. Those of before
+ * a merge need not be zeros yet, and nothing will tell any more that they are older.
+ */
 static void clear_pages(struct wvm_core *core, uint32_t vm, uint64_t page, bool all)
 {
 	uint64_t end = end_of(core, vm, page);
 
+	if (wvm_home_unit_of(core, vm, page)->merged)
+		wvm_home_unit_has_entries(core, vm, page);
 	for (page = first_of(page); page < end && has_entries(core, vm, page); page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 

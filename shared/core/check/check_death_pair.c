@@ -1,6 +1,7 @@
 /* Deaths in the middle of hand-overs and of other deaths, message by message. */
 #include "shared/core/bytes.h"
 #include "shared/core/check/pair.h"
+#include "shared/core/handover_int.h"
 
 #define OWNER      9u
 #define READER     10u
@@ -255,6 +256,89 @@ START_TEST(a_shared_page_without_a_copy_is_no_zeros_once_its_writer_may_have_die
 }
 END_TEST
 
+/* What it took of a home that died, and was none before the move, its heir has now. */
+START_TEST(who_took_pages_of_a_dead_home_speaks_against_an_heir_without_files)
+{
+	struct pair p;
+	struct rig *r = &p.homes[NEW];
+
+	pair_open_all(&p, NULL, true);
+	table.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(FIRST_HEIR);
+	switch_over(&p, NEW);
+	r->core->taken[FIRST_HEIR] = 1;
+	ck_assert_uint_eq(wvm_core_taken(r->core, RIG_ELSEWHERE), 0);
+	bury(&p, NEW, FIRST_HEIR, RIG_ELSEWHERE);
+	ck_assert_uint_gt(wvm_core_taken(r->core, RIG_ELSEWHERE), 0);
+	pair_close(&p);
+}
+END_TEST
+
+/* All of it has come, with the word that what is left is lost; and the former home dies. */
+START_TEST(a_unit_with_a_lost_rest_is_done_when_its_former_home_has_died)
+{
+	struct pair p;
+	struct rig *r = &p.homes[NEW];
+	struct wvm_msg read = message(WVM_MSG_MEM_READ, OWNER, DEATH, ID(9));
+
+	pair_open_all(&p, NULL, true);
+	p.lost = 1;
+	ck_assert_int_eq(tell(&p, FORMER, acquire(&p, FORMER, 3, ID(1)), 3, 0x55), WVM_DROP_NONE);
+	p.homes[FORMER].units[0].lost = WVM_UNIT_UNKNOWN | WVM_UNIT_REBUILT;
+	switch_over(&p, FORMER);
+	switch_over(&p, NEW);
+	p.lost = 0;
+	for (uint32_t i = 0; i < 100 && wvm_moved_phase_of(r->core, 0, 0) != WVM_MOVED_CAME; i++) {
+		p.lost = p.passed + 2 + i % 3; /* a question and its answers */
+		run_for(&p, A_WHILE / 100);
+	}
+	p.lost = p.passed;
+	ck_assert_uint_eq(wvm_moved_phase_of(r->core, 0, 0), WVM_MOVED_CAME);
+	bury(&p, NEW, RIG_ELSEWHERE, RIG_SELF);
+	run_for(&p, A_WHILE);
+	ck_assert_uint_eq(wvm_core_handover(r->core).in, 0);
+	ck_assert_int_eq(tell(&p, NEW, read, 3, 0), WVM_DROP_NONE);
+	ck_assert_uint_eq(last_sent(&p, WVM_MSG_MEM_ACK, OWNER)->fill, 0x55);
+	read.request++;
+	ck_assert_int_eq(tell(&p, NEW, read, 4, 0), WVM_DROP_NONE);
+	ck_assert(last_sent(&p, WVM_MSG_MEM_ACK, OWNER)->msg.flags & WVM_MSG_ERROR);
+	pair_close(&p);
+}
+END_TEST
+
+/*
+ * Entries of before a merge need not be zeros yet. The unit comes back to the home that merged it,
+ * and nobody holds anything of it: the pages were written back to the one that is dead.
+ */
+START_TEST(entries_of_before_a_merge_do_not_count_again_when_the_unit_comes_back)
+{
+	struct wvm_msg read = message(WVM_MSG_MEM_READ, OWNER, DEATH, ID(9));
+	struct pair p;
+	struct rig *r = &p.homes[FORMER];
+
+	pair_open_all(&p, NULL, true);
+	table.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(FIRST_HEIR);
+	p.lost = 1;
+	ck_assert_int_eq(tell(&p, FORMER, acquire(&p, FORMER, 0, ID(1)), 0, 0x55), WVM_DROP_NONE);
+	r->units[0].granted = ++r->units[0].version;
+	r->units[0].granted = ++r->units[0].version;
+	r->units[0].grant = ID(2);
+	r->units[0].owner = OWNER;
+	r->units[0].merged = 1;
+	r->units[0].entries = 0;
+	switch_over(&p, FORMER);
+	ck_assert_int_eq(tell(&p, FORMER, message(WVM_MSG_HANDOVER, FIRST_HEIR, NEXT, ID(3)), 0, 0),
+			 WVM_DROP_NONE);
+	bury(&p, FORMER, FIRST_HEIR, RIG_ELSEWHERE);
+	has_told(&p, FORMER, RIG_SELF);
+	has_told(&p, FORMER, RIG_ELSEWHERE);
+	has_told(&p, FORMER, OWNER);
+	has_told(&p, FORMER, READER);
+	ck_assert_int_eq(tell(&p, FORMER, read, 0, 0), WVM_DROP_NONE);
+	ck_assert(last_sent(&p, WVM_MSG_MEM_ACK, OWNER)->msg.flags & WVM_MSG_ERROR);
+	pair_close(&p);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("death, a pair");
@@ -268,6 +352,9 @@ int main(void)
 		tc, a_former_home_has_nothing_to_go_on_with_when_others_made_its_unit_anew, 0, 2);
 	tcase_add_test(tc, old_copies_are_not_forgotten_with_the_bytes_of_a_page_that_is_coming);
 	tcase_add_test(tc, a_shared_page_without_a_copy_is_no_zeros_once_its_writer_may_have_died);
+	tcase_add_test(tc, who_took_pages_of_a_dead_home_speaks_against_an_heir_without_files);
+	tcase_add_test(tc, a_unit_with_a_lost_rest_is_done_when_its_former_home_has_died);
+	tcase_add_test(tc, entries_of_before_a_merge_do_not_count_again_when_the_unit_comes_back);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
