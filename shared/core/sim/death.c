@@ -78,17 +78,28 @@ static void die(struct sim *s, uint32_t node)
 	sim_post(s, about(s, s->config.death_known_ns), SIM_EV_BURY)->node = node;
 }
 
+/* A home, or one that is being drained and has something that is not handed over. */
+static bool homes_any(const struct sim *s, uint32_t node)
+{
+	const struct wvm_slices *base = sim_table(s, s->moves[s->table % SIM_MOVES].base);
+
+	for (uint32_t i = 0; s->moving && !s->active[node] && i < WVM_SLICES; i++)
+		if (base->home_vnode[i] == node)
+			return true;
+	return s->active[node];
+}
+
 static bool may_die(const struct sim *s, uint32_t node)
 {
 	const struct sim_node *n = &s->nodes[node];
-	uint32_t homes = 0;
+	uint32_t others = 0;
 
 	for (uint32_t i = 0; i < s->config.nodes; i++)
-		homes += s->active[i] && !s->nodes[i].dead;
+		others += s->active[i] && !s->nodes[i].dead && i != node;
 	for (uint32_t i = 0; i < s->layout.count; i++)
 		if (s->placed[i].member == node)
 			return false;
-	return !n->dead && !n->empty && s->active[node] && homes > 1 &&
+	return !n->dead && !n->empty && homes_any(s, node) && others &&
 	       (s->config.deaths_all || sim_runs_nothing(s, node)) &&
 	       (s->config.deaths_meet ||
 		(!s->moving && !sim_unburied(s) && !wvm_core_degraded(n->core)));
@@ -146,7 +157,6 @@ void sim_bury(struct sim *s, uint32_t node)
 	struct sim_move *m = sim_move(s, s->table + 1);
 	bool joins = s->moving;
 
-	WVM_ASSERT(s->active[node]);
 	s->table++;
 	m->epoch = ++s->epoch;
 	m->moved = joins ? was->moved : m->epoch;
