@@ -17,8 +17,9 @@
  *	                                                    never was a copy
  *	   else a copy                                      Home
  *	   else nothing                                     untouched: zeros
- *	LOST are: the last two where the copies are not complete (WVM_UNIT_UNKNOWN), all but the
- *	Modified and Shared ones where a dead member may have had the page Modified
+ *	LOST are: what nobody holds where the copies are not complete (WVM_UNIT_UNKNOWN), also
+ *	what is written back: another one may have been told since that the page is stored. All but
+ *	the Modified and Shared ones where a dead member may have had the page Modified
  *	(WVM_UNIT_STOLEN), and what is held Shared in a version of which no bytes are anywhere else.
  *
  * Why it is never an older copy: the dead home acknowledged no write-back before the second home
@@ -166,7 +167,9 @@ static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_
 	}
 	if (h->version > e->version || e->state == WVM_HOME_MODIFIED)
 		raise_version(core, e, h->version, written || e->version || u->lost);
-	if (written && !(e->flags & WVM_HOME_BACKUP)) {
+	/* Where copies may be missing, what is not UNSTORED has come in a hand-over. */
+	if (written && !(e->flags & WVM_HOME_BACKUP) &&
+	    (e->flags & WVM_HOME_UNSTORED || !u->lost)) {
 		e->flags |= WVM_HOME_UNSTORED;
 		e->granted = member + 1;
 	}
@@ -276,8 +279,9 @@ static void settle_page(struct wvm_core *core, uint32_t vm, uint64_t page)
 	}
 	if (e->state == WVM_HOME_MODIFIED)
 		return;
+	/* What nobody holds may have been written once more: by somebody who was told so. */
 	if (in_vain(core, e) || (e->state == WVM_HOME_HOME && lost & WVM_UNIT_STOLEN) ||
-	    (e->state == WVM_HOME_HOME && copy && lost & WVM_UNIT_UNKNOWN))
+	    (e->state == WVM_HOME_HOME && (copy || is_awaited(e)) && lost & WVM_UNIT_UNKNOWN))
 		lose(core, e);
 }
 

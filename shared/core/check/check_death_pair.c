@@ -339,6 +339,47 @@ START_TEST(entries_of_before_a_merge_do_not_count_again_when_the_unit_comes_back
 }
 END_TEST
 
+/* Another one may have written it since, and been told that it is stored: by the dead home. */
+START_TEST(a_late_write_back_is_not_the_last_one_where_copies_are_missing)
+{
+	uint8_t payload[WVM_HOLDING_PAGE];
+	struct wvm_msg m;
+	struct pair p;
+	struct rig *r = &p.homes[NEW];
+	bool kept = _i;
+
+	pair_open_all(&p, NULL, true);
+	table.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(FIRST_HEIR);
+	switch_over(&p, FORMER);
+	switch_over(&p, NEW);
+	bury(&p, NEW, FIRST_HEIR, RIG_SELF);
+	wvm_store16(payload, 5);
+	wvm_store16(payload + 2, kept ? WVM_HOLDING_WRITTEN_KEPT : WVM_HOLDING_WRITTEN);
+	wvm_store64(payload + 4, V(6));
+	wvm_store64(payload + 12, ID(3));
+	m = message(WVM_MSG_HOLDING, READER, DEATH, ID(20));
+	m.payload_len = sizeof(payload);
+	m.seg_total = (sizeof(payload) + WVM_SEGMENT_UNIT - 1) & ~(WVM_SEGMENT_UNIT - 1);
+	ck_assert_int_eq(in(r, m, payload), WVM_DROP_NONE);
+	settle(&p);
+	has_told(&p, NEW, RIG_SELF);
+	has_told(&p, NEW, RIG_ELSEWHERE);
+	has_told(&p, NEW, OWNER);
+	has_told(&p, NEW, READER);
+	m = message(WVM_MSG_WRITE_BACK, READER, DEATH, ID(21));
+	m.grant = ID(3);
+	m.version = V(6);
+	m.flags = kept ? WVM_MSG_KEEP : 0;
+	ck_assert_int_eq(tell(&p, NEW, m, 5, 0x66), WVM_DROP_NONE);
+	m = message(WVM_MSG_MEM_READ, OWNER, DEATH, ID(30));
+	ck_assert_int_eq(tell(&p, NEW, m, 5, 0), WVM_DROP_NONE);
+	m = last_sent(&p, WVM_MSG_MEM_ACK, OWNER)->msg;
+	ck_assert_uint_eq(!(m.flags & WVM_MSG_ERROR), kept);
+	ck_assert_uint_eq(p.sent[p.sent_count - 1].fill, kept ? 0x66 : 0);
+	pair_close(&p);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("death, a pair");
@@ -355,6 +396,8 @@ int main(void)
 	tcase_add_test(tc, who_took_pages_of_a_dead_home_speaks_against_an_heir_without_files);
 	tcase_add_test(tc, a_unit_with_a_lost_rest_is_done_when_its_former_home_has_died);
 	tcase_add_test(tc, entries_of_before_a_merge_do_not_count_again_when_the_unit_comes_back);
+	tcase_add_loop_test(tc, a_late_write_back_is_not_the_last_one_where_copies_are_missing, 0,
+			    2);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
