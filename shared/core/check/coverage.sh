@@ -1,16 +1,17 @@
 #!/bin/bash
 # Runs test programs built with COVERAGE=1 and prints what of the protocol core they covered.
 #	shared/core/check/coverage.sh PROGRAM...
-# Fails below 95 % of lines or 85 % of branches. Ends with the line "N passed, N failed".
+# $JOBS of them run at a time: libgcov locks a file of counts while it adds to it. Fails below 95 % of
+# lines or 85 % of branches. Ends with the line "N passed, N failed".
 # Measured are the objects of shared/core itself, as libshared.a has them: neither tests, simulator
 # and explorer, nor the broken cores that some tests are made of. Nothing is excluded: the branch of
 # an assertion that fails counts as one not taken, although no test can take it.
 set -u
 cd -- "$(dirname -- "$0")/../../.." || exit 1
-BUILD=${BUILD:-build/coverage} lines_min=950 branches_min=850 # per mille
+BUILD=${BUILD:-build/coverage} jobs=${JOBS:-$(nproc)} lines_min=950 branches_min=850 # per mille
 info=$BUILD/core.info
 passed=0 failed=0 failures=
-# Limits are there to end what hangs, for programs with optimization; these have none.
+# Limits are there to end what hangs, for programs with optimization; the core here has none.
 export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120} CK_TIMEOUT_MULTIPLIER=4
 
 # What a program prints, to its log; where it fails the log's end is shown, too.
@@ -32,9 +33,21 @@ verdict() {
 }
 
 find "$BUILD/obj" -name '*.gcda' -delete
+running=0
+for program in "$@"; do
+	if [ "$running" -ge "$jobs" ]; then
+		wait -n
+		running=$((running - 1))
+	fi
+	log=$BUILD/${program##*/}.log
+	(logged "$log" timeout -k 10 600 "$program" >"$log.end"; echo $? >"$log.status") &
+	running=$((running + 1))
+done
+wait
 for program in "$@"; do
 	log=$BUILD/${program##*/}.log
-	verdict "$program, see $log" logged "$log" timeout -k 10 600 "$program"
+	cat "$log.end"
+	verdict "$program, see $log" [ "$(cat "$log.status")" = 0 ]
 done
 if ! lcov --quiet --rc lcov_branch_coverage=1 --no-recursion --capture --base-directory . \
 	--directory "$BUILD/obj/shared/core" --output-file "$info.raw" >"$BUILD/lcov.log" 2>&1 ||
