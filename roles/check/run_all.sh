@@ -1,6 +1,9 @@
 #!/bin/bash
-# Runs test programs and scripts one after the other and sums up.
-#   roles/check/run_all.sh PROGRAM...       ends with the line "N passed, N failed"
+# Runs test programs and scripts and sums up.
+#   roles/check/run_all.sh PROGRAM... [--computing PROGRAM...] [--waiting PROGRAM...]
+# Ends with the line "N passed, N failed". Those that compute, and share nothing with any other, run first,
+# $JOBS at a time and with less priority; beside them those that wait for most of their time, one by one:
+# they share ports and the like. Then all others, each alone: they measure, or need the processors themselves.
 # A program is a libcheck one, or a script whose last line is "N passed, N failed". What a failing one
 # printed is shown; logs are in $BUILD/check/log. V=1 shows everything. What programs print as
 # "proof: NAME: TEXT" comes together in a table at the end.
@@ -9,7 +12,7 @@ cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 log_dir=$BUILD/check/log
 mkdir -p "$log_dir"
-passed=0 failed=0 skipped=0 limit=${TEST_TIMEOUT:-600}
+passed=0 failed=0 skipped=0 limit=${TEST_TIMEOUT:-600} jobs=${JOBS:-$(nproc)}
 proofs=() failures=()
 # libcheck's own limit of 4 s is for machines that do nothing else; ours only ends what hangs.
 export CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-120}
@@ -31,16 +34,13 @@ count() {
 	done < <(grep -aE 'Checks: |passed, ' "$1")
 }
 
-run() {
-	local name=${1#"$BUILD"/check/} log status start=$SECONDS
-	log=$log_dir/$(tr / - <<<"$name").log
-	if [ "${V:-0}" = 0 ]; then
-		timeout -k 10 "$limit" "$1" >"$log" 2>&1 </dev/null
-		status=$?
-	else
-		timeout -k 10 "$limit" "$1" 2>&1 </dev/null | tee "$log"
-		status=${PIPESTATUS[0]}
-	fi
+name_of() { echo "${1#"$BUILD"/check/}"; }
+log_of() { echo "$log_dir/$(name_of "$1" | tr / -).log"; }
+
+# sum_up PROGRAM STATUS SECONDS: counts what is in its log, and says how it went.
+sum_up() {
+	local name log status=$2
+	name=$(name_of "$1") log=$(log_of "$1")
 	count "$log"
 	mapfile -t -O "${#proofs[@]}" proofs < <(grep -ahE '^proof: [^:]+: ' "$log")
 	# A program that says nothing, or dies after its tests, has failed.
@@ -56,7 +56,7 @@ run() {
 	passed=$((passed + count_ok))
 	failed=$((failed + count_bad))
 	if [ "$count_bad" = 0 ]; then
-		printf 'ok    %-44s %5d tests %4d s\n' "$name" "$count_ok" $((SECONDS - start))
+		printf 'ok    %-44s %5d tests %4d s\n' "$name" "$count_ok" "$3"
 		grep -aiE '^(skip|# skip)' "$log"
 	else
 		printf 'FAIL  %-44s %5d failed, status %d\n' "$name" "$count_bad" "$status"
@@ -66,8 +66,77 @@ run() {
 	fi
 }
 
-for program in "$@"; do
-	run "$program"
+run_alone() {
+	local log status start=$SECONDS
+	log=$(log_of "$1")
+	if [ "${V:-0}" = 0 ]; then
+		timeout -k 10 "$limit" "$1" >"$log" 2>&1 </dev/null
+		status=$?
+	else
+		timeout -k 10 "$limit" "$1" 2>&1 </dev/null | tee "$log"
+		status=${PIPESTATUS[0]}
+	fi
+	sum_up "$1" "$status" $((SECONDS - start))
+}
+
+# Programs that run beside others, by process: what each is, when it began, whether it waits.
+declare -A beside=() began=() waits=()
+computing_now=0 waiting_now=0
+
+# begin WAITS PROGRAM: a shell has its children in the background ignore SIGINT; ours may need it. What
+# shares the processors takes longer, and has twice the time.
+begin() {
+	local how=(nice -n 5)
+	[ "$1" = 0 ] || how=()
+	env --default-signal=INT,QUIT "${how[@]}" timeout -k 10 $((2 * limit)) "$2" \
+		>"$(log_of "$2")" 2>&1 </dev/null &
+	beside[$!]=$2 began[$!]=$SECONDS waits[$!]=$1
+	[ "$1" = 0 ] && computing_now=$((computing_now + 1)) || waiting_now=$((waiting_now + 1))
+}
+
+# Waits for one of them to end.
+await() {
+	local pid status
+	wait -n -p pid "${!beside[@]}"
+	status=$?
+	[ "${V:-0}" = 0 ] || cat "$(log_of "${beside[$pid]}")"
+	sum_up "${beside[$pid]}" "$status" $((SECONDS - began[$pid]))
+	[ "${waits[$pid]}" = 0 ] && computing_now=$((computing_now - 1)) || waiting_now=$((waiting_now - 1))
+	unset "beside[$pid]"
+}
+
+run_beside() {
+	local c=0 w=0
+	while :; do
+		while [ "$computing_now" -lt "$jobs" ] && [ "$c" -lt "${#computing[@]}" ]; do
+			begin 0 "${computing[c++]}"
+		done
+		if [ "$waiting_now" = 0 ] && [ "$w" -lt "${#waiting[@]}" ]; then
+			begin 1 "${waiting[w++]}"
+		fi
+		[ "${#beside[@]}" != 0 ] || return
+		await
+	done
+}
+
+# timeout passes it on to all that it started.
+end_beside() { [ "${#beside[@]}" = 0 ] || kill -TERM "${!beside[@]}" 2>/dev/null; }
+trap end_beside EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+alone=() computing=() waiting=()
+declare -n list=alone
+for word in "$@"; do
+	case $word in
+	--computing) declare -n list=computing ;;
+	--waiting) declare -n list=waiting ;;
+	*) list+=("$word") ;;
+	esac
+done
+run_beside
+for program in "${alone[@]}"; do
+	run_alone "$program"
 done
 if [ "${#proofs[@]}" != 0 ]; then
 	printf '\n%-28s %s\n' 'what was tried' 'figures of this run'
