@@ -56,8 +56,7 @@ static bool asks(const struct sim *s, uint32_t node)
 	return false;
 }
 
-/* It has no page for itself, and no home believes that it has. */
-static bool is_empty(const struct sim *s, uint32_t node)
+static bool has_nothing(const struct sim *s, uint32_t node)
 {
 	const struct wvm_core *core = s->nodes[node].core;
 
@@ -78,6 +77,17 @@ static bool is_empty(const struct sim *s, uint32_t node)
 		}
 	}
 	return !asks(s, node);
+}
+
+/* It has no page for itself, and no home believes that it has, nor will when it is there again. */
+static bool is_empty(struct sim *s, uint32_t node)
+{
+	bool empty;
+
+	sim_look_undone(s);
+	empty = has_nothing(s, node);
+	sim_look_undone(s);
+	return empty;
 }
 
 static void give_up_pages(struct sim *s, uint32_t node)
