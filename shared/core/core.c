@@ -325,9 +325,11 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core)
 	const struct wvm_action *a;
 
 	do {
+		/* Without an action, too: its user goes by what it can see (wvm_core_handover()).
+		 */
+		wvm_undo_commit(core);
 		if (core->action_head == core->action_tail)
 			return NULL;
-		wvm_undo_commit(core);
 		a = &core->actions[core->action_head++ % WVM_ACTIONS];
 	} while (a->kind == WVM_ACT_FORGET && !wvm_merge_forgotten(core, a));
 	/* All before it are done: removing an older copy of the page, saving its bytes. */

@@ -436,8 +436,8 @@ uint64_t wvm_core_deadline(const struct wvm_core *core);
 
 /*
  * Takes the next action, or returns NULL; the one before has been carried out.
- * What the input changed is final from its first action on. All are taken before the next tick
- * or message from outside; messages that this node sent to itself may be put
+ * What the input changed is final from the first call on, be there an action or not. All are taken
+ * before the next tick or message from outside; messages that this node sent to itself may be put
  * in while actions are left.
  */
 const struct wvm_action *wvm_core_action(struct wvm_core *core);
@@ -572,6 +572,10 @@ enum wvm_epoch_taken {
 enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
 				    const struct wvm_slices *slices);
 
+/*
+ * What has still to be done here of the last hand-over. Once all actions are taken it is final: a
+ * life that adopts this one does not count more.
+ */
 struct wvm_handover_left {
 	uint64_t in;  /* units whose home this shard has become, not all fetched and confirmed */
 	uint64_t out; /* units whose home it was, not fetched yet */

@@ -572,6 +572,22 @@ START_TEST(nodes_that_come_back_without_their_files_lose_nothing)
 }
 END_TEST
 
+/*
+ * A home is killed right after the answer that leaves it nothing to hand over, which it has told
+ * of: the others are in the next epoch by then, and hear no question of this one.
+ */
+START_TEST(a_home_killed_after_its_last_answer_takes_the_next_epoch)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	moving(&c, UINT64_C(3591534352), 5);
+	c.renew = true;
+	r = run(&c, 200000 * EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 /* The network is well, and so are all nodes; what is told of a move is heard in 2 ms. */
 static void all_well(struct sim_config *c, uint64_t seed, bool large)
 {
@@ -767,6 +783,7 @@ int main(void)
 			    ROOMLESS);
 	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
 	tcase_add_loop_test(tc, nodes_that_come_back_without_their_files_lose_nothing, 0, RENEWED);
+	tcase_add_test(tc, a_home_killed_after_its_last_answer_takes_the_next_epoch);
 	tcase_add_loop_test(tc, nobody_waits_long_for_a_page_whose_home_moves, 0, WELL);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
