@@ -113,7 +113,7 @@ static void step(struct fuzz_in *in)
 		else if (arg < 64)
 			node.fail_installs = arg & 3;
 		else if (arg < 128)
-			wvm_core_backup_again(node.core, arg % MEMBERS);
+			wvm_core_renewed(node.core, arg % MEMBERS, 2 + (arg >> 4 & 3));
 		else
 			(void)wvm_core_evict(node.core, node.now_ns, 0, core_page(arg % PAGES));
 		node_drain(&node);
@@ -134,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	node_open_backed(&node, SELF, how & 2 ? &tight : &roomy, how, &plans[0].second);
 	/* Each pass over all slices takes its time, and so does waiting for the end. */
 	node.params.times.deadline_ns = node.core->params.times.deadline_ns = 1000 * MS;
+	node.params.times.deadline_lost_ns = node.core->params.times.deadline_lost_ns = 1000 * MS;
 	node.core->params.times.rto_max_ns = 1000 * MS;
 	ids = grants = versions = (struct pool){.next = 1};
 	counter = 0;
