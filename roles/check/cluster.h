@@ -53,8 +53,7 @@ struct cluster_opts {
 	enum cluster_net net;
 	const char *chaos; /* CLUSTER_WIRE */
 	const char *preload;
-	unsigned memory_only; /* bit i: node i has 0 cores */
-	bool sidecars;        /* with a network: masters reach each other by 127.0.0.1:8000 */
+	bool sidecars; /* with a network: masters reach each other by 127.0.0.1:8000 */
 };
 
 struct cluster_node {
