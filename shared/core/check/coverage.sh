@@ -33,6 +33,7 @@ verdict() {
 }
 
 find "$BUILD/obj" -name '*.gcda' -delete
+rm -f -- "$BUILD"/*.status # of a run before: who leaves none has failed
 running=0
 for program in "$@"; do
 	if [ "$running" -ge "$jobs" ]; then
