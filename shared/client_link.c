@@ -194,9 +194,16 @@ static int64_t now_ms(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static int refused(int err, pid_t master)
+static int refused(const struct wvm *w, int err, pid_t master)
 {
 	switch (err) {
+	case -WVM_RING_MEMORY_ONLY:
+		return wvm_client_fail(
+			err,
+			"node %u lends memory only (0 cores in its NODE line of the topology): "
+			"start the program on a node with cores, or give it cores in the topology "
+			"of all nodes",
+			w->node_id);
 	case -EPERM:
 		return wvm_client_fail(
 			-EPERM,
@@ -250,7 +257,7 @@ int wvm_link_meet(struct wvm *w, const struct wvm_ring_header *h)
 			return wvm_client_fail(-errno, "getrandom: %s", strerror(errno));
 	ret = find_master(w, &pid);
 	if (ret < 0)
-		return refused(ret, pid);
+		return refused(w, ret, pid);
 	close_fd(&w->master_pidfd);
 	w->master_pidfd = ret;
 	w->boot_id = h->boot_id;
@@ -262,5 +269,5 @@ int wvm_link_meet(struct wvm *w, const struct wvm_ring_header *h)
 		ret = write_claim(w, claim);
 	if (!ret)
 		ret = await_answer(w, claim);
-	return ret ? refused(ret, pid) : 0;
+	return ret ? refused(w, ret, pid) : 0;
 }

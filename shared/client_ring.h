@@ -29,6 +29,7 @@
 #ifndef WVM_SHARED_CLIENT_RING_H
 #define WVM_SHARED_CLIENT_RING_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -83,7 +84,9 @@ struct wvm_ring_header {
 	uint16_t slave_port; /* at 127.0.0.1: where the master expects a slave */
 	uint32_t vnode;      /* this node's first: what src and dst of messages say */
 	uint32_t segment;    /* payload bytes of a message at most */
-	uint8_t reserved1[136];
+	/* 1: the node lends memory only, and attaches nobody (WVM_RING_MEMORY_ONLY). */
+	uint32_t memory_only;
+	uint8_t reserved1[132];
 	struct wvm_ring_vm vms[WVM_RING_VMS_MAX];
 };
 _Static_assert(offsetof(struct wvm_ring_header, vms) == 256, "vm table");
@@ -99,6 +102,12 @@ struct wvm_ring_claim {
 	int32_t to_client_fd;                 /* eventfd */
 	int32_t uffd_fd[WVM_RING_SHARDS_MAX]; /* [k]: wvm_ring_shard(gpa) == k */
 };
+
+/*
+ * The answer to every claim at a node with 0 cores, negative: no other refusal has this number.
+ * Others may make that node's pages anew when it has died, since no program ever had one there.
+ */
+#define WVM_RING_MEMORY_ONLY EREMOTE
 
 /* What the master answers. */
 struct wvm_ring_answer {

@@ -66,6 +66,8 @@ static enum wvm_run_event take_all(struct wvm_vcpu_link *l)
 static int vnode_of(struct wvm_vcpu_link *l, unsigned node, uint32_t *vnode)
 {
 	struct wvm_ring_req req = {.mode = node};
+	struct wvm_stats data = {0}; /* the reply's, whatever it is */
+	struct wvm_ring_node what;
 	int64_t ret;
 
 	for (unsigned i = 0; i < WVM_VCPU_NODES; i++)
@@ -73,12 +75,21 @@ static int vnode_of(struct wvm_vcpu_link *l, unsigned node, uint32_t *vnode)
 			*vnode = l->nodes[i].vnode;
 			return 0;
 		}
-	ret = wvm_call(l->w, WVM_RING_NODE, &req, NULL, WVM_CALL_MS);
+	ret = wvm_call(l->w, WVM_RING_NODE, &req, &data, WVM_CALL_MS);
 	if (ret == -ENXIO)
 		return wvm_client_fail(-ENXIO, "the cluster has no node %u", node);
 	if (ret < 0)
 		return wvm_client_fail((int)ret, "the master of this node does not answer: %s",
 				       strerror((int)-ret));
+	_Static_assert(sizeof(what) <= sizeof(data), "the reply fits");
+	memcpy(&what, &data, sizeof(what));
+	/* A master of an older version says nothing of cores. */
+	if (what.nodes && !what.cores)
+		return wvm_client_fail(
+			-WVM_RING_MEMORY_ONLY,
+			"node %u lends memory only (0 cores in its NODE line of the topology): "
+			"name a node with cores, or give it cores in the topology of all nodes",
+			node);
 	*vnode = (uint32_t)ret;
 	l->nodes[l->next_node].known = true;
 	l->nodes[l->next_node].node = node;
@@ -105,7 +116,7 @@ static void say_hello(struct wvm_vcpu_link *l, uint32_t vnode)
 		(void)eventfd_write(l->to_master_fd, 1);
 }
 
-/* Those that are asked, and where: no vnode where there is no such node. */
+/* Those that are asked, and where: no vnode where there is no such node, or it has no cores. */
 struct asked {
 	struct wvm_vcpu_met *met;
 	uint32_t *vnode;
@@ -215,7 +226,7 @@ static int meet_locked(struct wvm_vcpu_link *l, struct asked *a)
 	for (unsigned i = 0; i < a->count; i++) {
 		a->met[i].life = 0;
 		ret = vnode_of(l, a->met[i].node, &a->vnode[i]);
-		if (ret == -ENXIO)
+		if (ret == -ENXIO || ret == -WVM_RING_MEMORY_ONLY)
 			a->vnode[i] = NO_VNODE;
 		else if (ret)
 			return ret;

@@ -55,13 +55,14 @@ enum wvm_control_status {
 	WVM_CONTROL_BAD_VCPU = 6,   /* nobody here has that processor */
 	WVM_CONTROL_LOCAL_VCPU = 7, /* its owner runs it itself */
 	WVM_CONTROL_BAD_NODE = 8,
-	WVM_CONTROL_NOT_YET = 9,     /* this version does not do that */
-	WVM_CONTROL_BAD_LENGTH = 10, /* the request is not as long as its op says */
-	WVM_CONTROL_BAD_RANGE = 11,  /* vnodes beyond the last one, or none */
-	WVM_CONTROL_BAD_HOP = 12,    /* no address of a host, or port 0, or the gateway itself */
-	WVM_CONTROL_FULL = 13,       /* no room for one more route */
-	WVM_CONTROL_NO_ROUTE = 14,   /* there was none to delete */
-	WVM_CONTROL_FORBIDDEN = 15,  /* an announcement from a host that is no neighbour */
+	WVM_CONTROL_NOT_YET = 9,      /* this version does not do that */
+	WVM_CONTROL_BAD_LENGTH = 10,  /* the request is not as long as its op says */
+	WVM_CONTROL_BAD_RANGE = 11,   /* vnodes beyond the last one, or none */
+	WVM_CONTROL_BAD_HOP = 12,     /* no address of a host, or port 0, or the gateway itself */
+	WVM_CONTROL_FULL = 13,        /* no room for one more route */
+	WVM_CONTROL_NO_ROUTE = 14,    /* there was none to delete */
+	WVM_CONTROL_FORBIDDEN = 15,   /* an announcement from a host that is no neighbour */
+	WVM_CONTROL_MEMORY_ONLY = 16, /* a processor was to go to a node with 0 cores */
 };
 
 #define WVM_CONTROL_SHARD_SHIFT 48u

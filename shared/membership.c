@@ -353,11 +353,10 @@ const char *wvm_gossip_status_name(uint8_t status)
 
 const char *wvm_node_state_name(uint8_t state)
 {
-	static const char *const names[WVM_NODE_STATES] = {[WVM_NODE_SHADOW] = "SHADOW",
-							   [WVM_NODE_WARMING] = "WARMING",
-							   [WVM_NODE_ACTIVE] = "ACTIVE",
-							   [WVM_NODE_DRAINING] = "DRAINING",
-							   [WVM_NODE_OFFLINE] = "OFFLINE"};
+	static const char *const names[WVM_NODE_STATES] = {
+		[WVM_NODE_SHADOW] = "SHADOW",   [WVM_NODE_WARMING] = "WARMING",
+		[WVM_NODE_ACTIVE] = "ACTIVE",   [WVM_NODE_DRAINING] = "DRAINING",
+		[WVM_NODE_OFFLINE] = "OFFLINE", [WVM_NODE_LOST] = "LOST"};
 
 	return name_of(names, WVM_NODE_STATES, state);
 }

@@ -64,6 +64,7 @@ struct wvm_stats {
  *   -EUSERS   all client slots are taken
  *   -EPERM    userfaultfd, or the master's access to this process, is not permitted
  *   -ETIMEDOUT  the master did not answer
+ *   -EREMOTE  this node lends memory only: it has 0 cores in the topology
  * wvm_attach_error() holds the same as one line for the operator.
  */
 int wvm_attach(struct wvm **out, const char *ring_path);

@@ -35,7 +35,8 @@ const char *wvm_vcpu_error(void); /* of this thread's last failure; never NULL *
 int wvm_vcpu_open(struct wvm_vcpu_link **out, struct wvm *w, uint16_t vm_id, unsigned vcpu);
 void wvm_vcpu_close(struct wvm_vcpu_link *l);
 
-/* Asks a node's slave for its life. 0, -ETIMEDOUT (2 s), -ENXIO (no such node), -ECONNREFUSED (no
+/* Asks a node's slave for its life. 0, -ETIMEDOUT (2 s), -ENXIO (no such node), -EREMOTE (it has 0
+ * cores in the topology), -ECONNREFUSED (no
  * master). */
 int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
 		   struct wvm_vcpu_hello *hello);
@@ -43,7 +44,7 @@ int wvm_vcpu_hello(struct wvm_vcpu_link *l, unsigned node, uint64_t *life,
 /* A node whose slave is asked, and what it says. */
 struct wvm_vcpu_met {
 	unsigned node;
-	uint64_t life; /* 0: it was silent for 2 s, or there is no such node */
+	uint64_t life; /* 0: it was silent for 2 s, has 0 cores, or is not there */
 	struct wvm_vcpu_hello hello;
 };
 

@@ -51,7 +51,7 @@ _Static_assert(WVM_PAGE_BYTES <= WVM_SEGMENT_TOTAL_MAX, "a page is one message")
 /* What a message may carry. */
 enum payload_rule {
 	NOTHING,
-	PAGE,  /* a page, or instead of it one of the flags ZERO, ERROR, HELD */
+	PAGE,  /* a page, or instead of it one of the flags ZERO, ERROR, HELD, ANSWER */
 	BYTES, /* anything, also nothing */
 	SOME,  /* anything but nothing, unless it is an ERROR or an ANSWER */
 };
@@ -124,6 +124,10 @@ static const struct rule rules[WVM_MSG_TYPES] = {
 	RULE(BLOCK_FLUSH, 0, BYTES, REQUEST),
 	RULE(BLOCK_DISCARD, 0, BYTES, REQUEST),
 	RULE(BLOCK_ZERO, 0, BYTES, REQUEST),
+	RULE(BACKUP, ZERO | ERROR | ANSWER, PAGE, REQUEST | GPA),
+	RULE(BACKUP_DONE, ANSWER | ERROR, NOTHING, REQUEST | GPA),
+	RULE(HOLDING, ANSWER | ERROR, SOME, REQUEST | GPA),
+	RULE(HOLDING_DONE, ANSWER, NOTHING, REQUEST | GPA),
 };
 
 static const char *const drop_names[WVM_DROP_REASONS] = {
@@ -226,7 +230,7 @@ static enum wvm_drop check_payload(const struct wvm_msg *m, const struct rule *r
 	/* A whole unit is granted as zeros: nobody has stored to it; or to who has it all: HELD. */
 	if (m->flags & UNIT && !(m->flags & (ZERO | HELD | ERROR)))
 		return WVM_DROP_FLAGS;
-	if (m->flags & HELD) {
+	if (m->flags & (HELD | ANSWER)) {
 		if (instead || m->payload_len)
 			return WVM_DROP_FLAGS;
 		instead = true;
@@ -265,7 +269,7 @@ enum wvm_drop wvm_wire_check(const struct wvm_msg *m)
 		return WVM_DROP_FLAGS;
 	if (m->qos >= WVM_QOS_COUNT)
 		return WVM_DROP_QOS;
-	if (m->node_state >= WVM_NODE_STATES)
+	if (m->node_state >= WVM_NODE_LIVES)
 		return WVM_DROP_STATE;
 	if (m->hops > WVM_HOPS_MAX)
 		return WVM_DROP_HOPS;

@@ -236,9 +236,23 @@ slave_pid() {
 write_conf 'SLAVE_CORES=0'
 run "$host" start -c "$conf"
 expect 'a slave has cores' 6 "SLAVE_CORES '0' is not a number from 1 to 64"
+cp "$scratch/topology.conf" "$scratch/with_cores.conf"
+awk '$1 == "NODE" && $2 == 1 { $5 = 0 } { print }' "$scratch/with_cores.conf" >"$scratch/topology.conf"
+write_conf 'SLAVE_CORES=2' "SLAVE=$here/fake_daemon"
+run "$host" start -c "$conf"
+expect 'a node that lends memory only has no slave' 6 \
+	"$conf:11: SLAVE_CORES is 2, but node 1 lends memory only (0 cores in its NODE line of $scratch/topology.conf)"
+holds 'and is not half started' test ! -e "$pid_file"
+write_conf
+run "$host" start -c "$conf"
+expect 'without one it starts' 0 'master is ready'
+others+=("$(master_pid)")
+run "$host" stop -c "$conf"
+expect 'and stops' 0 'master is stopped'
+awk '$1 == "NODE" && $2 != 1 { $5 = 0 } { print }' "$scratch/with_cores.conf" >"$scratch/topology.conf"
 write_conf 'SLAVE_CORES=2' "SLAVE=$here/fake_daemon" 'SLAVE_OPTIONS=--cpus 1'
 run "$host" start -c "$conf"
-expect 'a slave is started, too' 0 'slave is ready, pid'
+expect 'a slave is started, too, where others lend memory only' 0 'slave is ready, pid'
 others+=("$(master_pid)" "$(slave_pid)")
 output=$(grep '^argument' "$FAKE_REPORT" | cut -d ' ' -f 2- | tr '\n' ' ')
 holds 'with its arguments' test "$output" = '9005 2 2048 1 9001 --cpus 1 '

@@ -6,6 +6,7 @@
 # Environment: MEM (MiB of guest RAM, 512), CPUS (2), SECONDS_STRESS (10), VISITS (pages per second
 # and visitor, 500), CHAOS ("loss 1% duplicate 1% reorder 5% delay 1ms"), SEED (1), BUILD (build),
 # KILLS (0): so many times a master is killed (kill -9) and started again while the guest runs;
+# LENDS=1: a fourth node lends memory only (0 cores), and is killed for good while the guest runs;
 # VCPUS=remote: vCPUs on several nodes; PLACE (1+1+2) says how many run on nodes 1, 2 and 3;
 # CPU_TESTS=1: the guest then tests what such vCPUs could get wrong (clocks, code, programs), which takes minutes;
 # LITMUS=1: and it runs the litmus tests, with a thread on each vCPU, 6 s each; LITMUS=disordered:
@@ -34,7 +35,8 @@ if [ "$vcpus" = remote ]; then
 	esac
 fi
 mem=${MEM:-512} cpus=${CPUS:-2} stress=${SECONDS_STRESS:-10} visits=${VISITS:-500} seed=${SEED:-1}
-kills=${KILLS:-0}
+kills=${KILLS:-0} lends=${LENDS:-0} nodes=(1 2 3)
+[ "$lends" = 0 ] || nodes+=(4)
 export SEED=$seed CHAOS=${CHAOS:-}
 # Which node homes a 2 MiB unit follows from a hash of VM id and address, so a small VM may be dealt
 # unevenly by chance. This id is dealt evenly at every size that the demo is likely to have.
@@ -84,14 +86,14 @@ start_master() {
 
 start_masters() {
 	local i
-	for i in 1 2 3; do
-		printf 'NODE %d %s 9000 2 1\n' "$i" "$(net_ip "$i")"
+	for i in "${nodes[@]}"; do
+		printf 'NODE %d %s 9000 %d 1\n' "$i" "$(net_ip "$i")" $((i < 4 ? 2 : 0))
 	done >"$NET_DIR/topology"
 	net_on_exit remove_shm
-	for i in 1 2 3; do
+	for i in "${nodes[@]}"; do
 		start_master "$i"
 	done
-	for i in 1 2 3; do
+	for i in "${nodes[@]}"; do
 		net_wait_for ': ready,' "$NET_DIR/master.$i.log" 30 ||
 			die "node $i does not start: $(tail -n1 "$NET_DIR/master.$i.log")"
 	done
@@ -183,6 +185,27 @@ kill_masters() {
 	done
 }
 
+# The node that lends memory dies for good when all that it stores is at second homes, too.
+kill_lender() {
+	local guest=$1 began homed missing
+	[ "$lends" != 0 ] || return 0
+	net_wait_for '^random' "$NET_DIR/console" 300 || die "the guest has not begun to use its memory"
+	until homed=$(json 4 status pages_homed) && missing=$(json 4 stats core.backup_missing) &&
+		[ "$homed" -gt 0 ] && [ "$missing" -eq 0 ]; do
+		kill -0 "$guest" 2>/dev/null || die "the guest ended before node 4 was killed"
+		sleep 0.1
+	done
+	net_kill "${masters[4]}"
+	began=$SECONDS
+	say "  node 4 killed for good, home of $((homed)) pages"
+	until net_exec 1 "$WVM_BIN/wvm_ctl" members | grep -q '^ *4 .*OFFLINE'; do
+		[ $((SECONDS - began)) -lt 60 ] || die "node 4 is not taken out"
+		sleep 0.2
+	done
+	kill -0 "$guest" 2>/dev/null || die "the guest ended before node 4 was taken out"
+	say "  node 4 taken out, others have its pages: $((SECONDS - began)) s"
+}
+
 print_tables() {
 	local i homed shared modified total=0 values all=()
 	for i in 1 2 3; do
@@ -196,7 +219,8 @@ print_tables() {
 		read -r homed shared modified <<<"${all[i]}"
 		printf '  node %d   %10d  %3d %%   %11d   %13d\n' "$i" "$homed" \
 			$((total ? homed * 100 / total : 0)) "$shared" "$modified"
-		[ $((homed * 4)) -ge "$total" ] || die "node $i homes less than a quarter of the pages"
+		# Each is dealt a third of the units; how many pages of one are told apart follows from who used it.
+		[ "$lends" != 0 ] || [ $((homed * 8)) -ge "$total" ] || die "node $i homes less than an eighth of the pages"
 	done
 	say
 	say "network           MiB out     datagrams out      pages out   pages as zero   retried   dropped"
@@ -214,14 +238,15 @@ print_tables() {
 
 main() {
 	local visitors=() masters=() status i line mib guest
-	say "three nodes, $mem MiB of guest RAM, $cpus vCPUs${CHAOS:+, wire: $CHAOS (seed $seed)}"
-	net_up 3 || die "no network"
+	say "${#nodes[@]} nodes, $mem MiB of guest RAM, $cpus vCPUs${CHAOS:+, wire: $CHAOS (seed $seed)}"
+	net_up "${#nodes[@]}" || die "no network"
 	start_masters
 	start_slaves
 	start_visitors
 	run_guest &
 	guest=$!
 	kill_masters "$guest"
+	kill_lender "$guest"
 	wait "$guest"
 	status=$?
 	for i in "${visitors[@]}"; do

@@ -322,12 +322,14 @@ void cluster_prepare(struct cluster *c, const struct cluster_opts *opts)
 	f = fopen(c->topology, "we");
 	ck_assert_ptr_nonnull(f);
 	for (unsigned i = 0; i < c->nodes; i++) {
+		unsigned cores = !(c->opts.memory_only >> i & 1);
+
 		name_node(c, i);
 		if (c->opts.sidecars)
-			fprintf(f, "NODE %u 127.0.0.1 8000 1 4\n", i);
+			fprintf(f, "NODE %u 127.0.0.1 8000 %u 4\n", i, cores);
 		else
-			fprintf(f, "NODE %u %s %u 1 4 %u\n", i, c->node[i].ip, c->node[i].port,
-				c->node[i].ctrl_port);
+			fprintf(f, "NODE %u %s %u %u 4 %u\n", i, c->node[i].ip, c->node[i].port,
+				cores, c->node[i].ctrl_port);
 	}
 	fputs(c->opts.place ? c->opts.place : "", f);
 	ck_assert_int_eq(fclose(f), 0);

@@ -53,7 +53,8 @@ struct cluster_opts {
 	enum cluster_net net;
 	const char *chaos; /* CLUSTER_WIRE */
 	const char *preload;
-	bool sidecars; /* with a network: masters reach each other by 127.0.0.1:8000 */
+	unsigned memory_only; /* bit i: node i has 0 cores */
+	bool sidecars;        /* with a network: masters reach each other by 127.0.0.1:8000 */
 };
 
 struct cluster_node {

@@ -112,6 +112,12 @@ static int refused(uint16_t status, const struct wvm_ask *ask, char *err, size_t
 		snprintf(err, err_len, "the topology has no node %u (wvm_ctl status lists them)",
 			 (uint32_t)(ask->operand & WVM_CONTROL_NODE_MASK));
 		return -ENXIO;
+	case WVM_CONTROL_MEMORY_ONLY:
+		snprintf(err, err_len,
+			 "node %u lends memory only (0 cores in its NODE line of the topology): "
+			 "name a node with cores, or give it cores in the topology of all nodes",
+			 (uint32_t)(ask->operand & WVM_CONTROL_NODE_MASK));
+		return -EREMOTE;
 	case WVM_CONTROL_NOT_YET:
 		snprintf(err, err_len, "this version does not do that yet");
 		return -ENOTSUP;

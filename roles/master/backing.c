@@ -153,6 +153,20 @@ bool wvm_backing_all_units(struct wvm_backing *b)
 	return true;
 }
 
+bool wvm_backing_all_touched(struct wvm_backing *b)
+{
+	uint64_t page = wvm_backing_next_held_unit(b, 0, b->vm.pages), end;
+
+	for (; page < b->vm.pages; page = wvm_backing_next_held_unit(b, end, b->vm.pages)) {
+		end = unit_end(b, page);
+		for (; page < end && b->vm.held_units[page / WVM_UNIT_PAGES].touched;
+		     page += ENTRIES)
+			if (!wvm_backing_held(b, page))
+				return false;
+	}
+	return true;
+}
+
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page)
 {
 	return wvm_backing_unit(b, page) && has(b->home, b->vm.home, page, sizeof(*b->vm.home));

@@ -40,11 +40,13 @@ bool wvm_backing_held_unit(struct wvm_backing *b, uint64_t page); /* of the unit
 uint64_t wvm_backing_next_held_unit(const struct wvm_backing *b, uint64_t page, uint64_t end);
 /* Whether the entry of the page has room already: without, it says nothing. */
 bool wvm_backing_has_held(const struct wvm_backing *b, uint64_t page);
+/* Of all units: what a hand-over of slices writes into. */
+bool wvm_backing_all_units(struct wvm_backing *b);
+/* The holder's entries of all pages of those units that were ever touched. */
+bool wvm_backing_all_touched(struct wvm_backing *b);
 /* Whether it may touch the directory entry of a page and that of its unit. */
 bool wvm_backing_home(struct wvm_backing *b, uint64_t page);
 bool wvm_backing_unit(struct wvm_backing *b, uint64_t page); /* of the unit alone */
-/* Of all units: what a hand-over of slices writes into. */
-bool wvm_backing_all_units(struct wvm_backing *b);
 /* Of all pages of the unit. */
 bool wvm_backing_home_unit(struct wvm_backing *b, uint64_t page);
 /* After wvm_backing_home(), on the home's shard: whether it may write the stored copy. */

@@ -228,6 +228,19 @@ void wvm_clients_note(struct wvm_clients *all, unsigned shard, const struct note
 	}
 }
 
+/* Nothing of it is taken: without its userfaultfd there is no fault, and no page comes here. */
+static void refuse_program(struct wvm_clients *all, unsigned slot, uint64_t claim, pid_t pid)
+{
+	COUNT(all, refused);
+	wvm_clients_log(
+		all,
+		"program pid %d refused: this node (%u) lends memory only, with 0 cores in "
+		"its NODE line of the topology: start it on a node with cores, or give this "
+		"one cores in the topology of all nodes",
+		(int)pid, all->conf.node_id);
+	answer_slot(all, slot, claim, -WVM_RING_MEMORY_ONLY);
+}
+
 static void attach(struct client *cl, const struct wvm_ring_claim *claim)
 {
 	struct wvm_clients *all = cl->all;
@@ -241,6 +254,10 @@ static void attach(struct client *cl, const struct wvm_ring_claim *claim)
 		return; /* nobody holds the slot: what a dead client left */
 	if (claim->boot_id != all->conf.boot_id) {
 		answer_slot(all, cl->index, claim->claim, -ECONNREFUSED); /* to a former life */
+		return;
+	}
+	if (all->conf.memory_only) {
+		refuse_program(all, cl->index, claim->claim, pid);
 		return;
 	}
 	cl->pid = pid;
@@ -450,7 +467,8 @@ static void fill_header(struct wvm_clients *all)
 				      .udp_port = all->conf.relay.port,
 				      .slave_port = all->conf.relay.slave_port,
 				      .vnode = all->conf.relay.vnode,
-				      .segment = all->conf.relay.segment};
+				      .segment = all->conf.relay.segment,
+				      .memory_only = all->conf.memory_only};
 	memcpy(h->adopts, all->conf.adopts, sizeof(h->adopts));
 	while ((vm = wvm_memory_vm_at(all->conf.memory, h->vm_count)) != NULL) {
 		struct wvm_ring_vm *v = &h->vms[h->vm_count++];

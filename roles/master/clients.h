@@ -110,6 +110,7 @@ struct wvm_clients_relay {
 struct wvm_clients_conf {
 	const char *path; /* of the ring file */
 	uint32_t node_id;
+	bool memory_only; /* every claim is answered with -WVM_RING_MEMORY_ONLY */
 	uint64_t boot_id; /* not 0, differs from every former life's */
 	/*
 	 * Former lives whose pages this one has taken over with its table (WVM_MEM_ADOPT):

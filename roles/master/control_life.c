@@ -54,6 +54,18 @@ static void not_yet_text(const struct wvm_node *node, uint32_t member, char *tex
 		snprintf(text, len, "node %u has not been heard of yet", phys(node, member));
 }
 
+static void moving_text(const struct wvm_node *node, char *text, size_t len)
+{
+	const struct wvm_view *v = &node->view->now;
+	uint32_t member = v->moving;
+
+	if (member == WVM_VIEW_NOBODY)
+		for (member = 0; v->state[member] != WVM_NODE_LOST;)
+			member++;
+	snprintf(text, len, "node %u is %s: wait until that is done (wvm_ctl members)",
+		 phys(node, member), wvm_node_state_name(v->state[member]));
+}
+
 /* Why the order cannot be carried out, in text; empty: it can. */
 static void objection(const struct wvm_node *node, uint32_t member, enum wvm_node_state state,
 		      char *text, size_t len)
@@ -65,10 +77,7 @@ static void objection(const struct wvm_node *node, uint32_t member, enum wvm_nod
 	switch (wvm_view_allows(v, member, state)) {
 	case WVM_VIEW_IS_SO: return;
 	case WVM_VIEW_ALLOWED: break;
-	case WVM_VIEW_MOVING:
-		snprintf(text, len, "node %u is %s: wait until that is done (wvm_ctl members)",
-			 phys(node, v->moving), wvm_node_state_name(v->state[v->moving]));
-		return;
+	case WVM_VIEW_MOVING: moving_text(node, text, len); return;
 	case WVM_VIEW_LAST:
 		snprintf(text, len,
 			 "node %u is the last one that homes memory: let another join first",

@@ -83,11 +83,13 @@ json_t *wvm_control_move(struct wvm_node *n, uint16_t vm_id, uint64_t operand, u
 		[WVM_VCPU_MOVED_LOST] = "lost",     [WVM_VCPU_MOVED_FAILED] = "failed"};
 	unsigned vcpu = (unsigned)(operand >> WVM_CONTROL_VCPU_SHIFT);
 	uint64_t wanted = operand & ((UINT64_C(1) << WVM_CONTROL_VCPU_SHIFT) - 1), outcome;
+	const struct wvm_conf_node *to;
 	struct wvm_vcpu_report r;
 	json_t *o;
 
-	if (!wvm_topology_by_phys(&n->topology, (uint32_t)wanted)) {
-		*status = WVM_CONTROL_BAD_NODE;
+	to = wvm_topology_by_phys(&n->topology, (uint32_t)wanted);
+	if (!to || !to->cores) {
+		*status = to ? WVM_CONTROL_MEMORY_ONLY : WVM_CONTROL_BAD_NODE;
 		return NULL;
 	}
 	if (!wvm_clients_vcpu_order(n->clients, vm_id, vcpu, wanted, &r)) {

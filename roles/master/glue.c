@@ -24,15 +24,6 @@ void wvm_core_panic(const char *what, const char *file, int line)
 	abort();
 }
 
-uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm)
-{
-	for (uint32_t i = 0; i < node->vm_count; i++)
-		if (node->vms[i] == vm)
-			return i;
-	WVM_ASSERT(!"a VM of this node");
-	return 0;
-}
-
 /* ---- sending --------------------------------------------------------------------------- */
 
 bool wvm_node_all_zero(const uint8_t *page)
@@ -100,12 +91,16 @@ bool wvm_node_is_to_home(const struct wvm_msg *msg)
 static bool is_between_homes(const struct wvm_msg *msg)
 {
 	return msg->type == WVM_MSG_HANDOVER || msg->type == WVM_MSG_HANDOVER_PAGE ||
-	       msg->type == WVM_MSG_HANDOVER_DONE;
+	       msg->type == WVM_MSG_HANDOVER_DONE || msg->type == WVM_MSG_BACKUP ||
+	       msg->type == WVM_MSG_BACKUP_DONE ||
+	       (msg->type == WVM_MSG_HOLDING && !(msg->flags & WVM_MSG_ANSWER));
 }
 
 /* Which shard of this node acts on a message: the slice's towards a home, else the range's. */
 static unsigned shard_of(const struct wvm_node *node, const struct wvm_msg *msg)
 {
+	if (msg->type == WVM_MSG_HOLDING_DONE)
+		return msg->steer % node->shard_count; /* each shard speaks for itself */
 	if (wvm_node_is_to_home(msg) || is_between_homes(msg))
 		return wvm_slice_of(msg->vm_id, msg->gpa) % node->shard_count;
 	return wvm_holder_shard(node, msg->gpa >> WVM_PAGE_SHIFT);
@@ -146,8 +141,12 @@ bool wvm_node_holder_room(struct wvm_node_shard *s, uint32_t vm, uint64_t page)
 static bool has_room_between(struct wvm_node_shard *s, struct wvm_backing *b, uint64_t page,
 			     const struct wvm_msg *msg, const uint8_t *payload)
 {
+	bool bytes = msg->type == WVM_MSG_HANDOVER_PAGE ||
+		     (msg->type == WVM_MSG_BACKUP && msg->payload_len);
 	struct wvm_handed entry;
 
+	if (msg->type == WVM_MSG_BACKUP_DONE)
+		return true; /* about the slice */
 	if (msg->type == WVM_MSG_HANDOVER && msg->flags & WVM_MSG_ANSWER) {
 		entry = wvm_core_handed(payload, msg->payload_len);
 		if (!entry.unit)
@@ -159,7 +158,17 @@ static bool has_room_between(struct wvm_node_shard *s, struct wvm_backing *b, ui
 	}
 	if (!wvm_backing_home_unit(b, page))
 		return told_no_room(s);
-	return msg->type != WVM_MSG_HANDOVER_PAGE || wvm_backing_store(b, page) || told_no_room(s);
+	return !bytes || wvm_backing_store(b, page) || told_no_room(s);
+}
+
+/*
+ * A page's entry. Where there are second homes, or other members tell what they hold, entries of
+ * one unit are looked at one after the other, by the core's own timers: all of them have room, or
+ * none has.
+ */
+static bool has_entry_room(const struct wvm_node *node, struct wvm_backing *b, uint64_t page)
+{
+	return node->view->backups ? wvm_backing_home_unit(b, page) : wvm_backing_home(b, page);
 }
 
 /* Whether there is room for what the core touches with this message. What it drops needs none. */
@@ -175,20 +184,22 @@ static bool has_room(struct wvm_node_shard *s, struct wvm_msg *msg, const uint8_
 		return true;
 	if (is_between_homes(msg))
 		return has_room_between(s, b, page, msg, payload);
+	if (msg->type == WVM_MSG_HOLDING_DONE)
+		return true;
 	if (!wvm_node_is_to_home(msg))
 		return wvm_backing_held(b, page) || told_no_room(s);
 	vm = (uint32_t)(b - s->node->backing);
 	if (!wvm_backing_unit(b, page))
 		return told_no_room(s);
 	if (!wvm_core_needs_home(s->core, vm, page, msg)) /* whether it has come may matter */
-		return !s->moving || wvm_backing_home(b, page) || told_no_room(s);
+		return !s->moving || has_entry_room(s->node, b, page) || told_no_room(s);
 	if (wvm_msg_asks_merge(msg)) {
 		/* Refused, and not dropped: its holder keeps all pages until it has an answer. */
 		if (!wvm_backing_home_unit(b, page))
 			msg->version = 0;
 		return true;
 	}
-	if (!wvm_backing_home(b, page) ||
+	if (!has_entry_room(s->node, b, page) ||
 	    (msg->type == WVM_MSG_WRITE_BACK && msg->payload_len && !wvm_backing_store(b, page)))
 		return told_no_room(s);
 	return true;
@@ -201,15 +212,15 @@ static void trace_message(struct wvm_node_shard *s, enum wvm_stamp_kind kind,
 }
 
 /* A message of this node to itself. Where there is no room it is retried like a loss. */
-static void take_own(struct wvm_node_shard *s, const struct wvm_msg *msg, const uint8_t *page)
+static void take_own(struct wvm_node_shard *s, const struct wvm_msg *msg, const uint8_t *data)
 {
 	struct wvm_msg m = *msg;
 
 	trace_message(s, WVM_STAMP_RECEIVE, &m);
-	if (!has_room(s, &m, page))
+	if (!has_room(s, &m, data))
 		return;
 	wvm_runs_before(s, &m);
-	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, &m, page) != WVM_DROP_NONE;
+	s->own_dropped += wvm_core_message(s->core, s->shard->now_ns, &m, data) != WVM_DROP_NONE;
 }
 
 static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, size_t len)
@@ -222,18 +233,23 @@ static void on_own_message(struct wvm_shard *self, void *ctx, const void *data, 
 }
 
 /* Home and holder on one node talk by the same messages, without a wire. */
-static void send_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const uint8_t *page)
+static void send_to_self(struct wvm_node_shard *s, const struct wvm_msg *msg, const uint8_t *data)
 {
 	unsigned to = shard_of(s->node, msg);
 	struct wvm_node_shard *target = &s->node->shards[to];
 
+	if (to == s->index)
+		take_own(s, msg, data);
+	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
+			       data, msg->payload_len))
+		s->post_refused++; /* retried like a loss */
+}
+
+static void page_to_self(struct wvm_node_shard *s, struct wvm_msg *msg, const uint8_t *page)
+{
 	msg->payload_len = page ? WVM_PAGE_BYTES : 0;
 	msg->seg_total = msg->payload_len;
-	if (to == s->index)
-		take_own(s, msg, page);
-	else if (wvm_post_pair(s->shard, target->shard, on_own_message, target, msg, sizeof(*msg),
-			       page, msg->payload_len))
-		s->post_refused++; /* retried like a loss */
+	send_to_self(s, msg, page);
 }
 
 /* Where a page may be a hole, and the file has nothing, it is zeros. */
@@ -274,7 +290,7 @@ void wvm_node_send(struct wvm_node_shard *s, uint32_t member, const struct wvm_m
 	}
 	trace_message(s, WVM_STAMP_SEND, &msg);
 	if (member == s->node->self)
-		send_to_self(s, &msg, page);
+		page_to_self(s, &msg, page);
 	else if (page)
 		send_page(s, member, &msg, page);
 	else
@@ -347,9 +363,11 @@ static void act_send(struct wvm_node_shard *s, const struct wvm_action *a)
 	const uint8_t *page = payload_of(s, a);
 
 	if (a->source == WVM_DATA_BYTES) {
-		WVM_ASSERT(a->member != s->node->self);
 		trace_message(s, WVM_STAMP_SEND, &a->msg);
-		send_segment(s, a->member, &a->msg, a->data);
+		if (a->member == s->node->self)
+			send_to_self(s, &a->msg, a->data);
+		else
+			send_segment(s, a->member, &a->msg, a->data);
 		return;
 	}
 	if (!wvm_stale_hold(s, a, page))
@@ -484,6 +502,9 @@ static bool on_report(struct wvm_node_shard *s, uint32_t member, const struct wv
 		node->stranger = member + 1; /* it asks five times a second */
 		wvm_layout_stranger(node, member, msg->version);
 	}
+	if (!(msg->flags & WVM_MSG_ANSWER) &&
+	    !wvm_node_view_renewed(node, member, wvm_request_boot(msg->request)))
+		return true; /* it asks again */
 	if (wvm_join_message(&node->join, member, msg, taken, &reply))
 		send_segment(s, member, &reply, NULL);
 	if (node->join.state != before)

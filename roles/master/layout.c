@@ -54,6 +54,13 @@ uint32_t wvm_members_hash(const struct wvm_node *n)
 
 		crc = wvm_crc32c(crc, both, sizeof(both));
 	}
+	/* Whose pages may be made anew is decided by all alike. No member is at that vnode. */
+	for (uint32_t i = 0; i < n->topology.count; i++) {
+		uint32_t memory_only[2] = {htobe32(UINT32_MAX), htobe32(i)};
+
+		if (!n->topology.nodes[i].cores)
+			crc = wvm_crc32c(crc, memory_only, sizeof(memory_only));
+	}
 	return crc;
 }
 

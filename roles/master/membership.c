@@ -153,20 +153,31 @@ static void save(void *ctx, const struct wvm_epoch_durable *d)
 	wvm_saver_save(&n->saver, d, wvm_node_view_next(n->node, d) ? &n->node->view->next : NULL);
 }
 
+/* What becomes of those who need the pages that a dead node has. */
+static const char *what_follows(const struct wvm_node *node, uint32_t member, bool said)
+{
+	if (!wvm_view_takes_part(&node->view->now, member))
+		return said ? ", and has no pages of anybody" : "; it has no pages of anybody";
+	if (wvm_node_view_mortal(node, member))
+		return ": unless it is back soon, others make its pages anew";
+	return said ? ": whoever needs its pages waits, and gets an error after 5 s, until it is "
+		      "started again"
+		    : ": if it has ended or is cut off, whoever needs its pages waits, and gets an "
+		      "error after 5 s, until it is back";
+}
+
 static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, uint32_t phys_id,
 		      const char *at, const struct wvm_gossip_action *note, uint64_t now_ns)
 {
 	double since = (double)(now_ns - (p->silent_ns ? p->silent_ns : now_ns)) / 1e9;
-	bool missed = wvm_view_takes_part(&n->node->view->now, (uint32_t)(p - n->peers));
+	bool said = note->life == WVM_NODE_OFFLINE;
+	const char *follows = what_follows(n->node, (uint32_t)(p - n->peers), said);
 
 	if (p->dead)
 		return;
 	p->dead = true;
-	if (note->life == WVM_NODE_OFFLINE)
-		wvm_log("node %u (%s) has ended, as it said itself%s", phys_id, at,
-			missed ? ": whoever needs its pages waits, and gets an error after 5 s, until "
-				 "it is started again"
-			       : ", and has no pages of anybody");
+	if (said)
+		wvm_log("node %u (%s) has ended, as it said itself%s", phys_id, at, follows);
 	else
 		wvm_log("node %u (%s) is DEAD: its control port has not answered for %.1f s, neither "
 			"here nor to others%s%s",
@@ -174,9 +185,7 @@ static void said_dead(struct wvm_node_membership *n, struct wvm_node_peer *p, ui
 			note->epoch ? ""
 				    : ", and never in its present life (is that port open "
 				      "between the hosts?)",
-			missed ? ": if it has ended or is cut off, whoever needs its pages waits, and "
-				 "gets an error after 5 s, until it is back"
-			       : "; it has no pages of anybody");
+			follows);
 }
 
 static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
@@ -193,8 +202,10 @@ static void note(void *ctx, const struct wvm_gossip_action *a, uint64_t now_ns)
 	snprintf(at, sizeof(at), "%s:%u", inet_ntop(AF_INET, &ip, text, sizeof(text)), a->port);
 	if (a->status == WVM_GOSSIP_SUSPECT && !p->silent_ns)
 		p->silent_ns = now_ns;
-	if (a->status == WVM_GOSSIP_DEAD)
+	if (a->status == WVM_GOSSIP_DEAD) {
 		said_dead(n, p, phys_id, at, a, now_ns);
+		wvm_node_deaths_look(n->node);
+	}
 	if (a->status != WVM_GOSSIP_ALIVE)
 		return;
 	if (p->dead)

@@ -16,6 +16,7 @@
 
 #include "ring/claim.h"
 #include "ring/post.h"
+#include "shared/core/assert.h"
 #include "shared/wire.h"
 
 #define IP_UDP_HEADERS 28u
@@ -68,6 +69,15 @@ static int load_topology(struct wvm_node *n, char *err, size_t err_len)
 		return -EINVAL;
 	}
 	return wvm_layout_check(n, err, err_len);
+}
+
+uint32_t wvm_node_vm_index(const struct wvm_node *node, const struct wvm_mem *vm)
+{
+	for (uint32_t i = 0; i < node->vm_count; i++)
+		if (node->vms[i] == vm)
+			return i;
+	WVM_ASSERT(!"a VM of this node");
+	return 0;
 }
 
 bool wvm_node_by_sidecar(const struct wvm_node *n, uint32_t member)
@@ -234,7 +244,8 @@ static int open_state(struct wvm_node *n, const struct wvm_life_shape *shape, ch
 		      size_t err_len)
 {
 	const struct wvm_master_options *o = n->options;
-	int r = wvm_state_open(&n->state, o->shm_file, o->fresh, shape, err, err_len);
+	bool fresh = o->fresh || wvm_node_view_lost(n);
+	int r = wvm_state_open(&n->state, o->shm_file, fresh, shape, err, err_len);
 
 	if (r)
 		return r;
@@ -334,7 +345,11 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 		snprintf(err, err_len, "no memory for shard %u", index);
 		return r;
 	}
-	wvm_node_view_own(s, &p);
+	r = wvm_node_view_own(s, &p);
+	if (r) {
+		snprintf(err, err_len, "no memory for shard %u", index);
+		return r;
+	}
 	s->core_memory = aligned_alloc(64, wvm_core_bytes(&p));
 	s->runs = aligned_alloc(64, sizeof(*s->runs));
 	if (!s->core_memory || !s->runs || wvm_stale_init(s)) {
@@ -345,10 +360,11 @@ static int make_core(struct wvm_node *n, unsigned index, const struct wvm_core_v
 	s->core = wvm_core_init(s->core_memory, &p);
 	for (unsigned i = 0; i < n->vm_count; i++) {
 		/* What has moved is in the table of units. */
-		if (p.before && !wvm_backing_all_units(&n->backing[i])) {
+		if ((p.before && !wvm_backing_all_units(&n->backing[i])) ||
+		    (p.lost && !wvm_backing_all_touched(&n->backing[i]))) {
 			snprintf(err, err_len,
-				 "%s.*: no room for the table of units: free memory or room on its "
-				 "tmpfs",
+				 "%s.*: no room for the tables of units and pages: free memory or "
+				 "room on its tmpfs",
 				 n->options->shm_file);
 			return -ENOSPC;
 		}
@@ -540,6 +556,7 @@ static int open_clients(struct wvm_node *n, char *err, size_t err_len)
 		shards[i] = n->shards[i].shard;
 	wvm_vcpus_init(n);
 	conf.relay = relay_conf(n);
+	conf.memory_only = !n->topology.nodes[n->self].cores;
 	/* Differs from every former life's, also when the state directory was lost. */
 	n->boot_id = (uint64_t)n->boot << 48 | (wvm_now_ns() & 0xffffffffffff);
 	conf.boot_id = n->boot_id;
@@ -601,6 +618,7 @@ static void unbuild(struct wvm_node *n)
 		wvm_stale_free(s);
 		wvm_pins_free(s);
 		wvm_reclaim_free(s);
+		wvm_node_view_disown(s);
 		wvm_trace_close(&s->trace);
 	}
 	for (unsigned i = 0; remove && i < n->vm_count; i++)

@@ -215,9 +215,12 @@ static uint64_t overdue_ns(const struct wvm_node_shard *s)
 {
 	uint64_t waited = s->shard->now_ns - s->reclaim.stalled_ns;
 	struct wvm_core_times times;
+	uint64_t most;
 
 	wvm_core_default_times(&times);
-	return waited > times.deadline_ns ? waited - times.deadline_ns : 0;
+	/* What is to go may be waiting for a home that is being replaced. */
+	most = s->node->view->backups ? times.deadline_lost_ns : times.deadline_ns;
+	return waited > most ? waited - most : 0;
 }
 
 /* Faults come again: there is room, or they are to be told that there is none. */

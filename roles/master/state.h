@@ -20,7 +20,7 @@
 #define WVM_STATE_MAPS_MAX 64u
 
 #define WVM_LIFE_MAGIC  UINT64_C(0x4546494c4d5657) /* "WVMLIFE" */
-#define WVM_LIFE_LAYOUT 4u /* changes with every struct that these files hold */
+#define WVM_LIFE_LAYOUT 5u /* changes with every struct that these files hold */
 
 /* What the files depend on: the next life must be the same in all of it. */
 struct wvm_life_shape {

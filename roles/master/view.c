@@ -24,7 +24,8 @@ int wvm_node_view_store(const struct wvm_node *node, const struct wvm_view *v)
 {
 	uint8_t bytes[WVM_VIEW_BYTES_MAX];
 	char path[WVM_REPLACE_PATH];
-	size_t len = wvm_view_encode(bytes, v, vnode_of(node, node->self), wvm_node_identity(node));
+	size_t len = wvm_view_encode(bytes, v, &node->members, vnode_of(node, node->self),
+				     wvm_node_identity(node));
 
 	wvm_node_view_path(node, path);
 	return wvm_file_replace(node->options->state_dir, path, bytes, len);
@@ -74,7 +75,7 @@ static int first_view(const struct wvm_node *node, struct wvm_view *v)
 	for (uint32_t i = 0; !r && i < node->members.count; i++)
 		spare[i] = node->topology.nodes[i].spare;
 	if (!r)
-		wvm_view_first(v, &first, node->members.count, spare);
+		wvm_view_first(v, &first, &node->members, spare, &node->view->scratch);
 	free(spare);
 	return r;
 }
@@ -93,8 +94,8 @@ static int read_view(const struct wvm_node *node, struct wvm_view *v, char *err,
 	else if (n < 0)
 		r = (int)n;
 	else
-		r = wvm_view_decode(v, bytes, (size_t)n, vnode_of(node, node->self),
-				    wvm_node_identity(node), node->members.count);
+		r = wvm_view_decode(v, bytes, (size_t)n, &node->members, vnode_of(node, node->self),
+				    wvm_node_identity(node));
 	return r ? refuse(path, r, err, err_len) : 0;
 }
 
@@ -117,30 +118,36 @@ int wvm_node_view_check(const struct wvm_node *node, uint32_t voted, char *err, 
 	return -EEXIST;
 }
 
-/* ---- tables ---------------------------------------------------------------------------- */
-
-void wvm_node_view_table(const struct wvm_node *node, struct wvm_slices *out, bool before)
-{
-	struct wvm_node_view *v = node->view;
-
-	wvm_view_homes(&v->now, node->members.count, before, v->homes);
-	wvm_slices_build_active(out, &node->members, v->homes, &v->scratch);
-}
+/* ---- for cores and shards -------------------------------------------------------------- */
 
 void wvm_node_view_note_gone(const struct wvm_node *node)
 {
 	struct wvm_node_view *v = node->view;
 
-	for (uint32_t i = 0; i < node->members.count; i++)
-		__atomic_store_n(&v->gone[i], !wvm_view_takes_part(&v->now, i), __ATOMIC_RELAXED);
+	for (uint32_t i = 0; i < node->members.count; i++) {
+		uint8_t gone = wvm_view_takes_part(&v->now, i) ? WVM_NODE_STAYS : WVM_NODE_GONE;
+
+		if (i < v->now.count && v->now.state[i] == WVM_NODE_LOST)
+			gone = WVM_NODE_DEAD;
+		__atomic_store_n(&v->gone[i], gone, __ATOMIC_RELAXED);
+	}
 }
 
 void wvm_node_view_gone(const struct wvm_node *node, struct wvm_core *core)
 {
-	for (uint32_t i = 0; i < node->members.count; i++)
-		if (i != node->self)
-			wvm_core_gone(core, i,
-				      __atomic_load_n(&node->view->gone[i], __ATOMIC_RELAXED));
+	for (uint32_t i = 0; i < node->members.count; i++) {
+		uint8_t gone = __atomic_load_n(&node->view->gone[i], __ATOMIC_RELAXED);
+
+		if (i == node->self)
+			continue;
+		wvm_core_lost(core, i, gone == WVM_NODE_DEAD);
+		wvm_core_gone(core, i, gone != WVM_NODE_STAYS);
+	}
+}
+
+bool wvm_node_view_ends(const struct wvm_epoch_record *record)
+{
+	return record->state == WVM_NODE_OFFLINE || record->state == WVM_NODE_LOST;
 }
 
 /* One record at most: each is learnt, and noted in the life's file, before the next is stored. */
@@ -148,8 +155,86 @@ void wvm_node_view_left(const struct wvm_node *node)
 {
 	const struct wvm_epoch_record *r = &node->view->now.record;
 
-	if (node->state.life->epoch < r->epoch && r->state == WVM_NODE_OFFLINE)
+	if (node->state.life->epoch < r->epoch && wvm_node_view_ends(r))
 		wvm_core_left(node->shards[0].core);
+}
+
+/* What the core of a node that takes part is to believe of each member. */
+static void fill_lost(const struct wvm_node *node, struct wvm_core_lost *lost, uint8_t *member)
+{
+	const struct wvm_view *now = &node->view->now;
+
+	*lost = (struct wvm_core_lost){
+		.epoch = now->lost_epoch, .moved = now->moved, .member = member};
+	memcpy(lost->slices, now->lost, sizeof(lost->slices));
+	for (uint32_t i = 0; i < node->members.count; i++)
+		member[i] = wvm_view_takes_part(now, i) ? WVM_LOST_NOT : WVM_LOST_ABSENT;
+	for (uint32_t i = 0; i < now->count; i++)
+		if (now->state[i] == WVM_NODE_LOST)
+			member[i] = WVM_LOST_EMPTY; /* nobody else is taken out */
+}
+
+/* Of a table that was in force before: its homes are those that it names. */
+static void seconds_before(const struct wvm_node *node, struct wvm_node_tables *t)
+{
+	struct wvm_node_view *v = node->view;
+
+	memset(v->homes, 0, node->members.count);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		v->homes[wvm_member_of(&node->members, t->slices.home_vnode[i])] = 1;
+	wvm_slices_build_backup(&t->seconds, &t->slices, &node->members, v->homes, v->mortal,
+				&v->scratch);
+}
+
+/* The view's, of members that may be lost. */
+static void mortal_seconds(const struct wvm_node *node, struct wvm_slices *seconds)
+{
+	const struct wvm_view *now = &node->view->now;
+
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		uint32_t home = wvm_member_of(&node->members, now->slices.home_vnode[i]);
+
+		seconds->home_vnode[i] = node->view->mortal[home] ? now->seconds.home_vnode[i]
+								  : WVM_SLICE_NIL;
+	}
+}
+
+void wvm_node_view_publish(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+	struct wvm_slices seconds;
+
+	if (v->backups)
+		mortal_seconds(node, &seconds);
+	pthread_mutex_lock(&v->lock);
+	if (v->now.moved != v->moved)
+		v->before.seconds = v->is.seconds;
+	v->moved = v->now.moved;
+	v->before.slices = v->now.before;
+	v->is.slices = v->now.slices;
+	if (v->backups)
+		v->is.seconds = seconds;
+	fill_lost(node, &v->lost, v->lost_member);
+	__atomic_store_n(&v->epoch, v->now.record.epoch, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&v->lock);
+}
+
+static bool make_lists(struct wvm_node *node)
+{
+	struct wvm_node_view *v = node->view;
+	uint32_t count = node->members.count;
+
+	v->homes = calloc(count, 1);
+	v->gone = calloc(count, 1);
+	v->mortal = calloc(count, 1);
+	v->lost_member = calloc(count, 1);
+	if (!v->homes || !v->gone || !v->mortal || !v->lost_member)
+		return false;
+	for (uint32_t i = 0; i < count && i < WVM_VIEW_MEMBERS; i++) {
+		v->mortal[i] = !node->topology.nodes[i].cores;
+		v->backups |= v->mortal[i];
+	}
+	return true;
 }
 
 int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
@@ -158,11 +243,7 @@ int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
 	int r;
 
 	node->view = v;
-	if (v) {
-		v->homes = calloc(node->members.count, 1);
-		v->gone = calloc(node->members.count, 1);
-	}
-	if (!v || !v->homes || !v->gone) {
+	if (!v || !make_lists(node)) {
 		snprintf(err, err_len, "no memory for %u members", node->members.count);
 		return -ENOMEM;
 	}
@@ -172,10 +253,9 @@ int wvm_node_view_open(struct wvm_node *node, char *err, size_t err_len)
 	v->next = v->now;
 	wvm_node_view_note_gone(node);
 	pthread_mutex_init(&v->lock, NULL);
-	v->epoch = v->now.record.epoch;
-	v->moved = v->now.moved;
-	wvm_node_view_table(node, &v->before, true);
-	wvm_node_view_table(node, &v->slices, false);
+	wvm_node_view_publish(node);
+	if (v->backups)
+		seconds_before(node, &v->before);
 	return 0;
 }
 
@@ -184,41 +264,93 @@ void wvm_node_view_close(struct wvm_node *node)
 	if (node->view) {
 		free(node->view->homes);
 		free(node->view->gone);
+		free(node->view->mortal);
+		free(node->view->lost_member);
 	}
 	free(node->view);
 	node->view = NULL;
 }
 
+/* A node that takes no part has nothing of a move. */
+static bool has_part(const struct wvm_node *node)
+{
+	return wvm_view_takes_part(&node->view->now, node->self);
+}
+
 void wvm_node_view_params(const struct wvm_node *node, struct wvm_core_params *p)
 {
 	const struct wvm_node_view *v = node->view;
+	uint32_t moved = wvm_node_view_lost(node) ? 0 : v->now.moved;
 
 	p->epoch = v->now.record.epoch;
-	p->slices = &v->slices;
+	p->slices = &v->is.slices;
+	p->backup = v->backups ? &v->is.seconds : NULL;
 	p->shards = (uint8_t)node->shard_count;
-	p->moved = v->now.moved;
-	p->before = v->now.moved ? &v->before : NULL;
+	p->moved = moved;
+	p->before = moved ? &v->before.slices : NULL;
+	p->lost = moved && v->lost.epoch && has_part(node) ? &v->lost : NULL;
 }
 
-void wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p)
+int wvm_node_view_own(struct wvm_node_shard *s, struct wvm_core_params *p)
 {
+	const struct wvm_node_view *v = s->node->view;
 	struct wvm_node_epoch *e = &s->next;
+	uint32_t count = s->node->members.count;
+	uint8_t *lists = calloc(3, count);
 
-	if (p->before) {
-		e->tables[0] = *p->before;
-		p->before = &e->tables[0];
+	e->renewed = calloc(count, sizeof(*e->renewed));
+	if (!lists || !e->renewed) {
+		free(lists);
+		return -ENOMEM;
 	}
+	for (uint32_t i = 0; i < 3; i++)
+		e->lost_member[i] = lists + (size_t)i * count;
 	e->table = 1;
-	e->tables[1] = *p->slices;
-	p->slices = &e->tables[1];
+	e->base = 1;
+	e->tables[1] = v->is;
+	p->slices = &e->tables[1].slices;
+	if (p->backup)
+		p->backup = &e->tables[1].seconds;
+	if (p->before) {
+		e->base = 0;
+		e->tables[0] = v->before;
+		p->before = &e->tables[0].slices;
+	}
+	if (p->lost) {
+		e->losts[0] = *p->lost;
+		memcpy(e->lost_member[0], p->lost->member, count);
+		e->losts[0].member = e->lost_member[0];
+		p->lost = &e->losts[0];
+	}
 	e->moved = p->moved;
 	e->taken = p->epoch;
 	s->moving = p->before;
+	return 0;
+}
+
+void wvm_node_view_disown(struct wvm_node_shard *s)
+{
+	free(s->next.lost_member[0]);
+	s->next.lost_member[0] = NULL;
+	free(s->next.renewed);
+	s->next.renewed = NULL;
 }
 
 const struct wvm_slices *wvm_node_slices(const struct wvm_node *node)
 {
-	return &node->view->slices;
+	return &node->view->is.slices;
+}
+
+bool wvm_node_view_lost(const struct wvm_node *node)
+{
+	const struct wvm_view *now = &node->view->now;
+
+	return node->self < now->count && now->state[node->self] == WVM_NODE_LOST;
+}
+
+bool wvm_node_view_mortal(const struct wvm_node *node, uint32_t member)
+{
+	return node->view->mortal[member];
 }
 
 void wvm_node_view_asked(const struct wvm_node *node, uint8_t *asked)
@@ -249,7 +381,7 @@ static bool settled(const struct wvm_node *node, uint32_t member)
 	if (member == node->self)
 		return !node->view->busy;
 	p = wvm_node_membership_peer(node->membership, member);
-	return p && p->epoch >= node->view->now.moved && !p->busy;
+	return p && p->epoch >= wvm_view_stirred(&node->view->now) && !p->busy;
 }
 
 /* The first member that is not done, or members.count. */
@@ -267,6 +399,6 @@ bool wvm_node_view_next(struct wvm_node *node, const struct wvm_epoch_durable *d
 
 	if (d->current.epoch != next->record.epoch + 1)
 		return false;
-	(void)wvm_view_apply(next, &node->members, &d->current);
+	(void)wvm_view_apply(next, &node->members, &d->current, &node->view->scratch);
 	return true;
 }

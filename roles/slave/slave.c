@@ -15,7 +15,7 @@
 #include "shared/client_priv.h"
 #include "shared/wire.h"
 
-#define STOP_TRIES 800u /* of 10 ms: an access to memory waits 5 s at most, an engine 2 s */
+#define STOP_TRIES 1500u /* of 10 ms: an access to memory waits 12 s at most, an engine 2 s */
 
 /* ---- the master ------------------------------------------------------------------------ */
 
@@ -45,6 +45,13 @@ static int find_master(struct wvm_slave *s, char *err, size_t err_len)
 			"line says node %u, port %u",
 			o->ring_path, h.node_id, h.slave_port, o->phys_id, o->port);
 		return -EINVAL;
+	}
+	if (h.memory_only) {
+		snprintf(err, err_len,
+			 "node %u lends memory only (0 cores in its NODE line of the topology): "
+			 "start no slave here, or give it cores in the topology of all nodes",
+			 h.node_id);
+		return -WVM_RING_MEMORY_ONLY;
 	}
 	if (!h.udp_ip || !h.udp_port || h.segment < WVM_SEGMENT_UNIT ||
 	    h.segment > WVM_DATAGRAM_MAX - WVM_HEADER_BYTES) {

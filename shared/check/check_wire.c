@@ -76,6 +76,10 @@ static const struct kind {
 	{53, 0, BYTES, REQUEST},
 	{54, 0, BYTES, REQUEST},
 	{55, 0, BYTES, REQUEST},
+	{56, Z | E | A, PAGE, REQUEST | GPA},
+	{57, A | E, NOTHING, REQUEST | GPA},
+	{58, A | E, SOME, REQUEST | GPA},
+	{59, A, NOTHING, REQUEST | GPA},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -126,7 +130,7 @@ static const struct kind *kind_of(uint8_t type)
 static uint8_t random_flags(const struct kind *kind)
 {
 	uint8_t flags = (uint8_t)random64() & kind->flags;
-	uint8_t instead = flags & (Z | E | (kind->payload == PAGE ? H : 0));
+	uint8_t instead = flags & (Z | E | (kind->payload == PAGE ? H | A : 0));
 
 	if (instead & (instead - 1))
 		flags &= (uint8_t)~instead;
@@ -139,7 +143,7 @@ static void random_payload(struct wvm_msg *m, const struct kind *kind)
 	uint32_t total, segment, count, index;
 
 	if (kind->payload == NOTHING || (m->flags & (Z | E)) ||
-	    (kind->payload == PAGE && (m->flags & H)))
+	    (kind->payload == PAGE && (m->flags & (H | A))))
 		return;
 	if (kind->payload == PAGE) {
 		total = WVM_PAGE_BYTES;
@@ -164,7 +168,7 @@ static struct wvm_msg random_msg(const struct kind *kind)
 		.type = kind->type,
 		.flags = random_flags(kind),
 		.qos = random64() % WVM_QOS_COUNT,
-		.node_state = random64() % WVM_NODE_STATES,
+		.node_state = random64() % WVM_NODE_LIVES,
 		.hops = random64() % (WVM_HOPS_MAX + 1),
 		.vm_id = (uint16_t)random64(),
 		.steer = (uint16_t)random64(),
@@ -328,7 +332,7 @@ START_TEST(types_take_their_flags_and_no_others)
 		m.flags = (uint8_t)(i / 2);
 		if (i % 2)
 			m.payload_len = m.seg_offset = m.seg_total = 0;
-		instead = m.flags & (Z | E | (kind && kind->payload == PAGE ? H : 0));
+		instead = m.flags & (Z | E | (kind && kind->payload == PAGE ? H | A : 0));
 		if (!kind)
 			want = WVM_DROP_TYPE;
 		else if (m.flags & WVM_MSG_AUTH)
@@ -481,6 +485,7 @@ START_TEST(what_the_encoder_refuses)
 	REFUSED(flags, WVM_MSG_AUTH, WVM_DROP_AUTH);
 	REFUSED(qos, WVM_QOS_COUNT, WVM_DROP_QOS);
 	REFUSED(node_state, WVM_NODE_STATES, WVM_DROP_STATE);
+	REFUSED(node_state, WVM_NODE_LOST, WVM_DROP_STATE);
 	REFUSED(hops, WVM_HOPS_MAX + 1, WVM_DROP_HOPS);
 	REFUSED(gpa, WVM_OPERAND_MAX, WVM_DROP_GPA);
 	REFUSED(request, 0, WVM_DROP_REQUEST);

@@ -83,12 +83,16 @@ void wvm_core_adopt_home(struct wvm_core *core, uint32_t vm, uint64_t page)
 	e->txn = 0;
 	if (wvm_handover_adopt(core, vm, page))
 		return;
-	if (wvm_merge_outdated(wvm_home_unit_of(core, vm, page), e))
-		*e = (struct wvm_home_page){0};
-	if (!e->version)
-		return;
-	core->stats.pages_homed++;
-	core->stats.adopted_homed++;
+	/* A copy has no holders, but where its home has died, and they have told. */
+	if (!(e->flags & WVM_HOME_BACKUP)) {
+		wvm_backup_adopt(core, vm, page);
+		if (wvm_merge_outdated(wvm_home_unit_of(core, vm, page), e))
+			*e = (struct wvm_home_page){0};
+		if (!e->version)
+			return;
+		core->stats.pages_homed++;
+		core->stats.adopted_homed++;
+	}
 	for (uint32_t slot = e->more; slot; slot = core->blocks[slot - 1].next) {
 		uint64_t *word = &core->block_used[(slot - 1) / 64];
 		uint64_t bit = UINT64_C(1) << (slot - 1) % 64;
@@ -216,7 +220,9 @@ void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns)
 {
 	WVM_ASSERT(core->adopting && core->action_head == core->action_tail);
 	core->adopting = false;
+	core->now_ns = now_ns;
 	wvm_merge_adopted(core, now_ns);
+	wvm_tell_begin(core);
 	for (uint32_t i = 0; i < core->params.limits.demands; i++)
 		if (written_back(core, i + 1))
 			wvm_core_timer_arm(&core->timers, &core->demands[i].timer, now_ns);

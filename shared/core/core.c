@@ -8,6 +8,7 @@ void wvm_core_default_times(struct wvm_core_times *times)
 {
 	*times = (struct wvm_core_times){
 		.deadline_ns = 5000 * MS,
+		.deadline_lost_ns = 12000 * MS,
 		.hold_min_ns = MS / 10,
 		.hold_max_ns = 10 * MS,
 		.refault_ns = MS,
@@ -65,6 +66,8 @@ static void lay_out_durable(struct carver *c, const struct wvm_core_params *p, s
 	to->taken = carve(c, sizeof(*to->taken), p->members->count);
 	to->kept = carve(c, sizeof(*to->kept), p->limits.demands);
 	to->blocks = carve(c, sizeof(*to->blocks), p->limits.holder_blocks);
+	to->seconds = p->backup ? carve(c, sizeof(*to->seconds), 1) : NULL;
+	to->renewed = carve(c, sizeof(*to->renewed), p->members->count);
 }
 
 static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *p)
@@ -72,7 +75,8 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 	const struct wvm_core_limits *l = &p->limits;
 	struct wvm_core *core = carve(c, sizeof(*core), 1);
 	struct wvm_core scratch, *to = core ? core : &scratch;
-	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + 1;
+	uint32_t slots = l->requests + l->txns + l->demands + WVM_MERGES + WVM_PULLS + WVM_TELLS +
+			 3 + (p->backup ? WVM_COPIES + 1 : 0);
 	struct wvm_partial *partials;
 	uint32_t *buckets;
 	uint8_t *pages;
@@ -90,6 +94,7 @@ static struct wvm_core *lay_out(struct carver *c, const struct wvm_core_params *
 		lay_out_durable(&(struct carver){p->durable, 0}, p, to);
 	else
 		lay_out_durable(c, p, to);
+	to->backup = p->backup ? carve(c, sizeof(*to->backup), 1) : NULL;
 	to->actions = carve(c, sizeof(*to->actions), WVM_ACTIONS);
 	to->timers.heap = carve(c, sizeof(*to->timers.heap), slots);
 	partials = carve(c, sizeof(*partials), l->partials);
@@ -147,6 +152,7 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	core->random = params->seed ? params->seed : UINT64_C(0x9e3779b97f4a7c15);
 	for (uint32_t i = 0; i < params->members->count; i++)
 		wvm_peer_init(&core->peers[i]);
+	wvm_rebuild_lost(core);
 	__builtin_memset(core->seen, 0,
 			 sizeof(*core->seen) * params->members->count * l->peer_shards);
 	if (!params->adopt) {
@@ -165,6 +171,8 @@ struct wvm_core *wvm_core_init(void *memory, const struct wvm_core_params *param
 	FREE_LIST(core, waiting, free_waiting, l->waiting);
 	if (!params->adopt)
 		FREE_LIST(core, blocks, free_block, l->holder_blocks);
+	wvm_renewed_init(core);
+	wvm_backup_init(core);
 	return core;
 }
 
@@ -188,6 +196,7 @@ uint32_t wvm_core_add_vm(struct wvm_core *core, const struct wvm_core_vm *vm)
 	core->vm_count++;
 	if (core->serving)
 		wvm_handover_begin(core);
+	wvm_backup_add_vm(core);
 	return core->vm_count - 1;
 }
 
@@ -202,6 +211,7 @@ void wvm_core_serve(struct wvm_core *core, bool serving)
 	core->serving = serving;
 	if (serving)
 		wvm_handover_begin(core);
+	wvm_backup_look(core);
 }
 
 const struct wvm_core_stats *wvm_core_stats(const struct wvm_core *core)
@@ -325,9 +335,11 @@ const struct wvm_action *wvm_core_action(struct wvm_core *core)
 	const struct wvm_action *a;
 
 	do {
+		/* Without an action, too: its user goes by what it can see (wvm_core_handover()).
+		 */
+		wvm_undo_commit(core);
 		if (core->action_head == core->action_tail)
 			return NULL;
-		wvm_undo_commit(core);
 		a = &core->actions[core->action_head++ % WVM_ACTIONS];
 	} while (a->kind == WVM_ACT_FORGET && !wvm_merge_forgotten(core, a));
 	/* All before it are done: removing an older copy of the page, saving its bytes. */
@@ -369,6 +381,11 @@ void wvm_core_tick(struct wvm_core *core, uint64_t now_ns)
 	case WVM_TIMER_MERGE: wvm_merge_timer(core, (struct wvm_merge *)t); break;
 	case WVM_TIMER_PULL: wvm_handover_timer(core, (struct wvm_pull *)t); break;
 	case WVM_TIMER_WALK: wvm_handover_walk(core); break;
+	case WVM_TIMER_COPY: wvm_backup_timer(core, (struct wvm_copy *)t); break;
+	case WVM_TIMER_BACKUP: wvm_backup_walk(core); break;
+	case WVM_TIMER_REBUILD: wvm_rebuild_timer(core); break;
+	case WVM_TIMER_TELL: wvm_tell_walk(core); break;
+	case WVM_TIMER_TELLS: wvm_tell_timer(core, (struct wvm_tell *)t); break;
 	}
 }
 
@@ -434,11 +451,15 @@ static enum wvm_drop to_home(struct wvm_core *core, const struct place *at,
 			     const struct wvm_msg *msg, const uint8_t *data)
 {
 	bool request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
+	enum wvm_drop drop;
 
 	if (wvm_core_home_of(core, at->vm, at->page, NULL) != core->params.self)
 		return request ? wrong_home(core, at, msg) : WVM_DROP_NODE;
 	if (!core->serving)
 		return WVM_DROP_ROOM;
+	drop = wvm_rebuild_ready(core, at->vm, at->page, msg);
+	if (drop)
+		return drop;
 	if (!wvm_handover_ready(core, at->vm, at->page, msg))
 		return wvm_handover_want(core, at->vm, at->page, at->member, msg);
 	if (!wvm_msg_asks_merge(msg))
@@ -477,6 +498,8 @@ static bool wanted(struct wvm_core *core, const struct place *at, const struct w
 
 	if (msg->type == WVM_MSG_HANDOVER_PAGE)
 		return wvm_handover_wants(core, msg);
+	if (msg->type == WVM_MSG_BACKUP)
+		return wvm_backup_wants(core, at->vm, at->page, msg);
 	if (msg->type == WVM_MSG_WRITE_BACK)
 		return wvm_core_homes(core, at->vm, at->page) &&
 		       wvm_home_wants(core, at->vm, at->page, at->member, msg);
@@ -493,7 +516,7 @@ static bool assemble(struct wvm_core *core, const struct place *at, const struct
 		     const uint8_t *payload, const uint8_t **data)
 {
 	if (!msg->payload_len || msg->payload_len == msg->seg_total ||
-	    msg->type == WVM_MSG_HANDOVER) {
+	    msg->type == WVM_MSG_HANDOVER || msg->type == WVM_MSG_HOLDING) {
 		*data = msg->payload_len ? payload : NULL;
 		return true;
 	}
@@ -503,6 +526,21 @@ static bool assemble(struct wvm_core *core, const struct place *at, const struct
 	*data = wvm_partials_add(&core->partials, msg, payload);
 	core->stats.partials_evicted = core->partials.evicted;
 	return *data != NULL;
+}
+
+/* Of what is held of a home that died. Answers are for a holder, HOLDING, or a home, _DONE. */
+static enum wvm_drop of_holdings(struct wvm_core *core, const struct place *at,
+				 const struct wvm_msg *msg, const uint8_t *data)
+{
+	bool to_home = (msg->type == WVM_MSG_HOLDING) == !(msg->flags & WVM_MSG_ANSWER);
+
+	if (to_home ? !core->serving : core->adopting)
+		return WVM_DROP_ROOM;
+	if (msg->type == WVM_MSG_HOLDING)
+		return to_home ? wvm_rebuild_holding(core, at->vm, at->page, at->member, msg, data)
+			       : wvm_tell_answer(core, at->vm, at->page, at->member, msg);
+	return to_home ? wvm_rebuild_done(core, at->member, msg)
+		       : wvm_tell_done(core, at->vm, at->page, at->member, msg);
 }
 
 /* Types whose request id is the sender's own, counted by its window. */
@@ -544,6 +582,18 @@ static enum wvm_drop dispatch(struct wvm_core *core, const struct place *at,
 		if (!core->serving)
 			return WVM_DROP_ROOM;
 		return wvm_handover_message(core, at->vm, at->page, at->member, msg, data);
+	case WVM_MSG_BACKUP:
+	case WVM_MSG_BACKUP_DONE:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		if (!core->params.backup || !core->serving)
+			return core->params.backup ? WVM_DROP_ROOM : WVM_DROP_NODE;
+		return wvm_backup_message(core, at->vm, at->page, at->member, msg, data);
+	case WVM_MSG_HOLDING:
+	case WVM_MSG_HOLDING_DONE:
+		if (!assemble(core, at, msg, payload, &data))
+			return WVM_DROP_NONE;
+		return of_holdings(core, at, msg, data);
 	case WVM_MSG_WRONG_HOME: return WVM_DROP_EPOCH;
 	default: return WVM_DROP_TYPE;
 	}
@@ -565,6 +615,8 @@ static enum wvm_drop receive(struct wvm_core *core, const struct wvm_msg *msg,
 			(void)wrong_home(core, &at, msg); /* so that it learns ours */
 		return WVM_DROP_EPOCH;
 	}
+	if (core->peers[at.member].lost)
+		return WVM_DROP_NODE;
 	if (windowed(msg->type) && at.member != core->params.self) {
 		uint8_t shard = wvm_request_shard(msg->request);
 

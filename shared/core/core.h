@@ -50,6 +50,8 @@ enum wvm_home_flag {
 	WVM_HOME_LOST = 2,    /* its last copy died with its owner: an error from then on */
 	WVM_HOME_ASKED = 4,   /* Modified, and its owner was asked for it: it may have left by now,
 			       * whatever became of the transaction */
+	WVM_HOME_BACKUP = 8,  /* at the second home: no directory entry, but a copy (backup.h) */
+	WVM_HOME_UNSTORED = 16, /* the bytes of `version` are not stored (rebuild.c) */
 };
 
 /*
@@ -61,7 +63,8 @@ enum wvm_home_flag {
  */
 struct wvm_home_page {
 	uint64_t version; /* of the stored copy; 0: never asked for */
-	uint64_t granted; /* Modified: the version that the owner was granted */
+	uint64_t granted; /* Modified: the version that the owner was granted; UNSTORED and not
+			   * Modified: the member that is writing them back + 1, or 0 */
 	uint64_t grant[WVM_HOLDERS_INLINE];
 	uint32_t member[WVM_HOLDERS_INLINE];
 	uint32_t more;    /* first wvm_holder_block + 1, or 0 */
@@ -96,13 +99,25 @@ struct wvm_home_unit {
 	uint32_t merged; /* granted by a merge: pages that had entries before have none now, what is
 			  * there of older versions does not count */
 	/* handover.c: */
-	uint32_t moved; /* the epoch whose hand-over the rest is about */
-	uint16_t next;  /* pages of the unit below it have come */
-	uint8_t phase;  /* enum wvm_moved_phase */
-	uint8_t spare;
-	uint32_t reserved[6];
+	uint32_t moved;  /* the epoch whose hand-over the rest is about */
+	uint16_t next;   /* pages of the unit below it have come; rebuilt: of it are UNSTORED */
+	uint8_t phase;   /* enum wvm_moved_phase */
+	uint8_t entries; /* pages may have some: wvm_home_unit_has_entries() */
+	uint32_t era;    /* at the second home: the era of its copies; 0: it has none (backup.h) */
+	uint32_t reserved[4];
+	uint32_t lost; /* enum wvm_unit_lost */
 };
 _Static_assert(sizeof(struct wvm_home_unit) == 64, "one cache line");
+
+/* Of a unit whose home died: bits of wvm_home_unit.lost (rebuild.c). */
+enum wvm_unit_lost {
+	WVM_UNIT_UNKNOWN = 1,  /* what nobody holds is not known here; settled: it is LOST */
+	WVM_UNIT_STOLEN = 2,   /* a member that may have had pages of it Modified has not told */
+	WVM_UNIT_REBUILT = 4,  /* settled */
+	WVM_UNIT_KEPT = 8,     /* given away, and all of it kept as the second home (handover.c) */
+	WVM_UNIT_DOUBTED = 16, /* another one serves it, and had it from here; a member whose files
+				* are gone may have had pages of it Modified since (renewed.c) */
+};
 
 enum wvm_held_state {
 	WVM_HELD_INVALID = 0,
@@ -291,6 +306,15 @@ struct wvm_action {
 	X(handover_units, "units fetched from their former home")                              \
 	X(handover_given, "units that their new home has fetched from here")                   \
 	X(handover_asked, "of the pages, those that somebody waited for")                      \
+	X(backup_copied, "pages that the second home has got, as home")                        \
+	X(backup_waited, "of those, write-backs that were acknowledged then")                  \
+	X(backup_room, "write-backs that have to come again for lack of slots")                \
+	X(backup_slices, "slices that the second home has been given completely")              \
+	X(backup_missing, "slices whose second home has not all of it, at present")            \
+	X(backup_taken, "pages taken as second home")                                          \
+	X(told_units, "units of which a home that died is told by others what is held here")   \
+	X(rebuilt_units, "units whose home died, and that this one serves now")                \
+	X(rebuilt_held, "pages of such units whose holders have told of them")                 \
 	X(partials_evicted, "half-received pages dropped for lack of room")                    \
 	X(adopted_homed, "directory entries taken over from a former life")                    \
 	X(adopted_held, "held pages taken over from a former life")                            \
@@ -327,10 +351,31 @@ struct wvm_core_limits {
 /* All in nanoseconds. The defaults are those of shared/PROTOCOL.md, Times. */
 struct wvm_core_times {
 	uint64_t deadline_ns;
+	uint64_t deadline_lost_ns; /* of a page whose home may die, and is replaced then */
 	uint64_t hold_min_ns, hold_max_ns, refault_ns;
 	uint64_t rto_min_ns, rto_initial_ns;
 	uint64_t rto_base_max_ns; /* of the first retry, however slow answers were before */
 	uint64_t rto_max_ns;      /* of any, after back-off */
+};
+
+/* What the core is to believe of a member when another one has died. */
+enum wvm_lost_member {
+	WVM_LOST_NOT,    /* it takes part, and tells what it holds */
+	WVM_LOST_ABSENT, /* OFFLINE or SHADOW: has nothing of anybody, and is not asked */
+	WVM_LOST_EMPTY,  /* dead, and surely had no page Modified: no program ran there */
+	WVM_LOST_HOLDER, /* dead, and may have had pages Modified */
+};
+
+/*
+ * Members that died, and the slices that are made anew for it: wvm_core_epoch_lost(). The driver's
+ * and as durable as its epoch; a later life gets the same.
+ */
+struct wvm_core_lost {
+	uint32_t epoch; /* the last that took a member out */
+	uint32_t moved; /* params.moved from then on: that epoch, or the one of the move that was
+			 * under way, which it becomes a part of */
+	uint64_t slices[WVM_SLICES / 64]; /* bits */
+	const uint8_t *member;            /* one each: enum wvm_lost_member */
 };
 
 struct wvm_core_params {
@@ -343,6 +388,13 @@ struct wvm_core_params {
 	 */
 	const struct wvm_slices *before;
 	uint32_t moved;
+	/*
+	 * The second homes that belong to `slices` (wvm_slices_build_backup()); NULL: there are no
+	 * backups. There are some in all lives that adopt each other, or in none.
+	 */
+	const struct wvm_slices *backup;
+	/* Members that died since; NULL: none. Given for as long as `before` is. */
+	const struct wvm_core_lost *lost;
 	uint8_t shards;                  /* of this node: slice % shards says whose it is; 0: 1 */
 	const struct wvm_layout *layout; /* outlives it, too; NULL: nothing is placed */
 	uint32_t self;                   /* index in members */
@@ -436,8 +488,8 @@ uint64_t wvm_core_deadline(const struct wvm_core *core);
 
 /*
  * Takes the next action, or returns NULL; the one before has been carried out.
- * What the input changed is final from its first action on. All are taken before the next tick
- * or message from outside; messages that this node sent to itself may be put
+ * What the input changed is final from the first call on, be there an action or not. All are taken
+ * before the next tick or message from outside; messages that this node sent to itself may be put
  * in while actions are left.
  */
 const struct wvm_action *wvm_core_action(struct wvm_core *core);
@@ -572,6 +624,61 @@ enum wvm_epoch_taken {
 enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
 				    const struct wvm_slices *slices);
 
+/*
+ * The second homes in the next epoch that moves slices: said before it, where there are
+ * backups. It outlives the core, or the second epoch after it that moves slices.
+ */
+void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup);
+
+/*
+ * The member has begun without the files of its earlier lives (it asks for a REPORT, join.h): by
+ * its life `boot`, the one that asks. What its earlier ones had Modified is LOST, and what it was
+ * sent as a second home is sent again. To be said to each shard of each other member before the
+ * member serves. Durable when it returns; said again it does nothing. Between inputs, once no
+ * action is left; none follows at once. O(units + pages homed + members). See renewed.h.
+ */
+void wvm_core_renewed(struct wvm_core *core, uint32_t member, uint16_t boot);
+
+/*
+ * Slices of this shard whose second home has not all of it yet: were this node gone now, pages of
+ * theirs could be lost. Those that have no second home do not count; those of which pages were lost
+ * before do for ever, where it is not known which. O(slices).
+ */
+uint32_t wvm_core_degraded(const struct wvm_core *core);
+
+/*
+ * The members' next epoch, which takes a member out that has died: its slices, and no others, have
+ * other homes in `slices`. It may come at any time, also in the middle of a hand-over or before
+ * what an earlier death has begun is done: it is then a part of that move (lost->moved is that
+ * of before; BUSY: something of an earlier move is left here). *lost is
+ * that of all deaths since the last move that was complete; it and slices outlive the core, or the
+ * second epoch after it that moves slices. Where there are backups, wvm_core_backup_next() comes
+ * before it. What becomes of the pages: rebuild.c. Its end is that of
+ * a hand-over. O(slots + units).
+ */
+enum wvm_epoch_taken wvm_core_epoch_lost(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+					 const struct wvm_slices *slices,
+					 const struct wvm_core_lost *lost);
+
+/*
+ * Adds the slices that the death of a member leaves without a home: `slices` is the table of
+ * before, `before` the one before that if a move between the two may not be complete, else NULL.
+ */
+void wvm_core_lost_slices(struct wvm_core_lost *lost, const struct wvm_members *members,
+			  const struct wvm_slices *slices, const struct wvm_slices *before,
+			  uint32_t member);
+
+/*
+ * A member is dead: what it had Modified is LOST, as a sharer it is struck out, nothing is granted
+ * to it. False: it is back without its files. As durable as wvm_core_gone(); wvm_core_epoch_lost()
+ * and params.lost say it by themselves.
+ */
+void wvm_core_lost(struct wvm_core *core, uint32_t member, bool lost);
+
+/*
+ * What has still to be done here of the last hand-over. Once all actions are taken it is final: a
+ * life that adopts this one does not count more.
+ */
 struct wvm_handover_left {
 	uint64_t in;  /* units whose home this shard has become, not all fetched and confirmed */
 	uint64_t out; /* units whose home it was, not fetched yet */

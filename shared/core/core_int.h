@@ -7,9 +7,11 @@
 
 #include "shared/core/ahead.h"
 #include "shared/core/assert.h"
+#include "shared/core/backup.h"
 #include "shared/core/core.h"
 #include "shared/core/partial.h"
 #include "shared/core/peer.h"
+#include "shared/core/renewed.h"
 
 enum wvm_core_timer_kind {
 	WVM_TIMER_REQUEST,
@@ -18,6 +20,11 @@ enum wvm_core_timer_kind {
 	WVM_TIMER_MERGE,
 	WVM_TIMER_PULL,
 	WVM_TIMER_WALK,
+	WVM_TIMER_COPY,
+	WVM_TIMER_BACKUP,
+	WVM_TIMER_REBUILD,
+	WVM_TIMER_TELL,
+	WVM_TIMER_TELLS,
 };
 
 enum wvm_request_state {
@@ -160,8 +167,11 @@ enum wvm_moved_phase {
 	WVM_MOVED_CAME,   /* all is here */
 	WVM_MOVED_DONE,   /* and the former home knows */
 	/* At the former home: */
+	WVM_MOVED_ASKED,   /* something of it was asked for */
 	WVM_MOVED_GIVEN,   /* it may forget */
 	WVM_MOVED_NOTHING, /* it began without files, and says so to whoever asks */
+	/* At the new home again: */
+	WVM_MOVED_TELLING, /* its home died, and others tell what they hold: rebuild.c */
 };
 
 #define WVM_SHIP_HOLDERS 32u
@@ -208,6 +218,36 @@ struct wvm_pull {
 #define WVM_PULL_QUEUE   64u   /* requests that wait for one page; then dropped (retry) */
 #define WVM_WALK_BATCH   4096u /* units looked at in one step */
 
+/* A unit of which a new home is being told what is held here. */
+struct wvm_tell {
+	struct wvm_core_timer timer;
+	uint64_t id;
+	uint64_t page, end; /* what the message is about: pages from `page` on, below `end` */
+	uint64_t asked_ns;
+	uint32_t vm, member;
+	uint16_t tries;
+	bool used;
+};
+#define WVM_TELLS         16u
+#define WVM_HOLDING_PAGES 18u
+#define WVM_HOLDING_PAGE  20u /* bytes */
+#define WVM_HOLDING_BYTES (8u * WVM_UNIT_WORDS + WVM_HOLDING_PAGE * WVM_HOLDING_PAGES)
+
+/* What is held of one page; at a holder, and as it tells it. */
+enum wvm_holding_kind {
+	WVM_HOLDING_SHARED = 1,
+	WVM_HOLDING_MODIFIED,
+	WVM_HOLDING_WRITTEN,      /* written back, and not acknowledged; nothing is kept */
+	WVM_HOLDING_WRITTEN_KEPT, /* a Shared copy is */
+	WVM_HOLDING_KINDS,
+};
+
+struct wvm_holding {
+	uint64_t version, grant;
+	uint16_t index; /* of the page in its unit */
+	uint8_t kind;   /* enum wvm_holding_kind */
+};
+
 struct wvm_core {
 	struct wvm_core_params params;
 	struct wvm_core_stats stats;
@@ -231,7 +271,12 @@ struct wvm_core {
 	struct wvm_txn *txns;
 	struct wvm_asked *waiting;
 	struct wvm_holder_block *blocks; /* durable */
-	uint64_t *block_used;            /* a bit each, while adopting */
+	struct wvm_seconds *seconds;     /* durable; NULL: no backups */
+	struct wvm_backup *backup;       /* NULL: none */
+	uint16_t *renewed;    /* durable: of each member the first life that may hold anything */
+	uint64_t renewed_sum; /* of all of that */
+	uint32_t renewed_next;
+	uint64_t *block_used; /* a bit each, while adopting */
 	uint32_t free_request, free_demand, free_txn, free_waiting, free_block; /* slot + 1 */
 	uint32_t requests_free, demands_free, demands_parked;                   /* how many */
 	struct wvm_fill fills[WVM_FILLS]; /* the last runs of local zero-fill */
@@ -247,6 +292,19 @@ struct wvm_core {
 	uint32_t epoch_seen;
 	struct wvm_handover_left left;
 	uint8_t ship[WVM_SHIP_BYTES];
+	struct wvm_tell tells[WVM_TELLS];
+	struct wvm_core_timer tell; /* of the walk over what is held */
+	uint64_t tell_unit;
+	uint32_t tell_vm;
+	uint32_t tells_used;
+	bool telling, told; /* the walk is not at its end; all is told, and answered */
+	uint8_t holding[WVM_HOLDING_BYTES];
+	struct wvm_core_timer rebuild; /* members are asked, then units are settled */
+	uint64_t rebuild_unit;
+	uint32_t rebuild_vm;
+	uint32_t untold;     /* members that have not told all */
+	uint32_t ask_member; /* the next one that is asked, of this round */
+	uint16_t rounds;
 	struct wvm_action *actions; /* ring of WVM_ACTIONS */
 	uint32_t action_head, action_tail;
 };
@@ -305,10 +363,28 @@ static inline struct wvm_home_unit *wvm_home_unit_of(struct wvm_core *core, uint
 	return &core->vms[vm].units[wvm_unit_index(page)];
 }
 
+/* Before a page of the unit gets one. Not undone: without any it does no harm. */
+static inline void wvm_home_unit_has_entries(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	wvm_home_unit_of(core, vm, page)->entries = 1;
+}
+
 static inline struct wvm_held_unit *wvm_held_unit_of(const struct wvm_core *core, uint32_t vm,
 						     uint64_t page)
 {
 	return &core->vms[vm].held_units[wvm_unit_index(page)];
+}
+
+/* Whether pages without an entry are LOST, unless they are of a grant of the whole. */
+static inline bool wvm_unit_rest_lost(const struct wvm_home_unit *u)
+{
+	return u->lost & WVM_UNIT_REBUILT && u->lost & (WVM_UNIT_UNKNOWN | WVM_UNIT_STOLEN);
+}
+
+/* Whether what was granted by that id was granted to a life that is gone with its files. */
+static inline bool wvm_renewed_before(const struct wvm_core *core, uint32_t member, uint64_t id)
+{
+	return wvm_request_boot(id) < core->renewed[member];
 }
 
 static inline bool wvm_unit_mine(const struct wvm_held_unit *u, uint64_t page)
@@ -410,6 +486,18 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
 void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t);
 
+/* What the owner is to be told of it. */
+void wvm_home_acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page,
+			  const struct wvm_written *w);
+/* Whether the page has an entry that counts: not one of before its unit was merged. */
+static inline bool wvm_home_tracks(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_page *e = &core->vms[vm].home[page];
+
+	return e->version && !(e->flags & WVM_HOME_BACKUP) &&
+	       !wvm_merge_outdated(&core->vms[vm].units[wvm_unit_index(page)], e);
+}
+
 /* shipped.c: out has WVM_SHIP_BYTES. Returns the bytes. */
 uint32_t wvm_shipped_encode(uint8_t *out, const struct wvm_shipped *s);
 /* False: no home says so. */
@@ -432,6 +520,41 @@ void wvm_handover_begin(struct wvm_core *core);
 bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page);
 /* Whether the page's home is another one than before the present epoch's table. */
 bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page);
+
+/* rebuild.c */
+/* Whether the page is of those that are made anew, wherever its home is. */
+bool wvm_rebuild_of(const struct wvm_core *core, uint32_t vm, uint64_t page);
+/* And this is its home. */
+bool wvm_rebuild_here(const struct wvm_core *core, uint32_t vm, uint64_t page);
+/* A message to the home of a page: NONE: it may be carried out, as far as this is concerned. */
+enum wvm_drop wvm_rebuild_ready(struct wvm_core *core, uint32_t vm, uint64_t page,
+				const struct wvm_msg *msg);
+enum wvm_drop wvm_rebuild_holding(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data);
+enum wvm_drop wvm_rebuild_done(struct wvm_core *core, uint32_t member, const struct wvm_msg *msg);
+void wvm_rebuild_timer(struct wvm_core *core);
+void wvm_rebuild_begin(struct wvm_core *core);
+/* Takes over who is dead by params.lost. */
+void wvm_rebuild_lost(struct wvm_core *core);
+/* The bytes of an UNSTORED page come from who has them. */
+bool wvm_rebuild_awaits(const struct wvm_home_page *e, uint32_t member, const struct wvm_msg *msg);
+void wvm_rebuild_stored(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* The member has lost bytes that may be waited for. Whether the page is LOST by that; telling: it
+ * is when all have told. Final. */
+bool wvm_rebuild_in_vain(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			 bool telling);
+
+/* rebuild_tell.c */
+void wvm_tell_begin(struct wvm_core *core);
+void wvm_tell_walk(struct wvm_core *core);
+void wvm_tell_timer(struct wvm_core *core, struct wvm_tell *t);
+enum wvm_drop wvm_tell_answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			      const struct wvm_msg *msg);
+enum wvm_drop wvm_tell_done(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
+			    const struct wvm_msg *msg);
+/* False: no holder says so. `mine` may be NULL. */
+bool wvm_holding_decode(const uint8_t *at, uint32_t len, bool unit, uint64_t *mine,
+			struct wvm_holding *list, uint32_t *count);
 
 /* The parts of a change of epoch. */
 void wvm_request_rehome(struct wvm_core *core);

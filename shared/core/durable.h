@@ -8,8 +8,9 @@
  *
  * An input changes all of its entries or none. Before an entry is changed its
  * old bytes go into the undo log; the log is emptied when the first action of
- * the input is taken, or the next input comes. So nothing has left the node
- * before the entries say it, and an input that was cut short never happened:
+ * the input is asked for, be there one or not, or the next input comes. So nothing
+ * has left the node before the entries say it, neither in a message nor in what its
+ * user goes by (wvm_core_handover()), and an input that was cut short never happened:
  * to its sender it is a message that was lost.
  *
  * Actions that were not carried out are found by looking at the RAM file

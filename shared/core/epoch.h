@@ -80,7 +80,7 @@ struct wvm_epoch_record {
 };
 _Static_assert(sizeof(struct wvm_epoch_record) == 40, "the size stated above");
 
-/* Whether all is as stated above, and a node that goes OFFLINE does not vote. */
+/* Whether all is as stated above, and a node that becomes OFFLINE or LOST does not vote. */
 bool wvm_epoch_record_check(const struct wvm_epoch_record *r);
 bool wvm_epoch_record_same(const struct wvm_epoch_record *a, const struct wvm_epoch_record *b);
 /* Its place among the voters, or -1. */

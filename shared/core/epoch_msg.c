@@ -16,7 +16,8 @@ bool wvm_epoch_record_check(const struct wvm_epoch_record *r)
 		if (i > 0 && i < r->voters && r->voter[i] <= r->voter[i - 1])
 			return false;
 	}
-	return r->state != WVM_NODE_OFFLINE || wvm_epoch_voter(r, r->node) < 0;
+	return (r->state != WVM_NODE_OFFLINE && r->state != WVM_NODE_LOST) ||
+	       wvm_epoch_voter(r, r->node) < 0;
 }
 
 bool wvm_epoch_record_same(const struct wvm_epoch_record *a, const struct wvm_epoch_record *b)

@@ -69,7 +69,7 @@ static bool self_check(const struct wvm_gossip_self *s)
 	return s->node < WVM_NODE_MAX && s->count && s->first < WVM_NODE_MAX &&
 	       s->node - s->first < s->count && s->count <= WVM_NODE_MAX - s->first &&
 	       s->tier <= s->top && s->top < WVM_GOSSIP_TIERS && s->incarnation &&
-	       s->incarnation <= WVM_GOSSIP_INCARNATION_MAX && s->life < WVM_NODE_STATES;
+	       s->incarnation <= WVM_GOSSIP_INCARNATION_MAX && s->life < WVM_NODE_LIVES;
 }
 
 struct wvm_gossip *wvm_gossip_init(void *memory, uint32_t room,

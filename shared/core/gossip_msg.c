@@ -17,7 +17,7 @@ bool wvm_gossip_entry_check(const struct wvm_gossip_entry *e)
 {
 	return e->node < WVM_NODE_MAX && incarnation_check(e->incarnation) &&
 	       address_check(e->ip, e->port) && e->status >= WVM_GOSSIP_ALIVE &&
-	       e->status < WVM_GOSSIP_STATUSES && e->life < WVM_NODE_STATES &&
+	       e->status < WVM_GOSSIP_STATUSES && e->life < WVM_NODE_LIVES &&
 	       e->top < WVM_GOSSIP_TIERS && !e->zero[0] && !e->zero[1] && !e->zero[2] &&
 	       (e->life != WVM_NODE_OFFLINE || e->status == WVM_GOSSIP_DEAD);
 }
@@ -26,7 +26,7 @@ static bool head_check(const struct wvm_gossip_msg *m)
 {
 	return m->kind >= WVM_GOSSIP_PROBE && m->kind < WVM_GOSSIP_KINDS &&
 	       m->tier < WVM_GOSSIP_TIERS && m->top >= m->tier && m->top < WVM_GOSSIP_TIERS &&
-	       m->life < WVM_NODE_STATES && m->health <= WVM_GOSSIP_HEALTH && m->busy <= 1 &&
+	       m->life < WVM_NODE_LIVES && m->health <= WVM_GOSSIP_HEALTH && m->busy <= 1 &&
 	       !m->zero2 && m->count <= WVM_GOSSIP_ENTRIES && address_check(m->ip, m->port) &&
 	       incarnation_check(m->incarnation);
 }

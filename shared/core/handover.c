@@ -32,12 +32,20 @@ static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
 
 /* ---- what is here ---------------------------------------------------------------------- */
 
+/* Not what it had as a second home. */
+static bool entry_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	const struct wvm_home_page *e = &core->vms[vm].home[page];
+
+	return e->version && !(e->flags & WVM_HOME_BACKUP);
+}
+
 static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
 
 	if (phase == WVM_MOVED_COMING)
-		return core->vms[vm].home[page].version != 0;
+		return entry_here(core, vm, page);
 	return phase == WVM_MOVED_CAME || phase == WVM_MOVED_DONE;
 }
 
@@ -45,17 +53,19 @@ static bool page_here(const struct wvm_core *core, uint32_t vm, uint64_t page)
 bool wvm_handover_ready(const struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_msg *msg)
 {
-	if (!core->params.before || !wvm_moved_in(core, vm, page))
+	if (!core->params.before || !wvm_moved_comes(core, vm, page))
 		return true;
 	if (wvm_msg_asks_merge(msg))
-		return wvm_moved_phase_of(core, vm, page) >= WVM_MOVED_CAME;
+		return wvm_moved_phase_of(core, vm, page) == WVM_MOVED_CAME ||
+		       wvm_moved_phase_of(core, vm, page) == WVM_MOVED_DONE;
 	return page_here(core, vm, page);
 }
 
 bool wvm_core_homes(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_core_home_of(core, vm, page, NULL) == core->params.self &&
-	       (!core->params.before || !wvm_moved_in(core, vm, page) || page_here(core, vm, page));
+	       (!core->params.before || !wvm_moved_comes(core, vm, page) ||
+		page_here(core, vm, page));
 }
 
 struct wvm_handover_left wvm_core_handover(const struct wvm_core *core)
@@ -69,13 +79,6 @@ uint32_t wvm_core_epoch_seen(const struct wvm_core *core)
 }
 
 /* ---- the former home ------------------------------------------------------------------- */
-
-static bool has_entry(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	const struct wvm_home_page *e = &core->vms[vm].home[page];
-
-	return e->version && !wvm_merge_outdated(&core->vms[vm].units[wvm_unit_index(page)], e);
-}
 
 static struct wvm_action *reply(struct wvm_core *core, uint8_t type, uint32_t vm, uint64_t page,
 				uint32_t member, const struct wvm_msg *msg)
@@ -132,7 +135,7 @@ static void forget_pages(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 		if (!e->version && !e->flags && !e->more)
 			continue;
-		core->stats.pages_homed -= has_entry(core, vm, page);
+		core->stats.pages_homed -= wvm_home_tracks(core, vm, page);
 		wvm_note_home(core, vm, page);
 		wvm_holders_clear(core, e);
 		*e = (struct wvm_home_page){0};
@@ -143,16 +146,24 @@ static void forget_pages(struct wvm_core *core, uint32_t vm, uint64_t page)
 static void give(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+	uint32_t era = wvm_unit_rest_lost(u) ? 0 : wvm_backup_era(core, vm, page);
 
 	/* From now on the new home has something of this node: a later life of it must know. */
 	core->taken[member]++;
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	u->moved = core->params.moved;
 	u->phase = WVM_MOVED_GIVEN;
+	u->era = era;
 	wvm_undo_commit(core);
-	forget_pages(core, vm, page);
+	if (era)
+		wvm_backup_keep_unit(core, vm, page);
+	else
+		forget_pages(core, vm, page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
-	*u = (struct wvm_home_unit){.moved = core->params.moved, .phase = WVM_MOVED_GIVEN};
+	*u = (struct wvm_home_unit){.moved = core->params.moved,
+				    .phase = WVM_MOVED_GIVEN,
+				    .era = era,
+				    .lost = era ? WVM_UNIT_KEPT : 0};
 	WVM_ASSERT(core->left.out);
 	core->left.out--;
 	core->stats.handover_given++;
@@ -172,16 +183,23 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 		if (phase < WVM_MOVED_GIVEN)
 			give(core, vm, page, member);
 		/* A life that ended in between may have left the stored copies behind. */
-		wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
+		if (!(wvm_home_unit_of(core, vm, page)->lost & WVM_UNIT_KEPT))
+			wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
 		reply(core, WVM_MSG_HANDOVER_DONE, vm, page, member, msg)->msg.flags =
 			WVM_MSG_ANSWER;
 		return WVM_DROP_NONE;
 	}
 	if (phase == WVM_MOVED_GIVEN)
 		return WVM_DROP_STALE; /* a late copy: it has all */
-	found = has_entry(core, vm, page);
+	if (phase == WVM_MOVED_UNKNOWN) {
+		/* If the new home dies: from now on it may have served something of the unit. */
+		wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+		wvm_home_unit_of(core, vm, page)->moved = core->params.moved;
+		wvm_home_unit_of(core, vm, page)->phase = WVM_MOVED_ASKED;
+	}
+	found = wvm_home_tracks(core, vm, page);
 	for (; msg->flags & WVM_MSG_MORE && !found && page + 1 < end;)
-		found = has_entry(core, vm, ++page);
+		found = wvm_home_tracks(core, vm, ++page);
 	ship(core, vm, page, member, msg, found);
 	return WVM_DROP_NONE;
 }
@@ -268,17 +286,23 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page,
 		      const struct wvm_home_unit *shipped)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+	uint32_t era;
 
 	if (wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN)
 		return;
 	/* A later life of the former home that has lost it is found out by this: see join.h. */
 	if (shipped->version)
 		core->taken[wvm_moved_former(core, vm, page)]++;
+	if (!shipped->version)
+		wvm_backup_drop_unit(core, vm, page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+	era = u->era;
 	*u = *shipped;
 	u->moved = core->params.moved;
+	u->era = era;
 	u->next = 0;
 	u->phase = shipped->version ? WVM_MOVED_COMING : WVM_MOVED_CAME;
+	wvm_renewed_unit(core, u);
 }
 
 /* Whether there are blocks for so many more holders, at worst. */
@@ -304,6 +328,7 @@ static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page,
 	for (uint32_t i = 0; i < s->count; i++)
 		if (wvm_holders_find(core, e, s->member[i]) != WVM_NIL)
 			return false; /* no home says so */
+	wvm_home_unit_has_entries(core, vm, page);
 	wvm_note_home(core, vm, page);
 	for (uint32_t i = 0; i < s->count; i++)
 		WVM_ASSERT(wvm_holders_add(core, e, s->member[i], s->grant[i]));
@@ -313,6 +338,13 @@ static bool take_page(struct wvm_core *core, uint32_t vm, uint64_t page,
 	e->flags = s->flags;
 	e->granted = s->granted;
 	e->version = s->version;
+	if (e->state == WVM_HOME_MODIFIED && wvm_renewed_before(core, s->member[0], s->grant[0])) {
+		wvm_holders_clear(core, e);
+		e->state = WVM_HOME_HOME;
+		e->flags = WVM_HOME_LOST;
+		e->granted = 0;
+		core->stats.home_lost++;
+	}
 	core->stats.pages_homed++;
 	core->stats.handover_pages++;
 	return true;
@@ -328,8 +360,10 @@ static void all_here(struct wvm_core *core, struct wvm_pull *p)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, p->vm, p->page);
 
+	wvm_backup_drop_unit(core, p->vm, p->page);
 	wvm_undo_note(core, WVM_UNDO_UNIT, p->vm, wvm_unit_index(p->page));
 	u->phase = WVM_MOVED_CAME;
+	u->next = 0; /* none is waited for: rebuild.c */
 	p->state = WVM_PULL_DONE;
 	ask(core, p, true);
 }
@@ -357,14 +391,15 @@ static void take(struct wvm_core *core, struct wvm_pull *p)
 	bool coming, complete;
 
 	if (s->flags & WVM_HOME_WRITTEN && !s->first && p->data != p->found &&
-	    !wvm_home_of(core, p->vm, page)->version)
+	    !entry_here(core, p->vm, page))
 		return;
 	take_unit(core, p->vm, page, &s->unit);
+	wvm_backup_drop(core, p->vm, page);
 	/* A late answer: what was here by then may have been merged, and has no entry any more. */
 	coming = wvm_moved_phase_of(core, p->vm, page) == WVM_MOVED_COMING;
 	if (coming && s->version && !take_page(core, p->vm, page, s))
 		return; /* asked again when the timer says so */
-	complete = !coming || !s->version || wvm_home_of(core, p->vm, page)->version;
+	complete = !coming || !s->version || entry_here(core, p->vm, page);
 	if (!complete) {
 		if (p->state == WVM_PULL_WALK)
 			p->page = page;
@@ -408,6 +443,8 @@ static void unit_done(struct wvm_core *core, struct wvm_pull *p)
 		WVM_ASSERT(core->left.in);
 		core->left.in--;
 		core->stats.handover_units++;
+		if (!core->left.in)
+			wvm_backup_look(core);
 	}
 	end(core, p);
 }
@@ -422,6 +459,14 @@ static enum wvm_drop page_bytes(struct wvm_core *core, struct wvm_pull *p, uint6
 		return WVM_DROP_STALE;
 	if (!data && !(msg->flags & WVM_MSG_ZERO))
 		return WVM_DROP_SEGMENT;
+	if (wvm_moved_phase_of(core, p->vm, page) == WVM_MOVED_UNKNOWN &&
+	    wvm_backup_counts(core, p->vm, page)) {
+		/* A copy that is taken from a unit of which nothing has come would be missed. */
+		if (p->found != page + 1)
+			return WVM_DROP_ROOM;
+		take_unit(core, p->vm, page, &p->entry.unit);
+	}
+	wvm_backup_drop(core, p->vm, page);
 	if (data)
 		__builtin_memcpy(store, data, WVM_PAGE_BYTES);
 	else
@@ -634,8 +679,13 @@ static bool to_fetch(const struct wvm_core *core, uint32_t vm, uint64_t unit)
 {
 	uint64_t page = unit * WVM_UNIT_PAGES;
 
-	return wvm_moved_own(core, vm, page) &&
-	       wvm_moved_phase_of(core, vm, page) != WVM_MOVED_DONE &&
+	enum wvm_moved_phase phase;
+
+	if (!wvm_moved_own(core, vm, page))
+		return false;
+	phase = wvm_moved_phase_of(core, vm, page);
+	return phase != WVM_MOVED_DONE && phase != WVM_MOVED_TELLING &&
+	       !(wvm_rebuild_here(core, vm, page) && core->vms[vm].units[unit].next) &&
 	       wvm_moved_in(core, vm, page) &&
 	       !core->peers[wvm_moved_former(core, vm, page)].silent && !under_way(core, vm, unit);
 }

@@ -6,7 +6,8 @@
 
 bool wvm_handover_moved(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	return wvm_moved_former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
+	return wvm_rebuild_of(core, vm, page) ||
+	       wvm_moved_former(core, vm, page) != wvm_core_home_of(core, vm, page, NULL);
 }
 
 /* ---- its end --------------------------------------------------------------------------- */
@@ -76,7 +77,7 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
 		if (!wvm_moved_own(core, vm, page))
 			continue;
 		phase = wvm_moved_phase_of(core, vm, page);
-		core->left.in += wvm_moved_in(core, vm, page) && phase != WVM_MOVED_DONE;
+		core->left.in += wvm_moved_comes(core, vm, page) && phase != WVM_MOVED_DONE;
 		core->left.out += wvm_moved_out(core, vm, page) && phase < WVM_MOVED_GIVEN;
 	}
 }
@@ -85,12 +86,12 @@ void wvm_handover_add_vm(struct wvm_core *core, uint32_t vm)
  * Who has taken pages from the former home of a slice counts as one who has taken some from the
  * new one: a later life of that one, which had lost them, must not serve zeros (join.h).
  */
-static void pass_on_taken(struct wvm_core *core)
+static void pass_on_taken(struct wvm_core *core, const struct wvm_slices *from)
 {
 	const struct wvm_members *m = core->params.members;
 
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		uint32_t was = wvm_member_of(m, core->params.before->home_vnode[i]);
+		uint32_t was = wvm_member_of(m, from->home_vnode[i]);
 		uint32_t is = wvm_member_of(m, core->params.slices->home_vnode[i]);
 
 		if (was != is && core->taken[was] && !core->taken[is])
@@ -103,7 +104,9 @@ void wvm_handover_begin(struct wvm_core *core)
 {
 	if (!core->params.before)
 		return;
-	pass_on_taken(core);
+	pass_on_taken(core, core->params.before);
+	wvm_rebuild_begin(core);
+	wvm_tell_begin(core);
 	/* Until it serves it hears no answers. */
 	if (core->serving)
 		wvm_handover_walk_soon(core);
@@ -113,14 +116,34 @@ bool wvm_handover_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
-	/* What was being forgotten, and parts of what had not come. */
-	if (!e->version ||
-	    (core->params.before && wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
-	     wvm_moved_out(core, vm, page))) {
+	/* What was being forgotten, and parts of what had not come. Not copies of the new home's.
+	 */
+	if (!e->version || (!(e->flags & WVM_HOME_BACKUP) && core->params.before &&
+			    wvm_moved_phase_of(core, vm, page) == WVM_MOVED_GIVEN &&
+			    wvm_moved_out(core, vm, page))) {
 		*e = (struct wvm_home_page){0};
 		return true;
 	}
 	return false;
+}
+
+/* From params.before, which is set, to these; of a move that is under way, anew. */
+static void move(struct wvm_core *core, const struct wvm_slices *slices)
+{
+	/* Of the last one: what was asked twice has one answer still to come. */
+	wvm_handover_end_pulls(core);
+	core->params.slices = slices;
+	core->walk_vm = 0;
+	core->walk_unit = 0;
+	core->left = (struct wvm_handover_left){0, 0};
+	for (uint32_t vm = 0; vm < core->vm_count; vm++)
+		wvm_handover_add_vm(core, vm);
+	wvm_home_rehome(core);
+	wvm_holder_rehome(core);
+	wvm_request_rehome(core);
+	wvm_merge_rehome(core);
+	wvm_backup_rehome(core);
+	wvm_handover_begin(core);
 }
 
 enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
@@ -141,19 +164,50 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 		core->epoch_seen = epoch;
 	if (!moves)
 		return WVM_EPOCH_TAKEN;
-	/* Of the last one: what was asked twice has one answer still to come. */
-	wvm_handover_end_pulls(core);
 	core->params.before = core->params.slices;
-	core->params.slices = slices;
 	core->params.moved = epoch;
-	core->walk_vm = 0;
-	core->walk_unit = 0;
-	for (uint32_t vm = 0; vm < core->vm_count; vm++)
-		wvm_handover_add_vm(core, vm);
-	wvm_home_rehome(core);
-	wvm_holder_rehome(core);
-	wvm_request_rehome(core);
-	wvm_merge_rehome(core);
-	wvm_handover_begin(core);
+	core->params.lost = NULL;
+	move(core, slices);
+	return WVM_EPOCH_TAKEN;
+}
+
+/* Whether it moves what was the dead member's alone: what is on its way from others stays so. */
+static bool moves_lost_only(const struct wvm_core *core, const struct wvm_slices *slices,
+			    const struct wvm_core_lost *lost)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (slices->home_vnode[i] != core->params.slices->home_vnode[i] &&
+		    !(lost->slices[i / 64] >> i % 64 & 1))
+			return false;
+	return true;
+}
+
+enum wvm_epoch_taken wvm_core_epoch_lost(struct wvm_core *core, uint64_t now_ns, uint32_t epoch,
+					 const struct wvm_slices *slices,
+					 const struct wvm_core_lost *lost)
+{
+	bool joins = core->params.before && core->params.moved == lost->moved;
+	const struct wvm_slices *was;
+
+	WVM_ASSERT(core->action_head == core->action_tail && !core->adopting);
+	WVM_ASSERT(lost->epoch == epoch && lost->member[core->params.self] == WVM_LOST_NOT);
+	core->now_ns = now_ns;
+	wvm_undo_commit(core);
+	if (epoch <= core->params.epoch)
+		return WVM_EPOCH_OLD;
+	if (joins ? !moves_lost_only(core, slices, lost)
+		  : core->params.before && !wvm_core_handed_over(core, core->params.moved))
+		return WVM_EPOCH_BUSY;
+	core->params.epoch = epoch;
+	if (core->epoch_seen < epoch)
+		core->epoch_seen = epoch;
+	if (!joins)
+		core->params.before = core->params.slices;
+	core->params.moved = lost->moved;
+	core->params.lost = lost;
+	wvm_rebuild_lost(core);
+	was = core->params.slices;
+	move(core, slices);
+	pass_on_taken(core, was); /* which may be none of before */
 	return WVM_EPOCH_TAKEN;
 }

@@ -20,6 +20,12 @@ static inline bool wvm_moved_in(const struct wvm_core *core, uint32_t vm, uint64
 	       wvm_moved_former(core, vm, page) != core->params.self;
 }
 
+/* What it is to serve comes from others, by a hand-over or since its home has died. */
+static inline bool wvm_moved_comes(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	return wvm_moved_in(core, vm, page) || wvm_rebuild_here(core, vm, page);
+}
+
 static inline bool wvm_moved_out(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_core_home_of(core, vm, page, NULL) != core->params.self &&

@@ -384,11 +384,17 @@ static void repeat(struct wvm_core *core, struct wvm_demand *d, const struct wvm
 	d->txn = msg->request;
 	d->steer = msg->reply_steer;
 	if (msg->type == WVM_MSG_INVALIDATE) {
-		/* Asked of sharers only: the home has the bytes, its acknowledgement was lost. */
-		if (d->keep)
+		/*
+		 * Asked of sharers only: the home has the bytes, its acknowledgement was lost.
+		 * Where there are second homes, or theirs has them not yet: then they are kept on.
+		 */
+		if (d->keep && core->params.backup)
+			save_and_drop(core, d, h);
+		else if (d->keep)
 			drop_shared(core, d->vm, d->page, h);
 		answer(core, d, WVM_MSG_INVALIDATE_ACK);
-		finish(core, d);
+		if (!core->params.backup)
+			finish(core, d);
 		return;
 	}
 	if (msg->type == WVM_MSG_FETCH_AND_INVALIDATE && d->keep)
@@ -419,6 +425,20 @@ static enum wvm_drop named_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 	return obey_when_due(core, d) ? WVM_DROP_NONE : WVM_DROP_ROOM;
 }
 
+/* As in repeat(), what was written back of it and is not acknowledged. */
+static void drop_older(struct wvm_core *core, uint32_t vm, uint64_t page, struct wvm_held_page *h)
+{
+	struct wvm_demand *d = h->demand ? &core->demands[h->demand - 1] : NULL;
+
+	if (d && d->state == WVM_DEMAND_WRITE_BACK && core->params.backup) {
+		save_and_drop(core, d, h);
+		return;
+	}
+	drop_shared(core, vm, page, h);
+	if (d)
+		finish(core, d);
+}
+
 /*
  * The message means a grant that this node does not have: it never came, and
  * now never will be taken; or it is long over.
@@ -446,11 +466,8 @@ static enum wvm_drop other_copy(struct wvm_core *core, uint32_t vm, uint64_t pag
 	if (h->state == WVM_HELD_MODIFIED && msg->version > h->version)
 		return WVM_DROP_STALE; /* no home grants past an owner */
 	/* The home counts on a newer grant here: an older Shared copy is not in its records. */
-	if (h->state == WVM_HELD_SHARED && msg->version > h->version) {
-		drop_shared(core, vm, page, h);
-		if (h->demand)
-			finish(core, &core->demands[h->demand - 1]);
-	}
+	if (h->state == WVM_HELD_SHARED && msg->version > h->version)
+		drop_older(core, vm, page, h);
 	if (msg->type != WVM_MSG_INVALIDATE)
 		type = boot >= core->params.boot_first ? WVM_MSG_NOT_HELD : WVM_MSG_LOST;
 	answer(core, &d, type);

@@ -89,6 +89,51 @@ static bool strike_gone(struct wvm_core *core, uint32_t vm, uint64_t page)
 	return false;
 }
 
+/* From now on the page is an error: never an older copy. The caller has noted the entry. */
+static void lose(struct wvm_core *core, struct wvm_home_page *e)
+{
+	wvm_holders_clear(core, e);
+	e->state = WVM_HOME_HOME;
+	if (e->flags & WVM_HOME_UNSTORED)
+		e->granted = 0; /* or it would name who is to write it back */
+	e->flags &= (uint8_t) ~(WVM_HOME_ASKED | WVM_HOME_UNSTORED);
+	e->flags |= WVM_HOME_LOST;
+	core->stats.home_lost++;
+}
+
+static bool owner_dead(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	return e->state == WVM_HOME_MODIFIED &&
+	       core->peers[*wvm_holders_at(core, e, 0).member].lost;
+}
+
+/* Its owner is dead, and its bytes with it. False: that cannot be passed on yet. */
+static bool lose_dead(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	if (!wvm_backup_lose(core, vm, page))
+		return false;
+	wvm_note_home(core, vm, page);
+	lose(core, e);
+	return true;
+}
+
+/* The owner never took its grant: the stored copy is current, if there is one. */
+static void fall_back(struct wvm_core *core, struct wvm_home_page *e)
+{
+	if (e->flags & WVM_HOME_UNSTORED) {
+		lose(core, e);
+		return;
+	}
+	wvm_holders_clear(core, e);
+	e->state = WVM_HOME_HOME;
+	e->flags &= (uint8_t)~WVM_HOME_ASKED;
+	core->stats.home_not_held++;
+}
+
 /* ---- transactions ---------------------------------------------------------------------- */
 
 uint32_t wvm_home_take_waiting(struct wvm_core *core, const struct wvm_asked *q)
@@ -331,6 +376,13 @@ void wvm_home_timer(struct wvm_core *core, struct wvm_txn *t)
 		abandon(core, t);
 		return;
 	}
+	/* LOST meanwhile (renewed.h), or by this. */
+	if ((t->state != WVM_TXN_INVALIDATE &&
+	     wvm_home_of(core, t->vm, t->page)->state != WVM_HOME_MODIFIED) ||
+	    (owner_dead(core, t->vm, t->page) && lose_dead(core, t->vm, t->page))) {
+		go_on(core, t);
+		return;
+	}
 	if (t->state == WVM_TXN_INVALIDATE && strike_gone(core, t->vm, t->page)) {
 		t->cursor = 0; /* as in wvm_home_invalidated() */
 		if (invalidated(core, t, wvm_home_of(core, t->vm, t->page))) {
@@ -381,11 +433,9 @@ static enum wvm_drop start_acquire(struct wvm_core *core, uint32_t vm, uint64_t 
 	return WVM_DROP_NONE;
 }
 
-/* From now on the page is an error: never an older copy. */
-static void lose(struct wvm_core *core, struct wvm_home_page *e)
+static void say_lost(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_asked *q)
 {
-	e->flags |= WVM_HOME_LOST;
-	core->stats.home_lost++;
+	wvm_home_reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
 }
 
 /*
@@ -419,10 +469,13 @@ static enum wvm_drop check_record(struct wvm_core *core, uint32_t vm, uint64_t p
 		if (wvm_request_boot(q->id) != wvm_request_boot(known) ||
 		    wvm_unit_owns(core, vm, page))
 			return begin(core, vm, page, q, WVM_TXN_FETCH);
-		wvm_holders_clear(core, e);
-		e->state = WVM_HOME_HOME;
-		e->flags &= (uint8_t)~WVM_HOME_ASKED;
-		core->stats.home_not_held++;
+		if (e->flags & WVM_HOME_UNSTORED && !wvm_backup_lose(core, vm, page))
+			return WVM_DROP_ROOM;
+		fall_back(core, e);
+		if (e->flags & WVM_HOME_LOST) {
+			say_lost(core, vm, page, q);
+			return WVM_DROP_NONE;
+		}
 	} else if (record != WVM_NIL && q->id == known && q->type == WVM_MSG_MEM_ACQUIRE) {
 		return WVM_DROP_STALE;
 	}
@@ -438,12 +491,16 @@ static enum wvm_drop start(struct wvm_core *core, uint32_t vm, uint64_t page,
 	bool done;
 
 	WVM_ASSERT(!e->txn);
+	if (core->peers[q->member].lost || wvm_renewed_before(core, q->member, q->id))
+		return WVM_DROP_STALE; /* it asked before it died */
 	wvm_note_home(core, vm, page);
+	wvm_unit_track(core, vm, page);
+	if (owner_dead(core, vm, page) && !lose_dead(core, vm, page))
+		return WVM_DROP_ROOM;
 	if (e->flags & WVM_HOME_LOST) {
-		wvm_home_reply(core, vm, page, q)->msg.flags = WVM_MSG_ERROR;
+		say_lost(core, vm, page, q);
 		return WVM_DROP_NONE;
 	}
-	wvm_unit_track(core, vm, page);
 	strike_gone(core, vm, page);
 	drop = check_record(core, vm, page, q, &done);
 	if (done)
@@ -459,6 +516,8 @@ enum wvm_drop wvm_home_asked(struct wvm_core *core, uint32_t vm, uint64_t page,
 	enum wvm_drop drop;
 	struct wvm_txn *t;
 
+	if (wvm_renewed_before(core, q->member, q->id))
+		return WVM_DROP_STALE;
 	if (wvm_unit_grant(core, vm, page, q))
 		return WVM_DROP_NONE;
 	if (!e->txn)
@@ -476,6 +535,8 @@ enum wvm_drop wvm_home_request(struct wvm_core *core, uint32_t vm, uint64_t page
 {
 	struct wvm_asked q = wvm_asked_by(member, msg);
 
+	if (wvm_renewed_before(core, member, msg->request))
+		return WVM_DROP_STALE;
 	if (wvm_msg_asks_merge(msg))
 		return wvm_merge_request(core, vm, page, member, msg);
 	(*(q.type == WVM_MSG_MEM_READ ? &core->stats.home_reads : &core->stats.home_acquires))++;
@@ -530,16 +591,16 @@ enum wvm_drop wvm_home_refused(struct wvm_core *core, uint32_t vm, uint64_t page
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_home_unit_of(core, vm, page)->merged &&
 	    wvm_unit_owns(core, vm, page))
 		return WVM_DROP_STALE;
+	if ((msg->type == WVM_MSG_LOST || e->flags & WVM_HOME_UNSTORED) &&
+	    !wvm_backup_lose(core, vm, page))
+		return WVM_DROP_ROOM; /* it is asked again */
 	wvm_note_home(core, vm, page);
 	if (msg->type == WVM_MSG_NOT_HELD && wvm_unit_owns(core, vm, page))
 		wvm_unit_refused(core, vm, page);
-	wvm_holders_clear(core, e);
-	e->state = WVM_HOME_HOME;
-	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	if (msg->type == WVM_MSG_LOST)
 		lose(core, e);
 	else
-		core->stats.home_not_held++;
+		fall_back(core, e);
 	go_on(core, t);
 	return WVM_DROP_NONE;
 }
@@ -549,25 +610,42 @@ bool wvm_home_wants(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t 
 {
 	wvm_merge_renew(core, vm, page);
 	wvm_unit_written(core, vm, page, member, msg);
-	return is_owner(core, wvm_home_of(core, vm, page), member, msg);
+	return is_owner(core, wvm_home_of(core, vm, page), member, msg) ||
+	       wvm_rebuild_awaits(wvm_home_of(core, vm, page), member, msg);
 }
 
+void wvm_home_acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page,
+			  const struct wvm_written *w)
+{
+	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRITE_BACK_ACK, vm, page, w->member,
+					     w->vnode);
+
+	a->msg.request = w->request;
+	a->msg.grant = w->grant;
+	a->msg.version = w->version;
+	a->msg.steer = w->reply_steer;
+	a->msg.reply_steer = w->steer;
+}
+
+/* Stored here; acknowledged as soon as the second home has it, too. */
 static void acknowledge(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
 			const struct wvm_msg *msg)
 {
-	struct wvm_action *a = wvm_core_send(core, WVM_MSG_WRITE_BACK_ACK, vm, page, member,
-					     msg->src);
+	struct wvm_written w = {.request = msg->request,
+				.grant = msg->grant,
+				.version = msg->version,
+				.member = member,
+				.vnode = msg->src,
+				.steer = msg->steer,
+				.reply_steer = msg->reply_steer};
 
-	a->msg.request = msg->request;
-	a->msg.grant = msg->grant;
-	a->msg.version = msg->version;
-	a->msg.steer = msg->reply_steer;
-	a->msg.reply_steer = msg->steer;
+	if (!wvm_backup_written(core, vm, page, &w))
+		wvm_home_acknowledge(core, vm, page, &w);
 }
 
 /* The bytes first, then the entry that says they are there. */
-static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
-		      const uint8_t *data)
+static void store(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
+		  const uint8_t *data)
 {
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
@@ -579,6 +657,15 @@ static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const s
 				 WVM_PAGE_BYTES);
 		e->flags |= WVM_HOME_WRITTEN;
 	}
+	e->flags &= (uint8_t)~WVM_HOME_UNSTORED;
+}
+
+static void keep_data(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
+		      const uint8_t *data)
+{
+	struct wvm_home_page *e = wvm_home_of(core, vm, page);
+
+	store(core, vm, page, msg, data);
 	e->version = e->granted;
 	e->flags &= (uint8_t)~WVM_HOME_ASKED;
 	if (msg->flags & WVM_MSG_KEEP) {
@@ -597,6 +684,15 @@ enum wvm_drop wvm_home_write_back(struct wvm_core *core, uint32_t vm, uint64_t p
 	const struct wvm_home_unit *unit = wvm_home_unit_of(core, vm, page);
 
 	wvm_unit_written(core, vm, page, member, msg);
+	if (wvm_rebuild_awaits(e, member, msg)) {
+		if (!data && !(msg->flags & WVM_MSG_ZERO))
+			return WVM_DROP_SEGMENT;
+		store(core, vm, page, msg, data);
+		e->granted = 0;
+		wvm_rebuild_stored(core, vm, page);
+		acknowledge(core, vm, page, member, msg);
+		return WVM_DROP_NONE;
+	}
 	if (!is_owner(core, e, member, msg)) {
 		/*
 		 * An owner's record ends only with its write-back, or when the owner

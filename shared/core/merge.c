@@ -340,6 +340,7 @@ static void grant(struct wvm_core *core, uint32_t vm, uint64_t first, uint32_t m
 	u->grant = msg->grant;
 	u->owner = member;
 	u->merged = 1;
+	u->entries = 0;
 	core->stats.pages_homed -= tracked;
 	core->stats.home_merges++;
 	wvm_core_emit(core, WVM_ACT_FORGET, vm, first)->home = true;

@@ -87,7 +87,11 @@ enum wvm_msg_type {
 	WVM_MSG_BLOCK_FLUSH = 53,
 	WVM_MSG_BLOCK_DISCARD = 54,
 	WVM_MSG_BLOCK_ZERO = 55,
-	WVM_MSG_TYPES = 56, /* one above the highest */
+	WVM_MSG_BACKUP = 56,
+	WVM_MSG_BACKUP_DONE = 57,
+	WVM_MSG_HOLDING = 58,
+	WVM_MSG_HOLDING_DONE = 59,
+	WVM_MSG_TYPES = 60, /* one above the highest */
 };
 
 /* Which type takes which flag: the table of rules in shared/wire.c. */
@@ -119,8 +123,12 @@ enum wvm_node_state {
 	WVM_NODE_ACTIVE = 2,
 	WVM_NODE_DRAINING = 3,
 	WVM_NODE_OFFLINE = 4,
+	WVM_NODE_LOST = 5, /* dead for good: others decide it by a record, no node says it itself */
 	WVM_NODE_STATES,
 };
+
+/* What a node may say of itself, in headers and gossip, is below this. */
+#define WVM_NODE_LIVES WVM_NODE_LOST
 
 /*
  * One segment of a message. The payload is passed beside it. 72 bytes; written

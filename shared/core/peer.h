@@ -25,10 +25,15 @@ struct wvm_peer {
 	uint32_t in_flight;
 	uint32_t queue_head; /* requests that wait for the window, oldest first; slot + 1 */
 	uint32_t queue_tail;
-	uint32_t demands; /* slots that its demands as a home hold: wvm_holder_demand() */
-	uint32_t pulls;   /* slots for pages that somebody waits for, and it was the home of */
-	bool silent;      /* as a former home: see handover.c */
-	bool gone;        /* wvm_core_gone() */
+	uint32_t demands;   /* slots that its demands as a home hold: wvm_holder_demand() */
+	uint32_t pulls;     /* slots for pages that somebody waits for, and it was the home of */
+	uint32_t copies[2]; /* slots of messages to it as a second home: see backup.h */
+	uint16_t life;   /* and the first boot of those that took each other over; 0: not known */
+	uint16_t told;   /* of its shards, from the first on, so many have told all: rebuild.c */
+	uint16_t shards; /* and it has so many; 0: not known */
+	bool silent;     /* as a former home: see handover.c */
+	bool gone;       /* wvm_core_gone() */
+	bool lost;       /* wvm_core_lost() */
 };
 
 #define WVM_WINDOW_ONE     256u /* fixed point: additive increase by 1/window per answer */

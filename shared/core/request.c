@@ -10,9 +10,14 @@ static uint32_t slot_of(const struct wvm_core *core, const struct wvm_request *r
 	return (uint32_t)(r - core->requests) + 1;
 }
 
+/* A home that is being replaced, or that would be, is worth waiting for. */
 static uint64_t deadline_of(const struct wvm_core *core, const struct wvm_request *r)
 {
-	return r->started_ns + core->params.times.deadline_ns;
+	bool replaced = wvm_backup_member(core, r->vm, r->page) != WVM_SLICE_NIL ||
+			wvm_rebuild_of(core, r->vm, r->page);
+
+	return r->started_ns +
+	       (replaced ? core->params.times.deadline_lost_ns : core->params.times.deadline_ns);
 }
 
 static bool to_self(const struct wvm_core *core, const struct wvm_request *r)

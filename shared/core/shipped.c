@@ -1,6 +1,8 @@
 /* What a former home says of a unit and one page of it: the bytes of an answer to HANDOVER. */
 #include "shared/core/core_int.h"
 
+#define REST_LOST UINT32_C(0x80000000) /* in `merged`: pages without an entry are LOST */
+
 static uint8_t *put(uint8_t *at, uint64_t value, uint32_t bytes)
 {
 	while (bytes--)
@@ -25,7 +27,7 @@ uint32_t wvm_shipped_encode(uint8_t *out, const struct wvm_shipped *s)
 	at = put(at, s->unit.granted, 8);
 	at = put(at, s->unit.grant, 8);
 	at = put(at, s->unit.owner, 4);
-	at = put(at, s->unit.merged, 4);
+	at = put(at, s->unit.merged | (wvm_unit_rest_lost(&s->unit) ? REST_LOST : 0), 4);
 	at = put(at, s->version, 8);
 	at = put(at, s->granted, 8);
 	at = put(at, s->total, 2);
@@ -56,7 +58,8 @@ static bool plausible(const struct wvm_core *core, const struct wvm_shipped *s)
 	if (s->first + s->count > s->total || s->total > members || s->unit.owner >= members ||
 	    s->unit.merged > 1 || s->version > s->unit.version || s->granted > s->unit.version ||
 	    s->unit.granted > s->unit.version || s->state > WVM_HOME_MODIFIED ||
-	    s->flags & ~(WVM_HOME_WRITTEN | WVM_HOME_LOST | WVM_HOME_ASKED))
+	    s->flags & ~(WVM_HOME_WRITTEN | WVM_HOME_LOST | WVM_HOME_ASKED | WVM_HOME_UNSTORED) ||
+	    (s->flags & WVM_HOME_UNSTORED && s->state != WVM_HOME_MODIFIED))
 		return false;
 	if (s->total && !s->count)
 		return false; /* asked for any part, a home has something to say */
@@ -81,6 +84,10 @@ bool wvm_shipped_decode(const struct wvm_core *core, const uint8_t *at, uint32_t
 	s->unit.grant = get(&at, 8);
 	s->unit.owner = (uint32_t)get(&at, 4);
 	s->unit.merged = (uint32_t)get(&at, 4);
+	if (s->unit.merged & REST_LOST) {
+		s->unit.merged &= ~REST_LOST;
+		s->unit.lost = WVM_UNIT_UNKNOWN | WVM_UNIT_REBUILT;
+	}
 	s->version = get(&at, 8);
 	s->granted = get(&at, 8);
 	s->total = (uint16_t)get(&at, 2);

@@ -1,5 +1,6 @@
 #include "shared/core/slices.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "shared/core/assert.h"
@@ -39,13 +40,17 @@ static uint64_t neg_log2(uint64_t u)
 	return ((uint64_t)(lead + 1) << 24) - fraction;
 }
 
-/* Weighted rendezvous: -w / ln(hash), larger is better. */
-static uint64_t score(uint32_t slice, const struct wvm_member *m)
+static uint64_t hash(uint32_t slice, const struct wvm_member *m)
 {
-	uint64_t u = mix((uint64_t)m->first_vnode << 16 ^ slice ^ UINT64_C(0x9e3779b97f4a7c15));
-	uint64_t log = neg_log2(u | 1);
+	return mix((uint64_t)m->first_vnode << 16 ^ slice ^ UINT64_C(0x9e3779b97f4a7c15));
+}
 
-	return ((uint64_t)m->vnodes << 40) / (log ? log : 1);
+/* Weighted rendezvous: -w / ln(hash), larger is better. Never falls as hash or weight grow. */
+static uint64_t score(uint64_t hash, uint32_t vnodes)
+{
+	uint64_t log = neg_log2(hash | 1);
+
+	return ((uint64_t)vnodes << 40) / (log ? log : 1);
 }
 
 /* One order for all: by score, ties by member. */
@@ -92,21 +97,34 @@ static void deal_quota(const struct wvm_members *members, const uint8_t *active,
 	}
 }
 
-/* The slice's best member among those that come after (score, member) in its order. */
-static uint32_t next_choice(const struct wvm_members *members, uint32_t slice, uint64_t *bound,
-			    uint32_t after)
+/*
+ * The slice's best member among those that come after (score, member) in its order. A member
+ * without quota would turn it away, and is passed over. Scores cost most of a table, so those of
+ * members that cannot be better than the best so far are not looked at.
+ */
+static uint32_t next_choice(const struct wvm_members *members, const struct wvm_slices_scratch *s,
+			    uint32_t slice, uint64_t *bound)
 {
-	uint32_t best = WVM_SLICE_NIL;
-	uint64_t best_score = 0;
+	uint32_t after = s->asked[slice], best = WVM_SLICE_NIL, best_vnodes = 0;
+	uint64_t best_score = 0, best_hash = 0;
 
 	for (uint32_t i = 0; i < homes(members); i++) {
-		uint64_t sc = score(slice, &members->list[i]);
+		uint32_t vnodes = members->list[i].vnodes;
+		uint64_t sc, h;
 
+		if (!s->quota[i])
+			continue;
+		h = hash(slice, &members->list[i]);
+		if (h <= best_hash && vnodes <= best_vnodes)
+			continue;
+		sc = score(h, vnodes);
 		if (after != WVM_SLICE_NIL && !better(*bound, after, sc, i))
 			continue;
 		if (best == WVM_SLICE_NIL || better(sc, i, best_score, best)) {
 			best = i;
 			best_score = sc;
+			best_hash = h;
+			best_vnodes = vnodes;
 		}
 	}
 	WVM_ASSERT(best != WVM_SLICE_NIL);
@@ -162,11 +180,15 @@ static void match_slices(const struct wvm_members *members, struct wvm_slices_sc
 		uint32_t slice = i;
 
 		while (slice != WVM_SLICE_NIL) {
-			s->asked[slice] = next_choice(members, slice, &s->score[slice],
-						      s->asked[slice]);
+			s->asked[slice] = next_choice(members, s, slice, &s->score[slice]);
 			slice = ask(s, slice, s->asked[slice]);
 		}
 	}
+}
+
+uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member)
+{
+	return member->first_vnode + mix(slice) % member->vnodes;
 }
 
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
@@ -175,10 +197,55 @@ void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members 
 	WVM_ASSERT(members->count > 0);
 	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
-	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		const struct wvm_member *m = &members->list[scratch->match[i]];
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->match[i]]);
+}
 
-		table->home_vnode[i] = m->first_vnode + mix(i) % m->vnodes;
+static bool homes_any(const struct wvm_slices *slices, const struct wvm_member *m)
+{
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		if (slices->home_vnode[i] - m->first_vnode < m->vnodes)
+			return true;
+	return false;
+}
+
+/* scratch->active is that of all members but one. False: nobody is left. */
+static bool leave_out(const struct wvm_members *members, const uint8_t *active, uint32_t out,
+		      struct wvm_slices_scratch *s)
+{
+	uint64_t weight = 0;
+
+	for (uint32_t i = 0; i < homes(members); i++) {
+		s->active[i] = i != out && (!active || active[i]);
+		weight += weight_of(members, s->active, i);
+	}
+	return weight;
+}
+
+/* scratch->match says who it is, unless there is nobody. */
+static uint32_t second_vnode(const struct wvm_members *members, const struct wvm_slices_scratch *s,
+			     uint32_t slice, bool any)
+{
+	return any ? wvm_slice_vnode(slice, &members->list[s->match[slice]]) : WVM_SLICE_NIL;
+}
+
+void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
+			     const struct wvm_members *members, const uint8_t *active,
+			     const uint8_t *mortal, struct wvm_slices_scratch *scratch)
+{
+	for (uint32_t home = 0; home < homes(members); home++) {
+		const struct wvm_member *m = &members->list[home];
+		bool any = (!mortal || mortal[home]) && leave_out(members, active, home, scratch);
+
+		if (!homes_any(slices, m))
+			continue;
+		if (any) {
+			deal_quota(members, scratch->active, scratch);
+			match_slices(members, scratch);
+		}
+		for (uint32_t i = 0; i < WVM_SLICES; i++)
+			if (slices->home_vnode[i] - m->first_vnode < m->vnodes)
+				backup->home_vnode[i] = second_vnode(members, scratch, i, any);
 	}
 }
 

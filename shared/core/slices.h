@@ -27,13 +27,14 @@ struct wvm_slices {
 	uint32_t home_vnode[WVM_SLICES];
 };
 
-/* What building a table needs besides; ~96 KiB, the caller's, free afterwards. */
+/* What building a table needs besides; ~100 KiB, the caller's, free afterwards. */
 struct wvm_slices_scratch {
 	uint64_t score[WVM_SLICES]; /* of the slice with the member it asked last */
 	uint32_t asked[WVM_SLICES];
 	uint32_t match[WVM_SLICES];
 	uint32_t quota[WVM_SLICES];
 	uint32_t taken[WVM_SLICES];
+	uint8_t active[WVM_SLICES];
 };
 
 /* The slice of a unit: gpa in bytes. 0 to WVM_SLICES - 1. */
@@ -54,6 +55,20 @@ void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *member
  */
 void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members *members,
 			     const uint8_t *active, struct wvm_slices_scratch *scratch);
+
+/* The vnode that homes a slice where its home is that member: all its vnodes have their turn. */
+uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member);
+
+/*
+ * The second homes: home_vnode[i] is the vnode that slice i would have as its home in a table of
+ * wvm_slices_build_active() in which the member of slices->home_vnode[i] is not active;
+ * WVM_SLICE_NIL where no other one is, and where mortal[] of its home is 0. active as above;
+ * mortal: one byte each: whose slices have second homes. NULL: all. A table for each such home is
+ * built: O(homes) times the cost of one.
+ */
+void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
+			     const struct wvm_members *members, const uint8_t *active,
+			     const uint8_t *mortal, struct wvm_slices_scratch *scratch);
 
 /* The index of the member whose vnode this is, or WVM_SLICE_NIL. O(log n). */
 uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode);

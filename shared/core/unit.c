@@ -52,12 +52,15 @@ void wvm_unit_track(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	if (e->version)
 		return;
+	wvm_home_unit_has_entries(core, vm, page);
 	wvm_note_home(core, vm, page);
 	core->stats.pages_homed++;
-	if (u->granted)
+	if (u->granted) {
 		*e = wvm_core_homed(&core->vms[vm], page);
-	else
+	} else {
 		e->version = wvm_home_version(core, vm, page);
+		e->flags = wvm_unit_rest_lost(u) ? WVM_HOME_LOST : 0;
+	}
 }
 
 struct wvm_home_page wvm_core_homed(const struct wvm_core_vm *vm, uint64_t page)
@@ -72,6 +75,10 @@ struct wvm_home_page wvm_core_homed_in(const struct wvm_home_unit *u,
 
 	if (wvm_merge_outdated(u, &e))
 		e = (struct wvm_home_page){0};
+	if (!e.version && !u->granted && wvm_unit_rest_lost(u)) {
+		e.version = u->version;
+		e.flags = WVM_HOME_LOST;
+	}
 	if (e.version || !u->granted)
 		return e;
 	e.version = u->granted - 1; /* the one before: of zeros, or nobody falls back to it */

@@ -182,7 +182,7 @@ static size_t gossip(struct fuzz_in *in, uint32_t src, uint8_t payload[WVM_GOSSI
 {
 	uint8_t how = fuzz_u8(in);
 	struct wvm_gossip_msg g = {.kind = (uint8_t)(1 + how % 8),
-				   .life = fuzz_u8(in) % WVM_NODE_STATES,
+				   .life = fuzz_u8(in) % WVM_NODE_LIVES,
 				   .busy = how / 8 % 2,
 				   .ip = place(src).ip + (how > 250),
 				   .port = 9001,

@@ -22,6 +22,7 @@ shared/fuzz_forward|link|shared/forward.c|s/o->len + len > f->mtu/o->len + len >
 shared/fuzz_membership|link|shared/membership.c|s/while (!m->saving \&\& wvm_epoch_next/while (wvm_epoch_next/|a ballot leaves before its state is stored
 shared/core/fuzz_core|link|shared/core/home.c|s/|| record == WVM_NIL ||/||/|who holds nothing may acknowledge
 shared/core/fuzz_cluster|link|shared/core/holder.c|/^	wvm_core_emit(core, WVM_ACT_PROTECT, d->vm, d->page);/d|an owner that gives up goes on storing
+shared/core/fuzz_death|link|shared/core/rebuild.c|s/e->granted = member + 1;/e->granted = member + 100000;/|who is waited for is no member
 shared/core/fuzz_epoch|link|shared/core/epoch.c|s/if (e->d.accepted != m->ballot) {/if (true) {/|a second record at the same ballot is accepted
 shared/core/fuzz_gossip|link|shared/core/gossip_view.c|s/if (((s - at) & g->mask) < ((s - hole) & g->mask))/if (s - at < 9999)/|a peer behind one that is forgotten is lost
 roles/master/fuzz_clients|include|roles/master/clients_attach.c|s/st.st_size == (off_t)bytes/true/|a channel may have any size

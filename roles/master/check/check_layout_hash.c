@@ -1,6 +1,7 @@
 /* The identity of a cluster: what all masters must have alike, and nothing else. */
 #include <check.h>
 #include <endian.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,6 +66,44 @@ START_TEST(each_choice_of_spares_is_another_cluster)
 }
 END_TEST
 
+static uint32_t members_hash_of(const char *text)
+{
+	struct wvm_node *n = calloc(1, sizeof(*n));
+	char err[256];
+	uint32_t hash;
+
+	ck_assert_msg(!wvm_topology_parse(&n->topology, "t", text, strlen(text), err, sizeof(err)),
+		      "%s", err);
+	hash = wvm_members_hash(n);
+	wvm_topology_free(&n->topology);
+	free(n);
+	return hash;
+}
+
+/* Files of masters to which a node with 0 cores was like any other are taken over without one. */
+START_TEST(each_choice_of_nodes_without_cores_is_another_cluster)
+{
+	static const unsigned cores[][3] = {{4, 4, 4}, {0, 4, 4}, {4, 0, 4}, {4, 4, 0},
+					    {0, 0, 4}, {0, 4, 0}, {4, 0, 0}, {0, 0, 0}};
+	uint32_t hash[8];
+	char text[200];
+
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(text, sizeof(text),
+			 "NODE 5 10.0.0.1 9000 %u 16\nNODE 6 10.0.0.2 9000 %u 16\n"
+			 "NODE 7 10.0.0.3 9000 %u 16\n",
+			 cores[i][0], cores[i][1], cores[i][2]);
+		hash[i] = members_hash_of(text);
+		for (unsigned k = 0; k < i; k++)
+			ck_assert_msg(hash[i] != hash[k], "%s: as %u", text, k);
+	}
+	ck_assert_uint_eq(hash[0], 0); /* of no members: the lines with cores add nothing */
+	ck_assert_uint_eq(members_hash_of("NODE 5 10.0.0.1 9000 1 16\nNODE 6 10.0.0.2 9000 9 16\n"
+					  "NODE 7 10.0.0.3 9000 65535 16\n"),
+			  hash[0]);
+}
+END_TEST
+
 START_TEST(how_the_lines_are_written_is_not_part_of_it)
 {
 	ck_assert_uint_eq(hash_of(NODES "SPARE 6\nSPARE 7\n"),
@@ -82,6 +121,7 @@ int main(void)
 
 	tcase_add_test(tc, without_spares_it_is_that_of_the_placed_ranges);
 	tcase_add_test(tc, each_choice_of_spares_is_another_cluster);
+	tcase_add_test(tc, each_choice_of_nodes_without_cores_is_another_cluster);
 	tcase_add_test(tc, how_the_lines_are_written_is_not_part_of_it);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);

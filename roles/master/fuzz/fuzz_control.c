@@ -235,9 +235,8 @@ static void open_view(void)
 	v->node = &node;
 	v->homes = calloc(node.members.count, 1);
 	v->gone = calloc(node.members.count, 1);
-	wvm_view_first(&v->now, &first, node.members.count, NULL);
-	wvm_view_homes(&v->now, node.members.count, false, v->homes);
-	wvm_slices_build_active(&v->slices, &node.members, v->homes, &v->scratch);
+	wvm_view_first(&v->now, &first, &node.members, NULL, &v->scratch);
+	v->is.slices = v->now.slices;
 	v->next = v->now;
 	node.view = v;
 }

@@ -30,6 +30,15 @@ static const char *const names[] = {
 	[BROKEN_HANDOVER_COUNTED] =
 		"counts what is left by what an input that was cut short had done",
 	[BROKEN_HANDOVER_FORGETS] = "forgets what it took from a node that is still a home",
+	[BROKEN_BACKUP_EARLY] = "acknowledges before the second home has it",
+	[BROKEN_BACKUP_LOWER] = "takes an older copy as the second home",
+	[BROKEN_BACKUP_SKIPS] = "calls a slice complete without copying it",
+	[BROKEN_BACKUP_ENTRY] = "takes the copies of a second home for entries",
+	[BROKEN_REBUILD_UNTOLD] = "serves in a dead home's place before all have told",
+	[BROKEN_REBUILD_ZEROS] = "takes for zeros what it may have no copy of",
+	[BROKEN_REBUILD_VERSION] = "gives out versions of a dead home once more",
+	[BROKEN_RENEWED_SECOND] = "calls complete what was complete before a member lost its files",
+	[BROKEN_RENEWED_TOLD] = "believes a member that lost its files in the middle of telling",
 	[BROKEN_INVALIDATED_IGNORED] = "takes grants without comparing versions",
 };
 

@@ -35,6 +35,17 @@ enum broken_fault {
 	BROKEN_HANDOVER_COUNTED, /* a life counts what is left before the undo log is rolled back */
 	BROKEN_HANDOVER_FORGETS, /* at the end it forgets what it took from those that are homes
 				    still */
+	BROKEN_BACKUP_EARLY,     /* a write-back is acknowledged before the second home has it */
+	BROKEN_BACKUP_LOWER,     /* the second home takes whatever version comes */
+	BROKEN_BACKUP_SKIPS,     /* it is told to have all without what was stored before */
+	BROKEN_BACKUP_ENTRY,     /* a new home takes what it had as the second one for entries */
+	BROKEN_REBUILD_UNTOLD,   /* a home that takes a dead one's place does not wait for the last
+				  * member to tell what it holds */
+	BROKEN_REBUILD_ZEROS, /* it takes for zeros what nobody holds and it may have no copy of */
+	BROKEN_REBUILD_VERSION, /* it gives out the version of what is stored once more */
+	BROKEN_RENEWED_SECOND,  /* told of a member that has begun anew, a second home goes on
+				 * calling complete what its home may not know of */
+	BROKEN_RENEWED_TOLD,    /* and a home that is being told does not care */
 	BROKEN_FAULTS,
 	/*
 	 * Not among the others, since nothing is wrong with it: a grant is taken

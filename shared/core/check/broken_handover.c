@@ -37,6 +37,14 @@ enum wvm_drop wvm_handover_message(struct wvm_core *core, uint32_t vm, uint64_t 
 	struct wvm_home_unit *u = &core->vms[vm].units[wvm_unit_index(page)];
 	bool known = wvm_moved_phase_of(core, vm, page) != WVM_MOVED_UNKNOWN;
 	enum wvm_drop drop = good_handover_message(core, vm, page, member, msg, data);
+	uint64_t first = page - page % WVM_UNIT_PAGES;
+
+	for (uint64_t at = first; u->era && at < core->vms[vm].pages && at < first + WVM_UNIT_PAGES;
+	     at++)
+		if (wvm_moved_phase_of(core, vm, page) == WVM_MOVED_COMING &&
+		    wvm_home_of(core, vm, at)->flags & WVM_HOME_BACKUP &&
+		    broken_now(BROKEN_BACKUP_ENTRY))
+			wvm_home_of(core, vm, at)->flags &= (uint8_t)~WVM_HOME_BACKUP;
 
 	if (wvm_moved_phase_of(core, vm, page) == WVM_MOVED_COMING &&
 	    broken_now(BROKEN_HANDOVER_EARLY))

@@ -64,9 +64,12 @@ START_TEST(records_are_well_formed)
 	BAD_RECORD(r.voter[3] = r.voter[2]); /* one vote each */
 	BAD_RECORD(r.voter[6] = WVM_NODE_MAX);
 	BAD_RECORD(r.state = WVM_NODE_OFFLINE); /* and it votes */
+	BAD_RECORD(r.state = WVM_NODE_LOST);
 	r = good;
 	r.node = 7;
 	r.state = WVM_NODE_OFFLINE;
+	ck_assert(wvm_epoch_record_check(&r));
+	r.state = WVM_NODE_LOST;
 	ck_assert(wvm_epoch_record_check(&r));
 }
 END_TEST

@@ -115,6 +115,7 @@ START_TEST(what_is_not_well_formed_is_refused)
 	BAD(WVM_GOSSIP_PROBE, m.top = 0); /* below the tier that it speaks in */
 	BAD(WVM_GOSSIP_PROBE, m.top = WVM_GOSSIP_TIERS);
 	BAD(WVM_GOSSIP_PROBE, m.life = WVM_NODE_STATES);
+	BAD(WVM_GOSSIP_PROBE, m.life = WVM_NODE_LOST); /* nobody is that who speaks */
 	BAD(WVM_GOSSIP_PROBE, m.health = WVM_GOSSIP_HEALTH + 1);
 	BAD(WVM_GOSSIP_PROBE, m.busy = 2);
 	BAD(WVM_GOSSIP_PROBE, m.zero2 = 1);
@@ -142,6 +143,7 @@ START_TEST(what_is_not_well_formed_is_refused)
 	BAD(WVM_GOSSIP_NEWS, m.entry[2].status = WVM_GOSSIP_STATUSES);
 	BAD(WVM_GOSSIP_NEWS, m.entry[2].status = WVM_GOSSIP_ALIVE); /* and OFFLINE */
 	BAD(WVM_GOSSIP_NEWS, m.entry[2].life = WVM_NODE_STATES);
+	BAD(WVM_GOSSIP_NEWS, m.entry[2].life = WVM_NODE_LOST); /* a record says so, not gossip */
 	BAD(WVM_GOSSIP_NEWS, m.entry[2].top = WVM_GOSSIP_TIERS);
 	BAD(WVM_GOSSIP_NEWS, m.entry[2].zero[2] = 1);
 	m = sample(WVM_GOSSIP_VIEW);

@@ -572,6 +572,22 @@ START_TEST(nodes_that_come_back_without_their_files_lose_nothing)
 }
 END_TEST
 
+/*
+ * A home is killed right after the answer that leaves it nothing to hand over, which it has told
+ * of: the others are in the next epoch by then, and hear no question of this one.
+ */
+START_TEST(a_home_killed_after_its_last_answer_takes_the_next_epoch)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	moving(&c, UINT64_C(3591534352), 5);
+	c.renew = true;
+	r = run(&c, 200000 * EFFORT);
+	ck_assert_uint_eq(r.failed_faults, 0);
+}
+END_TEST
+
 /* The network is well, and so are all nodes; what is told of a move is heard in 2 ms. */
 static void all_well(struct sim_config *c, uint64_t seed, bool large)
 {
@@ -609,6 +625,7 @@ START_TEST(nobody_waits_long_for_a_page_whose_home_moves)
 
 		all_well(&c, seed_of(_i, WELL), _i % 2);
 		c.move_gap_ns = moves ? 50 * MS : 0;
+		c.backup = _i / 2 % 2;
 		sim = sim_create(&c);
 		do {
 			sim_run(sim, 500);
@@ -619,6 +636,72 @@ START_TEST(nobody_waits_long_for_a_page_whose_home_moves)
 		ck_assert_uint_eq(r.failed_faults, 0);
 		ck_assert_uint_lt(r.wait_ns_max, WAIT_MOST);
 	}
+}
+END_TEST
+
+/* By the present lives alone: a master that was killed a moment ago has copied nothing. */
+static uint64_t copied(const struct sim_report *r)
+{
+	return r->backup_copied;
+}
+
+/* Whatever happens to nodes and wires, and whoever is home: looked for after every step. */
+#define BACKED_UP 6
+START_TEST(second_homes_have_whatever_is_acknowledged)
+{
+	struct sim_config c;
+	struct sim_report r;
+
+	sim_default(&c, seed_of(_i, BACKED_UP));
+	c.nodes = 2 + (uint32_t)_i % 4;
+	c.pages = 24;
+	c.backup = true;
+	c.units = _i % 2;
+	c.evict_ppm = 20000;
+	c.move_gap_ns = _i % 3 ? 100 * MS : 0;
+	c.troubles = SIM_KILL | (_i % 2 ? SIM_CUT_PAIR | SIM_STOP : 0);
+	c.trouble_gap_ns = 50 * MS;
+	c.trouble_ns = 5 * MS;
+	r = run_until(&c, 500000, copied, 1 + 20 / EFFORT);
+	ck_assert_uint_gt(r.kills, 10 / EFFORT);
+	ck_assert_uint_gt(r.backup_checked, 10000 / EFFORT);
+}
+END_TEST
+
+/* A copy and its answer are one message each, the page's three segments counted. */
+START_TEST(a_backup_costs_four_datagrams_for_each_page_that_is_written_back)
+{
+	double messages[2], faults[2], waits[2];
+	struct sim_report r;
+	uint64_t written = 0;
+	uint32_t nodes = 0;
+
+	for (uint32_t on = 0; on < 2; on++) {
+		struct sim_config c;
+		struct sim *sim;
+
+		all_well(&c, 5, false);
+		c.backup = on;
+		c.evict_ppm = 0;
+		nodes = c.nodes;
+		sim = sim_create(&c);
+		do {
+			sim_run(sim, 500);
+			r = report_of(sim);
+		} while (r.accesses < 200000 / EFFORT);
+		for (uint32_t i = 0; i < c.nodes; i++)
+			written += on ? sim_stats(sim, i)->write_backs : 0;
+		messages[on] = (double)r.messages / (double)r.faults;
+		faults[on] = (double)r.faults;
+		waits[on] = (double)r.wait_ns_max / 1e6;
+		end(sim);
+	}
+	ck_assert(messages[1] > messages[0]);
+	ck_assert(messages[1] - messages[0] < 4.2 * (double)written / faults[1]);
+	printf("proof: backups, %u nodes: %.2f datagrams for a fault, %.2f without; %.2f of a page "
+	       "written back; longest wait %.1f ms, %.1f without\n",
+	       nodes, messages[1], messages[0],
+	       (messages[1] - messages[0]) * faults[1] / (double)written, waits[1], waits[0]);
 }
 END_TEST
 
@@ -767,7 +850,10 @@ int main(void)
 			    ROOMLESS);
 	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
 	tcase_add_loop_test(tc, nodes_that_come_back_without_their_files_lose_nothing, 0, RENEWED);
+	tcase_add_test(tc, a_home_killed_after_its_last_answer_takes_the_next_epoch);
 	tcase_add_loop_test(tc, nobody_waits_long_for_a_page_whose_home_moves, 0, WELL);
+	tcase_add_loop_test(tc, second_homes_have_whatever_is_acknowledged, 0, BACKED_UP);
+	tcase_add_test(tc, a_backup_costs_four_datagrams_for_each_page_that_is_written_back);
 	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
 	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
 	/* The last, since it goes on until there are steps enough in all. */

@@ -199,6 +199,76 @@ START_TEST(a_vnode_belongs_to_the_member_whose_range_has_it)
 }
 END_TEST
 
+/* Every third member is not active, unless that leaves nobody, or `all` are. */
+static void build_both(const struct wvm_members *members, bool all, uint8_t *active,
+		       struct wvm_slices *table, struct wvm_slices *backup)
+{
+	for (uint32_t i = 0; i < members->count; i++)
+		active[i] = all || members->count < 3 || i % 3 != 1;
+	memset(backup, 0x55, sizeof(*backup));
+	wvm_slices_build_active(table, members, active, &scratch);
+	wvm_slices_build_backup(backup, table, members, all ? NULL : active, NULL, &scratch);
+}
+
+#define BACKED_UP 7 /* sizes: a table for each of the members is built, twice */
+START_TEST(the_second_home_of_a_slice_is_its_home_without_the_first)
+{
+	static struct wvm_slices table, backup, without;
+	uint8_t active[MEMBERS_MAX];
+	struct wvm_members members = make_members(sizes[_i / WEIGHTS % BACKED_UP], _i % WEIGHTS, 3);
+
+	build_both(&members, _i >= BACKED_UP * WEIGHTS, active, &table, &backup);
+	for (uint32_t home = 0; home < members.count; home++) {
+		if (!active[home] || members.count == 1)
+			continue;
+		active[home] = 0;
+		wvm_slices_build_active(&without, &members, active, &scratch);
+		active[home] = 1;
+		for (uint32_t i = 0; i < WVM_SLICES; i++)
+			if (wvm_member_of(&members, table.home_vnode[i]) == home)
+				ck_assert_uint_eq(backup.home_vnode[i], without.home_vnode[i]);
+	}
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
+		uint32_t second = wvm_member_of(&members, backup.home_vnode[i]);
+
+		ck_assert_uint_ne(second, wvm_member_of(&members, table.home_vnode[i]));
+		if (members.count > 1)
+			ck_assert(second < members.count && active[second]);
+	}
+}
+END_TEST
+
+START_TEST(slices_of_members_that_are_not_mortal_have_no_second_home)
+{
+	static struct wvm_slices table, all, backup;
+	static const uint8_t mortal[5] = {0, 1, 0, 1, 1};
+	struct wvm_members members = make_members(5, RANDOM, 1);
+
+	wvm_slices_build(&table, &members, &scratch);
+	wvm_slices_build_backup(&all, &table, &members, NULL, NULL, &scratch);
+	wvm_slices_build_backup(&backup, &table, &members, NULL, mortal, &scratch);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		ck_assert_uint_eq(backup.home_vnode[i],
+				  mortal[wvm_member_of(&members, table.home_vnode[i])]
+					  ? all.home_vnode[i]
+					  : WVM_SLICE_NIL);
+}
+END_TEST
+
+START_TEST(the_only_home_has_no_second_one)
+{
+	static struct wvm_slices table, backup;
+	static const uint8_t active[5] = {0, 0, 1, 0, 0};
+	struct wvm_members members = make_members(_i ? 1 : 5, RANDOM, 1);
+
+	memset(&backup, 0, sizeof(backup));
+	wvm_slices_build_active(&table, &members, _i ? NULL : active, &scratch);
+	wvm_slices_build_backup(&backup, &table, &members, _i ? NULL : active, NULL, &scratch);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		ck_assert_uint_eq(backup.home_vnode[i], WVM_SLICE_NIL);
+}
+END_TEST
+
 /* Chi-square of 4096 slices over consecutive units: 4095 ± 5 standard deviations (90). */
 START_TEST(consecutive_units_spread_evenly)
 {
@@ -255,6 +325,10 @@ int main(void)
 	tcase_add_test(tc, the_table_is_the_same_in_every_build);
 	tcase_add_loop_test(tc, a_member_that_joins_or_leaves_moves_little_more_than_its_share, 0,
 			    SIZES * WEIGHTS);
+	tcase_add_loop_test(tc, the_second_home_of_a_slice_is_its_home_without_the_first, 0,
+			    2 * BACKED_UP * WEIGHTS);
+	tcase_add_test(tc, slices_of_members_that_are_not_mortal_have_no_second_home);
+	tcase_add_loop_test(tc, the_only_home_has_no_second_one, 0, 2);
 	tcase_add_test(tc, every_vnode_of_a_member_is_a_home_in_its_turn);
 	tcase_add_loop_test(tc, a_vnode_belongs_to_the_member_whose_range_has_it, 0, SIZES);
 	tcase_add_loop_test(tc, consecutive_units_spread_evenly, 0, 16);

@@ -60,6 +60,31 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		c.evict_ppm = 20000;
 		broken_every = 1;
 	}
+	if (broken_fault >= BROKEN_BACKUP_EARLY) {
+		c.backup = true;
+		if (broken_fault < BROKEN_BACKUP_SKIPS)
+			c.move_gap_ns = 0;
+	}
+	if (broken_fault >= BROKEN_REBUILD_UNTOLD) {
+		c.move_gap_ns = 0;
+		c.nodes = 6;
+		c.pages = 30;
+		c.deaths = 3;
+		c.deaths_meet = broken_fault == BROKEN_REBUILD_ZEROS;
+		c.death_gap_ns = 10000000;
+		c.death_known_ns = 5000000;
+		c.learn_ns = 50000000;
+	}
+	if (broken_fault >= BROKEN_RENEWED_SECOND) {
+		c.nodes = 7;
+		c.pages = 90;
+		c.deaths = 2;
+		c.deaths_meet = true;
+		c.death_gap_ns = 100000000;
+		c.death_known_ns = 20000000;
+		c.reboots = 4;
+		c.reboot_gap_ns = 50000000;
+	}
 	if (broken_fault == BROKEN_HANDOVER_FORGETS) {
 		c.renew = true;
 		c.nodes = 2;
@@ -78,7 +103,8 @@ static bool fails(uint64_t seed, uint64_t accesses, uint64_t *steps)
 		*steps += r.steps;
 		return true; /* the core cannot be used any more: its memory stays */
 	}
-	sim_run(sim, accesses);
+	/* All that is to happen to nodes has happened by then. */
+	sim_run(sim, broken_fault >= BROKEN_RENEWED_SECOND ? accesses / 4 : accesses);
 	sim_settle(sim, SETTLE_NS);
 	sim_report(sim, &r);
 	*steps += r.steps;

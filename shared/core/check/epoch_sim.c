@@ -206,7 +206,7 @@ static struct wvm_epoch_record any_change(uint32_t epoch)
 	uint32_t want = 1 + below(s.count < 7 ? s.count : 7), left = s.count;
 
 	for (uint32_t i = 0; i < s.count; i++, left--) {
-		bool out = r.state == WVM_NODE_OFFLINE && id_of(i) == r.node;
+		bool out = r.state >= WVM_NODE_OFFLINE && id_of(i) == r.node;
 
 		if (!out && below(left) < want - r.voters)
 			r.voter[r.voters++] = id_of(i);

@@ -83,7 +83,7 @@ static struct wvm_epoch_record any_record(struct fuzz_in *in, uint32_t epoch)
 		.epoch = epoch, .node = fuzz_u8(in) % 8, .state = fuzz_u8(in) % WVM_NODE_STATES};
 
 	for (uint32_t i = 0; i < WVM_EPOCH_VOTERS_MAX; i++) {
-		if (voters >> i & 1 && !(r.state == WVM_NODE_OFFLINE && r.node == i))
+		if (voters >> i & 1 && !(r.state >= WVM_NODE_OFFLINE && r.node == i))
 			r.voter[r.voters++] = i;
 	}
 	if (!r.voters)

@@ -94,7 +94,7 @@ static struct wvm_gossip_entry any_entry(struct fuzz_in *in)
 		.ip = 0x0a000000,
 		.port = 9001,
 		.status = (uint8_t)(1 + how % 3),
-		.life = how / 4 % WVM_NODE_STATES,
+		.life = how / 4 % WVM_NODE_LIVES,
 		.top = how / 32 % WVM_GOSSIP_TIERS,
 	};
 
@@ -110,7 +110,7 @@ static void any_head(struct fuzz_in *in, struct wvm_gossip_msg *m, uint32_t from
 
 	*m = (struct wvm_gossip_msg){.kind = (uint8_t)(1 + how % 8),
 				     .top = how / 8 % WVM_GOSSIP_TIERS,
-				     .life = how / 32 % WVM_NODE_STATES,
+				     .life = how / 32 % WVM_NODE_LIVES,
 				     .busy = how / 128,
 				     .ip = 0x0a000000 + from,
 				     .port = 9001,
@@ -169,7 +169,7 @@ static void op(struct fuzz_in *in, uint64_t now_ns)
 		if (what < 64) {
 			wvm_gossip_remove(g, fuzz_u8(in) % 48);
 		} else if (what < 96) {
-			wvm_gossip_announce(g, what / 8 % WVM_NODE_STATES, now_ns);
+			wvm_gossip_announce(g, what / 8 % WVM_NODE_LIVES, now_ns);
 		} else if (what < 128) {
 			epoch += what % 4;
 			wvm_gossip_epoch(g, epoch, now_ns);

@@ -108,8 +108,9 @@ static void clear_arrays(struct node *n)
 	memset(n->held_units, 0, UNITS * sizeof(*n->held_units));
 }
 
-static void node_open(struct node *n, uint32_t self, const struct wvm_core_limits *limits,
-		      uint64_t seed)
+/* second: the second homes, or NULL. What a dead home had is told of whole units: all is zeroed. */
+static void node_open_backed(struct node *n, uint32_t self, const struct wvm_core_limits *limits,
+			     uint64_t seed, const struct wvm_slices *second)
 {
 	struct wvm_home_page *home = n->home;
 	struct wvm_home_unit *units = n->units;
@@ -126,10 +127,13 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 	n->held = held;
 	n->store = store;
 	clear_arrays(n);
+	if (second)
+		memset(n->home, 0, VM_PAGES * sizeof(*n->home));
 	n->self = self;
 	n->now_ns = 1000 * MS;
 	n->params = (struct wvm_core_params){.members = &members,
 					     .slices = &slices,
+					     .backup = second,
 					     .self = self,
 					     .epoch = EPOCH,
 					     .boot = 2,
@@ -154,6 +158,12 @@ static void node_open(struct node *n, uint32_t self, const struct wvm_core_limit
 	wvm_core_serve(n->core, true);
 }
 
+static inline void node_open(struct node *n, uint32_t self, const struct wvm_core_limits *limits,
+			     uint64_t seed)
+{
+	node_open_backed(n, self, limits, seed, NULL);
+}
+
 static void node_close(struct node *n)
 {
 	free(n->memory);
@@ -169,9 +179,13 @@ static void check_msg(const struct node *n, const struct wvm_action *a)
 	FUZZ_CHECK(a->member < MEMBERS && wvm_member_of(&members, m->dst) == a->member,
 		   "to member %u, vnode %u", a->member, m->dst);
 	FUZZ_CHECK(m->src == member_list[n->self].first_vnode && m->vm_id == VM_ID &&
-			   m->epoch == EPOCH && m->gpa == a->page << WVM_PAGE_SHIFT,
+			   m->epoch == n->core->params.epoch && m->gpa == a->page << WVM_PAGE_SHIFT,
 		   "header");
-	FUZZ_CHECK(!m->payload_len && !m->seg_total && !m->seg_offset, "payload");
+	FUZZ_CHECK((a->source == WVM_DATA_BYTES) == (m->payload_len > 0) &&
+			   (m->payload_len + WVM_SEGMENT_UNIT - 1) / WVM_SEGMENT_UNIT ==
+				   m->seg_total / WVM_SEGMENT_UNIT &&
+			   !m->seg_offset,
+		   "payload");
 }
 
 static const uint8_t no_bytes[WVM_PAGE_BYTES];
@@ -182,17 +196,20 @@ static bool may_be_hole(const struct node *n, uint64_t page)
 	return n->held[page].hole;
 }
 
-static const uint8_t *payload_of(const struct node *n, const struct wvm_action *a, uint32_t i)
+static const uint8_t *payload_of(const struct node *n, const struct wvm_action *a)
 {
+	uint32_t i;
+
 	switch ((enum wvm_data_source)a->source) {
 	case WVM_DATA_NONE:
-	case WVM_DATA_BYTES: return NULL; /* nobody changes the epoch here */
+	case WVM_DATA_BYTES: return NULL; /* no page */
 	case WVM_DATA_STORE:
 		FUZZ_CHECK(n->home[a->page].flags & WVM_HOME_WRITTEN &&
 				   wvm_core_home_of(n->core, 0, a->page, NULL) == n->self,
-			   "stored copy of page %u", i);
+			   "stored copy of page %lu", (unsigned long)a->page);
 		return n->store + a->page * WVM_PAGE_BYTES;
 	case WVM_DATA_RAM:
+		i = model_page(a->page);
 		FUZZ_CHECK((n->present[i] || a->hole) && !n->stores[i],
 			   "page %u leaves the RAM file", i);
 		return n->present[i] ? n->ram[i] : no_bytes;
@@ -213,7 +230,7 @@ static bool all_zero(const uint8_t *page)
 /* As the master sends it: what it may not encode would stop it. */
 static void act_send(struct node *n, const struct wvm_action *a)
 {
-	const uint8_t *page = payload_of(n, a, model_page(a->page));
+	const uint8_t *page = payload_of(n, a), *bytes = page;
 	struct wvm_msg m = a->msg;
 
 	check_msg(n, a);
@@ -224,10 +241,11 @@ static void act_send(struct node *n, const struct wvm_action *a)
 	}
 	if (page)
 		m.payload_len = m.seg_total = WVM_PAGE_BYTES;
+	bytes = a->source == WVM_DATA_BYTES ? a->data : page;
 	FUZZ_CHECK(!wvm_wire_check(&m), "%s is sent that %s drops", wvm_msg_name(m.type),
 		   wvm_drop_name(wvm_wire_check(&m)));
 	if (a->member == n->self)
-		wvm_core_message(n->core, n->now_ns, &m, page);
+		wvm_core_message(n->core, n->now_ns, &m, bytes);
 	else
 		node_send(n, a->member, &m, page);
 }
@@ -274,11 +292,21 @@ static void fill(struct node *n, uint32_t i, bool stores)
 	n->stores[i] = stores;
 }
 
+static void forget(struct node *n, const struct wvm_action *a)
+{
+	for (uint64_t at = a->page; at < a->page + WVM_UNIT_PAGES && at < VM_PAGES; at++)
+		if (a->home)
+			memset(&n->home[at], 0, sizeof(n->home[at]));
+		else
+			memset(&n->held[at], 0, sizeof(n->held[at]));
+}
+
 static void act(struct node *n, const struct wvm_action *a)
 {
-	uint32_t i = model_page(a->page);
+	bool of_unit = a->kind == WVM_ACT_SEND || a->kind == WVM_ACT_FORGET;
+	uint32_t i = of_unit ? 0 : model_page(a->page);
 
-	FUZZ_CHECK(a->vm == 0, "vm %u", a->vm);
+	FUZZ_CHECK(a->vm == 0 && a->page < VM_PAGES, "vm %u", a->vm);
 	switch ((enum wvm_action_kind)a->kind) {
 	case WVM_ACT_SEND: act_send(n, a); return;
 	case WVM_ACT_INSTALL: act_install(n, a, i); return;
@@ -328,16 +356,7 @@ static void act(struct node *n, const struct wvm_action *a)
 		fill(n, i, false);
 		release(n, i, a->waiters, false);
 		return;
-	case WVM_ACT_FORGET:
-		for (uint64_t at = a->page; at < a->page + WVM_UNIT_PAGES; at++) {
-			if (at % WVM_UNIT_PAGES >= 2)
-				continue;
-			if (a->home)
-				memset(&n->home[at], 0, sizeof(n->home[at]));
-			else
-				memset(&n->held[at], 0, sizeof(n->held[at]));
-		}
-		return;
+	case WVM_ACT_FORGET: forget(n, a); return;
 	case WVM_ACT_PINNED:
 		n->pinned[i] += n->asked[i];
 		n->asked[i] = 0;
@@ -389,7 +408,10 @@ static void check_home(const struct node *n, uint32_t i, uint32_t *txns, uint32_
 		   "page %u: state %u, %u holders", i, e->state, e->holders);
 	for (uint32_t k = 0; k < e->holders && k < WVM_HOLDERS_INLINE; k++)
 		FUZZ_CHECK(e->member[k] < MEMBERS, "holder %u", e->member[k]);
-	FUZZ_CHECK(!(e->flags & WVM_HOME_LOST) || !e->holders, "page %u is lost and held", i);
+	/* While its holders tell of it that is not decided. */
+	FUZZ_CHECK(!(e->flags & WVM_HOME_LOST) || !e->holders ||
+			   n->units[i / 2].phase == WVM_MOVED_TELLING,
+		   "page %u is lost and held", i);
 	if (!e->txn)
 		return;
 	FUZZ_CHECK(e->txn <= n->params.limits.txns, "transaction %u", e->txn);
@@ -414,6 +436,7 @@ static void check_pools(const struct node *n, uint32_t requests, uint32_t demand
 {
 	const struct wvm_core_limits *l = &n->params.limits;
 	const struct wvm_core_timers *t = &n->core->timers;
+	uint32_t others = WVM_MERGES + n->core->tells_used + 4u; /* the walks */
 
 	FUZZ_CHECK(FREE_OF(n, requests, free_request, l->requests) + requests == l->requests,
 		   "%u requests", requests);
@@ -422,7 +445,9 @@ static void check_pools(const struct node *n, uint32_t requests, uint32_t demand
 	FUZZ_CHECK(FREE_OF(n, txns, free_txn, l->txns) + txns == l->txns, "%u transactions", txns);
 	FUZZ_CHECK(FREE_OF(n, waiting, free_waiting, l->waiting) + queued == l->waiting,
 		   "%u queued", queued);
-	FUZZ_CHECK(t->count <= requests + demands + txns + WVM_MERGES, "%u timers", t->count);
+	if (n->core->backup)
+		others += n->core->backup->used[0] + n->core->backup->used[1];
+	FUZZ_CHECK(t->count <= requests + demands + txns + others, "%u timers", t->count);
 	for (uint32_t i = 0; i < t->count; i++)
 		FUZZ_CHECK(t->heap[i]->place == i + 1 &&
 				   (!i || t->heap[(i - 1) / 2]->due_ns <= t->heap[i]->due_ns),

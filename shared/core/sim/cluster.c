@@ -59,8 +59,11 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 	case SIM_EV_RELIEF: sim_trouble_end(s, e); break;
 	case SIM_EV_REVIVE: sim_revive(s, e->node); break;
 	case SIM_EV_RETIRE: sim_retire(s, e->node); break;
+	case SIM_EV_REBOOT: sim_reboot(s); break;
 	case SIM_EV_DECIDE: sim_move_decide(s); break;
 	case SIM_EV_LEARN: sim_move_learn(s, e->node); break;
+	case SIM_EV_DEATH: sim_death(s); break;
+	case SIM_EV_BURY: sim_bury(s, e->node); break;
 	}
 	sim_event_free(s, e);
 }
@@ -139,22 +142,26 @@ static void make_programs(struct sim *s)
 		s->threads[i].client = i % s->node_threads / c->threads;
 	}
 	for (uint32_t i = 0; i < c->nodes; i++)
-		s->nodes[i].known = s->nodes[i].usable = (uint8_t)((1u << c->clients) - 1);
+		s->nodes[i].known = s->nodes[i].usable =
+			sim_runs_nothing(s, i) ? 0 : (uint8_t)((1u << c->clients) - 1);
 	for (uint32_t i = 0; i < c->nodes * c->clients; i++)
 		s->programs[i].idle = true;
 }
 
-/* The units between have their homes by hash; both kinds share members and shards. */
+/*
+ * The units between have their homes by hash; both kinds share members and shards. Whoever is there
+ * to die homes none, since nobody would take its place.
+ */
 static void place_units(struct sim *s)
 {
-	uint32_t count = 0;
+	uint32_t count = 0, homes = s->config.nodes - (s->config.deaths_all ? 0 : s->config.deaths);
 
 	for (uint64_t unit = 1; s->config.placed && unit < s->page_count / WVM_UNIT_PAGES + 1;
 	     unit += 2)
 		s->placed[count++] = (struct wvm_layout_range){
 			.first = wvm_layout_key(SIM_VM_ID, unit << WVM_UNIT_SHIFT),
 			.units = 1,
-			.member = (uint32_t)(unit / 2 % s->config.nodes)};
+			.member = (uint32_t)(unit / 2 % homes)};
 	s->layout = (struct wvm_layout){s->placed, count};
 }
 
@@ -164,6 +171,8 @@ struct sim *sim_create(const struct sim_config *config)
 	struct sim *s = sim_zeroed(sizeof(*s));
 
 	s->config = *config;
+	s->config.backup |= config->deaths > 0 || config->reboots > 0;
+	s->config.times.deadline_lost_ns = config->times.deadline_ns / 5 * 12; /* as in a master */
 	s->quiet = s->trouble_idle = true;
 	s->random = config->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	s->page_count = sim_core_page(config->pages - 1) + 1;
@@ -171,14 +180,22 @@ struct sim *sim_create(const struct sim_config *config)
 		s->members[i] = (struct wvm_member){.first_vnode = i, .vnodes = 1};
 	s->list = (struct wvm_members){s->members, config->nodes};
 	s->epoch = s->table = 1;
-	memset(s->active, 1, sizeof(s->active));
-	wvm_slices_build(&s->slices[1], &s->list, scratch);
+	for (uint32_t i = 0; i < config->nodes; i++)
+		s->active[i] = !sim_may_reboot(s, i);
+	wvm_slices_build_active(&s->moves[1].slices, &s->list, s->active, scratch);
+	sim_build_seconds(s, sim_move(s, 1), NULL, scratch);
 	free(scratch);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)
 		sim_node_start(s, i);
 	sim_moves_start(s);
 	make_programs(s);
+	/* Where nothing runs, no fault may ever come that has its timers looked at. */
+	for (uint32_t i = 0; i < config->nodes; i++)
+		if (sim_runs_nothing(s, i))
+			sim_rearm(s, i);
+	sim_deaths_start(s);
+	sim_reboots_start(s);
 	return s;
 }
 

@@ -71,8 +71,29 @@ struct sim_config {
 	uint32_t wander;      /* as in wvm_core_params */
 	uint64_t move_gap_ns; /* mean time between two changes of who is home; 0: none */
 	uint64_t learn_ns;    /* a quarter of the nodes learns of one by then, the others in 2 ms */
-	bool renew;           /* nodes that nobody has anything of come back without their files */
-	bool unprotected;     /* a broken node: installs leave other programs' stores untrapped */
+	bool backup;          /* homes have second homes; always so where there are deaths */
+	/*
+	 * Of the last nodes, which run no programs, so many die for good; one after the other, each
+	 * when what the last has left is made anew and copied, unless `deaths_meet`: then at any
+	 * time.
+	 */
+	uint32_t deaths;
+	uint64_t death_gap_ns;   /* mean time between two */
+	uint64_t death_known_ns; /* and until the others agree that it is gone */
+	bool deaths_meet;        /* pages may be LOST then, and are errors */
+	bool deaths_joining;     /* each while it joins: nothing is lost then, either */
+	bool mortal_only;        /* others have no second homes */
+	bool deaths_all;         /* of all nodes, with their programs: likewise */
+	/*
+	 * So many times the host of one of the first nodes, half of all, is rebooted, and what the
+	 * programs there have stored to is gone. They home nothing; the others hear of it by and
+	 * by, before the node serves. Pages may be LOST then, and are errors. Not along with
+	 * changes of who is home.
+	 */
+	uint32_t reboots;
+	uint64_t reboot_gap_ns; /* mean time between two */
+	bool renew;       /* nodes that nobody has anything of come back without their files */
+	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */
 };
@@ -132,9 +153,17 @@ struct sim_report {
 	uint64_t joins, drains;            /* nodes that became homes, and that ceased to be */
 	uint64_t units_moved;              /* units handed over */
 	uint64_t renewed;                  /* nodes that came back without their files */
+	uint64_t reboots, reboots_dead;    /* of those with all they had; while a dead one's place
+					    * was free */
+	uint64_t deaths, deaths_between;   /* nodes that died for good; of those during a move */
+	uint64_t rebuilt;                  /* units that were made anew then */
+	uint64_t lost_pages;               /* that nobody can have any more now */
 	uint64_t unmoved, unmoved_between; /* epochs that moved none; of those during a hand-over */
-	uint64_t sweeps;                   /* times that all pages and pools were checked */
-	uint64_t history;                  /* accesses that sim_check_history() went through */
+	uint64_t backup_copied, backup_waited; /* pages that second homes got; of those, for
+						* write-backs that were acknowledged then */
+	uint64_t backup_checked; /* acknowledged pages looked for, and found, at second homes */
+	uint64_t sweeps;         /* times that all pages and pools were checked */
+	uint64_t history;        /* accesses that sim_check_history() went through */
 };
 void sim_report(const struct sim *sim, struct sim_report *report);
 

@@ -10,6 +10,7 @@
  *   whoever waits has a request under way, whose timer is armed, and no longer than the deadline
  *   every slot of a pool is in use or free, and timers are armed for what waits
  *   a unit's counter is not below a version of one of its pages, wherever it has come from
+ *   what was acknowledged to its writer is at the second home, too (backups.c)
  *   once nobody wants anything any more, nothing is under way: no slot of any pool is in use
  *
  * Between a master that was killed and the next one's taking over, what its entries
@@ -78,14 +79,17 @@ static const struct wvm_demand *demand_of(const struct sim_node *n, const struct
 	return h->demand ? &n->core->demands[h->demand - 1] : NULL;
 }
 
-static void check_shared(struct sim *s, uint64_t page, uint32_t node)
+static void check_shared(struct sim *s, uint64_t page, uint32_t node, struct sim_node *home)
 {
-	struct sim_node *n = &s->nodes[node], *home = &s->nodes[sim_home_of(s, page)];
+	struct sim_node *n = &s->nodes[node];
 	const struct wvm_held_page held = sim_held(n, page), *h = &held;
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 	const struct wvm_demand *d = demand_of(n, h);
 	uint64_t grant = recorded(home, e, node);
 
+	/* What is kept of a page that is lost is what was stored last. */
+	if (e->flags & WVM_HOME_LOST)
+		return;
 	/* Written back, and the home has not got it yet. */
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && e->state == WVM_HOME_MODIFIED &&
 	    grant == h->grant && e->granted == h->version)
@@ -104,9 +108,11 @@ static void check_shared(struct sim *s, uint64_t page, uint32_t node)
 
 static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 {
-	struct sim_node *n = &s->nodes[node], *home = &s->nodes[sim_home_of(s, page)];
+	struct sim_node *n = &s->nodes[node];
 	const struct wvm_held_page held = sim_held(n, page), *h = &held;
-	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
+	struct wvm_home_page entry, *e = &entry;
+	uint32_t home_node = sim_home_of(s, page);
+	struct sim_node *home = home_node == SIM_NOBODY ? NULL : &s->nodes[home_node];
 
 	/* One that was granted and is about to come is none, though it may have been one before. */
 	bool hole = h->hole && !h->coming && h->state != WVM_HELD_INVALID && !n->present[page];
@@ -124,8 +130,11 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 		sim_failed(s, "node %u: page %llu writable, held %d", node, ll(page), h->state);
 	if ((n->present[page] || hole) && !is_truth(s, page, hole ? zeros : sim_ram(n, page)))
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);
+	if (!home)
+		return;
+	entry = sim_home(home, page);
 	if (h->state == WVM_HELD_SHARED)
-		check_shared(s, page, node);
+		check_shared(s, page, node, home);
 	else if (wvm_merge_granted(&home->units[unit], &n->held_units[unit], node))
 		return;
 	else if (e->state != WVM_HOME_MODIFIED || e->granted != h->version ||
@@ -147,7 +156,7 @@ static void check_slots(struct sim *s, uint64_t page, uint32_t node)
 		const struct wvm_request *r = &n->core->requests[h->request - 1];
 
 		if (r->page != sim_core_page(page) || !r->timer.place ||
-		    r->timer.due_ns > r->started_ns + s->config.times.deadline_ns)
+		    r->timer.due_ns > r->started_ns + sim_deadline_ns(s))
 			sim_failed(s, "node %u: page %llu has a request that nothing will end",
 				   node, ll(page));
 	}
@@ -218,9 +227,30 @@ static bool granted_is_out(const struct sim *s, uint64_t page, const struct wvm_
 	const struct wvm_held_page held = sim_held(owner, page), *h = &held;
 	const struct wvm_demand *d = demand_of(owner, h);
 
+	if (owner->dead)
+		return s->config.deaths_all; /* it is lost, as soon as somebody asks */
+	/* All are told before it serves. */
+	if (owner->empty && s->config.reboots)
+		return true;
 	if (h->state == WVM_HELD_MODIFIED)
 		return true;
 	return d && d->state == WVM_DEMAND_WRITE_BACK && d->version == e->granted;
+}
+
+/* Whether the bytes that a home waits for are on their way, and the last ones. */
+static void check_awaited(struct sim *s, uint64_t page, const struct wvm_home_page *e)
+{
+	const struct sim_node *from = e->granted ? &s->nodes[e->granted - 1] : NULL;
+
+	for (uint32_t i = 0; from && i < s->config.limits.demands; i++) {
+		const struct wvm_kept *k = &from->core->kept[i];
+
+		if (k->used && k->page == sim_core_page(page) && k->version == e->version)
+			return;
+	}
+	if (!from || !(from->dead || from->empty) || !sim_may_lose(s))
+		sim_failed(s, "home of page %llu: waits in vain for version %llx", ll(page),
+			   ll(e->version));
 }
 
 static void check_home(struct sim *s, uint64_t page)
@@ -229,8 +259,14 @@ static void check_home(struct sim *s, uint64_t page)
 	struct wvm_home_page entry = sim_home(home, page), *e = &entry;
 
 	check_records(s, page);
+	if (e->flags & WVM_HOME_LOST && sim_may_lose(s))
+		return;
 	if (e->flags & WVM_HOME_LOST)
 		sim_failed(s, "home of page %llu: lost", ll(page));
+	if (e->flags & WVM_HOME_UNSTORED && e->state != WVM_HOME_MODIFIED) {
+		check_awaited(s, page, e);
+		return;
+	}
 	if (e->state == WVM_HOME_MODIFIED && granted_is_out(s, page, e))
 		return;
 	if (!stored_is_truth(s, home, page))
@@ -251,7 +287,10 @@ static void check_page(struct sim *s, uint64_t page)
 	}
 	if (modified > 1 || (modified && present > 1))
 		sim_failed(s, "page %llu: %u owners, %u copies", ll(page), modified, present);
+	if (sim_home_of(s, page) == SIM_NOBODY)
+		return;
 	check_home(s, page);
+	sim_check_backup(s, page);
 }
 
 /* ---- write-backs ----------------------------------------------------------------------- */
@@ -288,9 +327,12 @@ static void check_acknowledged(struct sim *s, uint32_t node, const struct wvm_ms
 	uint64_t page = sim_page_of(msg->gpa >> WVM_PAGE_SHIFT);
 	const struct sim_node *n = &s->nodes[node];
 	const struct wvm_demand *d = demand_of(n, &n->held[sim_core_page(page)]);
-	const struct wvm_home_page entry = sim_home(&s->nodes[sim_home_of(s, page)], page),
-				   *e = &entry;
+	uint32_t home = sim_home_of(s, page);
+	struct wvm_home_page entry, *e = &entry;
 
+	if (home == SIM_NOBODY)
+		return;
+	entry = sim_home(&s->nodes[home], page);
 	if (d && d->state == WVM_DEMAND_WRITE_BACK && d->grant == msg->grant &&
 	    d->version == msg->version && e->version < d->version)
 		sim_failed(s, "node %u: page %llu version %llx acknowledged, %llx is stored", node,
@@ -311,7 +353,7 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 void sim_check_wait(struct sim *s, const struct sim_thread *t)
 {
 	uint64_t excused = sim_stalled(s, &s->nodes[t->node]) - t->stalled_ns;
-	uint64_t most = s->config.times.deadline_ns + SIM_MARGIN_NS;
+	uint64_t most = sim_deadline_ns(s) + SIM_MARGIN_NS;
 
 	if (s->report.now_ns - t->fault_ns > most + excused)
 		sim_failed(s, "node %u: a thread waits for page %llu since %llu us", t->node,
@@ -380,8 +422,9 @@ static void check_pools(struct sim *s, uint32_t node)
 	const struct wvm_core *c = n->core;
 	const struct wvm_core_limits *l = &c->params.limits;
 	struct used u = {0};
-	uint32_t armed = 0, merges = 0, pulls = c->walk.place != 0;
+	uint32_t armed = 0, merges = 0, pulls = c->walk.place != 0, copies = 0;
 
+	pulls += c->tells_used + (c->tell.place != 0) + (c->rebuild.place != 0);
 	for (uint32_t i = 0; i < WVM_MERGES; i++)
 		merges += c->merges[i].used;
 	for (uint32_t i = 0; i < WVM_PULLS; i++) {
@@ -390,6 +433,9 @@ static void check_pools(struct sim *s, uint32_t node)
 		     w && u.waiting <= l->waiting; w = c->waiting[w - 1].next)
 			u.waiting++;
 	}
+	for (uint32_t i = 0; c->backup && i < WVM_COPIES; i++)
+		copies += c->backup->copies[i].state != WVM_COPY_FREE;
+	copies += c->backup && c->backup->timer.place;
 	for (uint64_t p = 0; p < s->config.pages; p++) {
 		u.requests += n->held[sim_core_page(p)].request != 0;
 		u.demands += n->held[sim_core_page(p)].demand != 0;
@@ -403,10 +449,10 @@ static void check_pools(struct sim *s, uint32_t node)
 		sim_failed(s, "node %u: slots are lost, or in use twice", node);
 	for (uint32_t i = 0; i < c->timers.count && i < c->timers.capacity; i++)
 		armed += c->timers.heap[i]->place == i + 1;
-	if (c->timers.count > u.requests + u.demands + u.txns + merges + pulls ||
+	if (c->timers.count > u.requests + u.demands + u.txns + merges + pulls + copies ||
 	    armed != c->timers.count)
 		sim_failed(s, "node %u: %u timers for %u slots", node, c->timers.count,
-			   u.requests + u.demands + u.txns + merges + pulls);
+			   u.requests + u.demands + u.txns + merges + pulls + copies);
 }
 
 /*
@@ -426,11 +472,16 @@ static void check_rest(struct sim *s, uint32_t node)
 		merges += c->merges[i].used;
 	for (uint32_t i = 0; i < WVM_PULLS; i++)
 		pulls += c->pulls[i].state != WVM_PULL_FREE;
+	pulls += c->tells_used + c->telling;
 	if (requests || demands || txns || waiting || merges || pulls)
 		sim_failed(s,
 			   "node %u: never ends: %u requests, %u demands, %u transactions, %u in "
 			   "queues, %u merges, %u pulls",
 			   node, requests, demands, txns, waiting, merges, pulls);
+	for (uint32_t i = 0; c->backup && i < WVM_COPIES; i++)
+		if (c->backup->copies[i].state != WVM_COPY_FREE)
+			sim_failed(s, "node %u: a copy for node %u never comes to an end", node,
+				   c->backup->copies[i].member);
 }
 
 void sim_check_rest(struct sim *s)
@@ -438,6 +489,7 @@ void sim_check_rest(struct sim *s)
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		if (!in_between(&s->nodes[i]))
 			check_rest(s, i);
+	sim_check_degraded(s);
 }
 
 /* Requests that were sent to a peer and not tried again yet are what its window counts. */
@@ -507,7 +559,9 @@ void sim_check_touched(struct sim *s, uint32_t node)
 	for (uint32_t i = 0; i < s->touched_count; i++) {
 		uint64_t page = sim_core_page(s->touched[i]);
 
-		n->stored[s->touched[i]] |= (n->home[page].flags & WVM_HOME_WRITTEN) != 0;
+		n->stored[s->touched[i]] |= (n->home[page].flags &
+					     (WVM_HOME_WRITTEN | WVM_HOME_BACKUP)) ==
+					    WVM_HOME_WRITTEN;
 		check_page(s, s->touched[i]);
 		check_slots(s, s->touched[i], node);
 	}

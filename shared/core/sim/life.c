@@ -112,7 +112,7 @@ void sim_revive(struct sim *s, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 
 	n->dying = false; /* no input came, so it went on */
-	if (!n->down)
+	if (!n->down || n->dead)
 		return;
 	if (n->empty) {
 		sim_renew(s, node);
@@ -123,6 +123,9 @@ void sim_revive(struct sim *s, uint32_t node)
 	wvm_core_adopt(n->core);
 	for (uint32_t p = 0; p < s->config.pages; p++)
 		wvm_core_adopt_home(n->core, 0, sim_core_page(p));
+	/* Room for copies that were forgotten, and it did not come to give it back. */
+	for (uint32_t p = 0; s->config.backup && p < s->config.pages; p++)
+		n->stored[p] &= n->home[sim_core_page(p)].version != 0;
 	wvm_core_adopt_home_end(n->core);
 	wvm_core_serve(n->core, true);
 	/* Sometimes it is killed while it takes over. */

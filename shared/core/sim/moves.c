@@ -36,6 +36,8 @@ static bool is_done(const struct sim *s)
 		const struct sim_node *n = &s->nodes[i];
 		struct wvm_handover_left left = wvm_core_handover(n->core);
 
+		if (n->dead)
+			continue;
 		if (n->down || n->core->adopting || n->epoch != s->epoch || left.in || left.out)
 			return false;
 	}
@@ -52,6 +54,9 @@ static void check_drained(struct sim *s, uint32_t node)
 		uint64_t page = sim_core_page(p);
 
 		if (wvm_core_home_of(n->core, 0, page, NULL) == node)
+			continue;
+		/* Copies of its former time as a second home are forgotten at leisure. */
+		if (s->config.backup && n->units[wvm_unit_index(page)].era)
 			continue;
 		if (memcmp(&n->home[page], &never, sizeof(never)))
 			sim_failed(s, "node %u: has an entry of page %u, which is not its own",
@@ -85,7 +90,9 @@ static void check_shares(struct sim *s, uint32_t change)
 		if (s->active[i] ? share[i] * 10 < ideal * 9 || share[i] * 10 > ideal * 11 + 10
 				 : share[i] != 0)
 			sim_failed(s, "node %u is home of %u slices, not %u", i, share[i], ideal);
-	if (moved > 2 * WVM_SLICES / (homes(s) + !s->active[change]))
+	/* After a death it is levelled. */
+	if (!sim_move(s, s->table - 1)->deadly &&
+	    moved > 2 * WVM_SLICES / (homes(s) + !s->active[change]))
 		sim_failed(s, "%u slices moved with node %u", moved, change);
 }
 
@@ -111,17 +118,19 @@ static void hand_over_ends(struct sim *s)
 {
 	s->moving = false;
 	for (uint32_t i = 0; i < s->config.nodes; i++) {
+		if (s->nodes[i].dead)
+			continue;
 		check_drained(s, i);
 		if (sim_rnd(s) % 4 == 0)
 			continue; /* the next epoch says it */
-		if (!wvm_core_handed_over(s->nodes[i].core, s->moved))
+		if (!wvm_core_handed_over(s->nodes[i].core, sim_move(s, s->table)->moved))
 			sim_failed(s, "node %u: does not believe that all is handed over", i);
 		check_taken(s, i);
 	}
 	sim_retire_some(s);
 }
 
-static void tell_all(struct sim *s)
+void sim_tell_all(struct sim *s)
 {
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		learn_after(s, i, sim_rnd(s) % 4 ? 2 * MS : s->config.learn_ns);
@@ -134,35 +143,47 @@ static void decide_unmoved(struct sim *s)
 	s->unmoved++;
 	s->report.unmoved++;
 	s->report.unmoved_between += s->moving;
-	tell_all(s);
+	sim_tell_all(s);
 }
 
 static void decide_move(struct sim *s, uint32_t node)
 {
 	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
+	struct sim_move *m;
 
 	s->active[node] ^= 1;
 	s->moving = true;
-	s->moved = ++s->epoch;
-	s->table++;
+	m = sim_move(s, ++s->table);
+	m->epoch = m->moved = ++s->epoch;
+	m->base = s->table - 1;
+	m->deadly = false;
+	m->node = node;
 	s->unmoved = 0;
-	wvm_slices_build_active(&s->slices[s->table % 3], &s->list, s->active, scratch);
+	wvm_slices_build_active(&m->slices, &s->list, s->active, scratch);
+	if (s->config.backup)
+		sim_build_seconds(s, m, sim_move(s, s->table - 1), scratch);
 	free(scratch);
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);
-	tell_all(s);
+	sim_tell_all(s);
 }
 
 void sim_move_decide(struct sim *s)
 {
 	uint32_t node = (uint32_t)(sim_rnd(s) % s->config.nodes);
 
-	if (s->moving && is_done(s))
+	if (s->moving && !sim_unburied(s) && is_done(s))
 		hand_over_ends(s);
+	if (!s->config.move_gap_ns) {
+		if (s->moving)
+			decide_after(s, AGAIN);
+		return; /* there was a death, and nothing else */
+	}
 	/* Whoever has not learnt one is not heard, so few come while there is something to do. */
 	if (!s->quiet && s->unmoved < UNMOVED && sim_rnd(s) % 8 == 0)
 		decide_unmoved(s);
-	if (s->moving || (s->active[node] && homes(s) == 1) || s->nodes[node].retiring) {
+	if (s->moving || sim_unburied(s) || s->death_due || s->nodes[node].dead ||
+	    (s->active[node] && homes(s) == 1) || s->nodes[node].retiring) {
 		decide_after(s, AGAIN);
 		return;
 	}
@@ -174,37 +195,49 @@ void sim_move_decide(struct sim *s)
 	decide_after(s, s->config.move_gap_ns);
 }
 
-static void take(struct sim *s, uint32_t node, uint32_t epoch)
+/* The epoch, durable, before the core hears of it. move: NULL: it moves nothing. */
+static void take(struct sim *s, uint32_t node, uint32_t epoch, const struct sim_move *move)
 {
 	struct sim_node *n = &s->nodes[node];
+	const struct wvm_slices *slices = sim_table(s, n->table);
+	enum wvm_epoch_taken taken;
 
-	n->epoch = epoch; /* durable, before the core hears of it */
+	n->epoch = epoch;
 	s->report.steps++;
 	sim_note(s, node, SIM_NO_PAGE, "epoch %u", epoch);
-	if (wvm_core_epoch(n->core, s->report.now_ns, epoch, sim_table(s, n->table)) !=
-	    WVM_EPOCH_TAKEN)
-		sim_failed(s, "node %u: does not take epoch %u", node, epoch);
+	if (move && s->config.backup)
+		wvm_core_backup_next(n->core, sim_backup_table(s, n->table));
+	if (move && move->deadly)
+		taken = wvm_core_epoch_lost(n->core, s->report.now_ns, epoch, slices, &move->lost);
+	else
+		taken = wvm_core_epoch(n->core, s->report.now_ns, epoch, slices);
+	if (taken != WVM_EPOCH_TAKEN)
+		sim_failed(s, "node %u: does not take epoch %u: %d", node, epoch, taken);
 }
 
 /* One that is down, or at something, hears of it later. Those that move slices come in order. */
 void sim_move_learn(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
+	struct sim_move *next = sim_move(s, n->table + 1);
+	uint64_t in;
 
-	if (n->epoch == s->epoch)
+	if (n->epoch == s->epoch || n->dead)
 		return;
 	if (n->down || n->stops || n->core->adopting) {
 		learn_after(s, node, 10 * MS);
 		return;
 	}
+	in = wvm_core_handover(n->core).in;
 	if (n->table == s->table) {
-		take(s, node, s->epoch);
+		take(s, node, s->epoch, NULL);
 	} else {
-		n->table = s->table;
-		n->moved = s->moved;
-		take(s, node, s->moved);
-		s->report.units_moved += wvm_core_handover(n->core).in;
-		if (s->epoch != s->moved)
+		n->table++;
+		take(s, node, next->epoch, next);
+		in = wvm_core_handover(n->core).in -
+		     (next->deadly && next->moved != next->epoch ? in : 0);
+		*(next->deadly ? &s->report.rebuilt : &s->report.units_moved) += in;
+		if (s->epoch != next->epoch)
 			learn_after(s, node, 2 * MS);
 	}
 	sim_node_drain(s, node);
@@ -213,7 +246,7 @@ void sim_move_learn(struct sim *s, uint32_t node)
 /* All have had time enough. */
 void sim_move_end(struct sim *s)
 {
-	if (s->config.move_gap_ns && s->moving && !s->report.failure && s->settled && !is_done(s))
+	if (s->moving && !s->report.failure && s->settled && !is_done(s))
 		sim_failed(s, "a hand-over does not come to an end");
 }
 
@@ -225,12 +258,23 @@ uint32_t sim_home_of(const struct sim *s, uint64_t page)
 {
 	uint64_t core_page = sim_core_page(page);
 	uint16_t slice = wvm_slice_of(SIM_VM_ID, core_page << WVM_PAGE_SHIFT);
-	uint32_t is = sim_table(s, s->table)->home_vnode[slice];
+	const struct sim_move *move = &s->moves[s->table % SIM_MOVES];
+	uint32_t is = move->slices.home_vnode[slice], was;
 
 	if (wvm_core_placed(s->nodes[0].core, 0, core_page))
 		return wvm_core_home_of(s->nodes[0].core, 0, core_page, NULL);
+	if (s->nodes[is].dead)
+		return SIM_NOBODY;
 	if (s->table == 1 ||
 	    (s->nodes[is].table == s->table && wvm_core_homes(s->nodes[is].core, 0, core_page)))
 		return is;
-	return sim_table(s, s->table - 1)->home_vnode[slice];
+	if (move->deadly && move->lost.slices[slice / 64] >> slice % 64 & 1)
+		return SIM_NOBODY;
+	/* It may be behind more than one death, which left this slice alone. */
+	if (move->deadly && s->nodes[is].table >= move->base &&
+	    wvm_core_home_of(s->nodes[is].core, 0, core_page, NULL) == is &&
+	    wvm_core_homes(s->nodes[is].core, 0, core_page))
+		return is;
+	was = sim_table(s, move->base)->home_vnode[slice];
+	return s->nodes[was].dead ? SIM_NOBODY : was;
 }

@@ -200,6 +200,8 @@ void sim_receive(struct sim *s, uint32_t node, struct sim_event *e)
 		sim_touch(s, sim_page_of(msg.gpa >> WVM_PAGE_SHIFT));
 		if (msg.type == WVM_MSG_WRITE_BACK_ACK)
 			sim_check_acknowledged(s, node, &msg);
+		if (msg.type == WVM_MSG_WRITE_BACK)
+			sim_backup_written_back(s, node, &msg);
 		drop = wvm_core_message(s->nodes[node].core, s->report.now_ns, &msg, payload);
 		sim_note(s, node, sim_page_of(msg.gpa >> WVM_PAGE_SHIFT), "#%llu %s%s",
 			 (unsigned long long)e->number, drop ? "dropped: " : "arrives",

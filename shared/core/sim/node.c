@@ -147,10 +147,17 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 		data = ram_of(s, node, page, a);
 	else if (a->source == WVM_DATA_OUTBOX)
 		data = n->outbox + (size_t)a->slot * WVM_PAGE_BYTES;
+	if (a->source == WVM_DATA_BYTES && a->member == node) {
+		s->report.steps++;
+		wvm_core_message(n->core, s->report.now_ns, &msg, a->data);
+		return;
+	}
 	if (a->source == WVM_DATA_BYTES) {
 		sim_send_bytes(s, node, a->member, &msg, a->data);
 		return;
 	}
+	if (msg.type == WVM_MSG_WRITE_BACK_ACK)
+		sim_note_acknowledged(s, node, &msg);
 	if (msg.type == WVM_MSG_WRITE_BACK)
 		sim_check_written_back(s, node, page, msg.version, data);
 	if (data && all_zero(data)) {
@@ -168,6 +175,8 @@ static void send(struct sim *s, uint32_t node, uint64_t page, const struct wvm_a
 		sim_chart_send(s, 0, node, node, &msg, "");
 	if (msg.type == WVM_MSG_WRITE_BACK_ACK)
 		sim_check_acknowledged(s, node, &msg);
+	if (msg.type == WVM_MSG_WRITE_BACK)
+		sim_backup_written_back(s, node, &msg);
 	wvm_core_message(n->core, s->report.now_ns, &msg, data);
 }
 
@@ -299,8 +308,10 @@ void sim_node_start(struct sim *s, uint32_t node)
 	p = (struct wvm_core_params){
 		.members = &s->list,
 		.slices = sim_table(s, n->table),
-		.before = n->table > 1 ? sim_table(s, n->table - 1) : NULL,
-		.moved = n->moved,
+		.before = n->table > 1 ? sim_table(s, sim_move(s, n->table)->base) : NULL,
+		.moved = sim_move(s, n->table)->moved,
+		.backup = sim_backup_table(s, n->table),
+		.lost = sim_move(s, n->table)->deadly ? &sim_move(s, n->table)->lost : NULL,
 		.layout = &s->layout,
 		.self = node,
 		.epoch = n->epoch,
@@ -327,6 +338,9 @@ void sim_node_start(struct sim *s, uint32_t node)
 	vm.units = n->units;
 	vm.store = n->store;
 	wvm_core_add_vm(n->core, &vm);
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (s->nodes[i].buried && s->nodes[i].buried <= n->table)
+			wvm_core_lost(n->core, i, true);
 	if (!p.adopt)
 		wvm_core_serve(n->core, true);
 	sim_note(s, node, SIM_NO_PAGE, "boot %u", n->boot);

@@ -131,6 +131,19 @@ static void plan_troubles(struct dice *d, struct sim_config *c)
 	c->full_ppm = one_in(d, 4) ? (uint32_t)roll_scale(d, 100, 20000) : 0;
 }
 
+/* Half of them calm: then nobody may notice. Of the others some take their programs along. */
+static void plan_deaths(struct dice *d, struct sim_config *c)
+{
+	if (!one_in(d, 3))
+		return;
+	c->deaths = (uint32_t)roll(d, 1, c->nodes > 3 ? 3 : c->nodes - 1);
+	c->death_gap_ns = roll_scale(d, MS, 1000 * MS);
+	c->death_known_ns = roll_scale(d, MS, 200 * MS);
+	c->deaths_meet = one_in(d, 2);
+	c->deaths_all = c->deaths_meet && one_in(d, 3);
+	c->mortal_only = !c->deaths_all && one_in(d, 2);
+}
+
 void sim_random(struct sim_config *c, uint64_t seed)
 {
 	struct dice d = {seed * UINT64_C(0xd1342543de82ef95) + 1};
@@ -150,4 +163,6 @@ void sim_random(struct sim_config *c, uint64_t seed)
 		c->limits.holder_blocks = 3 * c->pages;
 	c->wander = one_in(&d, 2) ? (uint32_t)roll(&d, 1, 3) : 0;
 	c->renew = c->move_gap_ns && one_in(&d, 2);
+	c->backup = one_in(&d, 2);
+	plan_deaths(&d, c);
 }

@@ -350,6 +350,8 @@ void sim_program_event(struct sim *s, uint32_t index)
 	struct sim_program *p = &s->programs[index];
 	uint32_t node = index / s->config.clients, client = index % s->config.clients;
 
+	if (s->nodes[node].dead)
+		return;
 	/* A busy master notices later; and nobody leaves while all is to come to rest. */
 	if (master_is_busy(s, &s->nodes[node]) || s->nodes[node].retiring) {
 		program_after(s, index, 1000000);
@@ -384,6 +386,8 @@ void sim_program_event(struct sim *s, uint32_t index)
  * retire. */
 void sim_programs_leave(struct sim *s, uint32_t node)
 {
+	if (sim_runs_nothing(s, node))
+		return;
 	for (uint32_t c = 0; c < s->config.clients; c++) {
 		uint32_t index = node * s->config.clients + c;
 		struct sim_program *p = &s->programs[index];
@@ -400,6 +404,29 @@ void sim_programs_leave(struct sim *s, uint32_t node)
 	}
 }
 
+/* All of a node that is gone, with all that they had. They come back some time after it. */
+void sim_programs_end(struct sim *s, uint32_t node)
+{
+	s->nodes[node].known = s->nodes[node].usable = 0;
+	for_each_thread(s, node, i)
+	{
+		struct sim_thread *t = &s->threads[i];
+
+		t->life++;
+		t->pinned = t->pins = t->queued = false;
+		t->state = SIM_TH_IDLE;
+	}
+	for (uint32_t c = 0; c < s->config.clients; c++) {
+		uint32_t index = node * s->config.clients + c;
+		struct sim_program *p = &s->programs[index];
+
+		p->state = SIM_PROGRAM_AWAY;
+		if (p->idle)
+			program_after(s, index, 1000000);
+		p->idle = false;
+	}
+}
+
 /* The cluster is no longer quiet: those that have no event get one. */
 void sim_programs_start(struct sim *s)
 {
@@ -410,7 +437,8 @@ void sim_programs_start(struct sim *s)
 			sim_think(s, i);
 	}
 	for (uint32_t i = 0; i < s->config.nodes * s->config.clients; i++) {
-		if (!s->programs[i].idle || !s->config.program_gap_ns)
+		if (!s->programs[i].idle || !s->config.program_gap_ns ||
+		    !s->nodes[i / s->config.clients].known)
 			continue;
 		s->programs[i].idle = false;
 		program_after(s, i, s->config.program_gap_ns);

@@ -25,7 +25,10 @@ enum sim_event_kind {
 	SIM_EV_DECIDE,  /* a change of members, if the last one is done */
 	SIM_EV_LEARN,   /* a node hears of the present epoch */
 	SIM_EV_REVIVE,  /* a master that was killed while it took over is followed by another */
+	SIM_EV_DEATH,   /* a node dies for good */
+	SIM_EV_BURY,    /* the others agree on it */
 	SIM_EV_RETIRE,  /* a node is emptied, to come back without its files */
+	SIM_EV_REBOOT,  /* one loses its files as it is */
 };
 
 /* Kept in pools by size, since there are millions of them. */
@@ -67,9 +70,9 @@ struct sim_events {
  */
 struct sim_node {
 	/* Durable. */
-	uint32_t epoch, table, moved; /* that it has learnt */
-	uint16_t boot;                /* of the present or last master */
-	uint16_t boot_first;          /* of those that took each other over */
+	uint32_t epoch, table; /* that it has learnt */
+	uint16_t boot;         /* of the present or last master */
+	uint16_t boot_first;   /* of those that took each other over */
 	struct wvm_home_page *home;
 	struct wvm_home_unit *units;
 	struct wvm_held_page *held;
@@ -96,9 +99,12 @@ struct sim_node {
 	bool serving;        /* a SIM_EV_SERVE is under way */
 	bool down;           /* killed, and not followed by another yet */
 	bool dying;          /* about to be killed, in the middle of something */
+	bool dead;           /* for good */
+	uint32_t buried;     /* in that table; 0: not yet */
 	bool empty;          /* it has lost its files, and is down */
 	bool retiring;       /* its programs are away, and it gives up its pages */
 	uint32_t tries;      /* since then */
+	uint32_t asked;      /* nodes that have answered it since it lost its files, a bit each */
 	/* Time that it was stopped or slow: until now, and since when it is. */
 	uint64_t stalled_ns, stalled_since_ns;
 	bool cut; /* by the caller: from all, and towards some */
@@ -157,6 +163,20 @@ struct sim_version {
 };
 #define SIM_VERSIONS 4u /* the last ones of a page; retries of older ones are late indeed */
 
+/* A table of who is home, and how it came about. */
+struct sim_move {
+	struct wvm_slices slices;
+	struct wvm_slices seconds; /* their second homes */
+	struct wvm_slices second;  /* those that are told: of nodes that may die */
+	uint32_t node;             /* who joined or drained, or died */
+	uint32_t epoch;
+	uint32_t moved, base; /* the move that it is a part of, and the table before that */
+	bool deadly;
+	struct wvm_core_lost lost; /* where it is */
+	uint8_t member[SIM_NODES_MAX];
+};
+#define SIM_MOVES 16u /* a table stays until so many later ones */
+
 /* Three pages to a unit: different homes, and versions from a shared counter. */
 #define SIM_UNIT_PAGES 3u
 
@@ -164,9 +184,9 @@ struct sim {
 	struct sim_config config;
 	struct wvm_member members[SIM_NODES_MAX];
 	struct wvm_members list;
-	struct wvm_slices slices[3]; /* table t, counted from 1: [t % 3] */
+	uint64_t acknowledged[SIM_PAGES_MAX]; /* highest version, to whoever wrote it back */
+	struct sim_move moves[SIM_MOVES];     /* table t, counted from 1: [t % SIM_MOVES] */
 	uint32_t epoch, table;
-	uint32_t moved;   /* the epoch of that table */
 	uint32_t unmoved; /* epochs since that one */
 	bool moving;      /* not all have learnt it, and handed over */
 	uint8_t active[SIM_NODES_MAX];
@@ -188,8 +208,9 @@ struct sim {
 	uint64_t swept;   /* step of the last full check */
 	uint32_t trouble_life;
 	bool trouble_idle;
-	bool settled; /* had a minute without troubles */
-	bool quiet;   /* threads begin nothing new */
+	bool death_due; /* as soon as nothing moves */
+	bool settled;   /* had a minute without troubles */
+	bool quiet;     /* threads begin nothing new */
 	bool legend;
 	/* Pages that the present input touched. */
 	uint16_t touched[64];
@@ -215,10 +236,29 @@ static inline bool sim_chance(struct sim *s, uint32_t ppm)
 	return ppm && sim_rnd(s) % 1000000 < ppm;
 }
 
+/* Of requests, at most. */
+static inline uint64_t sim_deadline_ns(const struct sim *s)
+{
+	return s->config.backup ? s->config.times.deadline_lost_ns : s->config.times.deadline_ns;
+}
+
 static inline const struct wvm_slices *sim_table(const struct sim *s, uint32_t table)
 {
-	return &s->slices[table % 3];
+	return &s->moves[table % SIM_MOVES].slices;
 }
+
+static inline struct sim_move *sim_move(struct sim *s, uint32_t table)
+{
+	return &s->moves[table % SIM_MOVES];
+}
+
+static inline const struct wvm_slices *sim_backup_table(const struct sim *s, uint32_t table)
+{
+	return s->config.backup ? &s->moves[table % SIM_MOVES].second : NULL;
+}
+
+/* In the place of a home: a page of a home that died is not served yet. */
+#define SIM_NOBODY UINT32_MAX
 
 static inline uint64_t sim_core_page(uint64_t page)
 {
@@ -279,6 +319,11 @@ void sim_look_undone(struct sim *s);
 void sim_retire(struct sim *s, uint32_t node);
 void sim_retire_some(struct sim *s);
 void sim_renew(struct sim *s, uint32_t node);
+void sim_reboots_start(struct sim *s);
+void sim_reboot(struct sim *s);
+void sim_reboot_soon(struct sim *s, uint64_t ns);
+bool sim_may_reboot(const struct sim *s, uint32_t node);
+bool sim_may_lose(const struct sim *s);
 
 /* inbox.c: masters that stop or are slow */
 void sim_note_stall(struct sim *s, struct sim_node *n);
@@ -301,6 +346,7 @@ void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
 void sim_programs_start(struct sim *s);
 void sim_programs_leave(struct sim *s, uint32_t node);
+void sim_programs_end(struct sim *s, uint32_t node);
 
 /* moves.c: who is home changes */
 void sim_moves_start(struct sim *s);
@@ -308,6 +354,16 @@ void sim_move_decide(struct sim *s);
 void sim_move_learn(struct sim *s, uint32_t node);
 void sim_move_end(struct sim *s);
 uint32_t sim_home_of(const struct sim *s, uint64_t page);
+
+/* death.c: nodes that die for good */
+void sim_deaths_start(struct sim *s);
+void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move *was,
+		       struct wvm_slices_scratch *scratch);
+bool sim_runs_nothing(const struct sim *s, uint32_t node);
+void sim_death(struct sim *s);
+void sim_bury(struct sim *s, uint32_t node);
+bool sim_unburied(const struct sim *s);
+void sim_tell_all(struct sim *s);
 
 /* trouble.c */
 void sim_trouble_begin(struct sim *s);
@@ -323,6 +379,12 @@ void sim_check_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *
 void sim_check_written_back(struct sim *s, uint32_t node, uint64_t page, uint64_t version,
 			    const uint8_t *data);
 void sim_check_wait(struct sim *s, const struct sim_thread *t);
+
+/* backups.c: what second homes have */
+void sim_check_backup(struct sim *s, uint64_t page);
+void sim_backup_written_back(struct sim *s, uint32_t node, const struct wvm_msg *msg);
+void sim_note_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *msg);
+void sim_check_degraded(struct sim *s);
 
 /* history.c */
 void sim_history_add(struct sim *s, const struct sim_thread *t, uint64_t read);
