@@ -1,18 +1,5 @@
-/* Backups: see backup.h. */
-#include "shared/core/backup.h"
-
-#include "shared/core/handover_int.h"
-
-static uint16_t slice_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return wvm_slice_of(core->vms[vm].id, page << WVM_PAGE_SHIFT);
-}
-
-static uint32_t member_of(const struct wvm_core *core, const struct wvm_slices *table,
-			  uint32_t slice)
-{
-	return wvm_member_of(core->params.members, table->home_vnode[slice]);
-}
+/* Backups, at the home: see backup.h. */
+#include "shared/core/backup_int.h"
 
 static uint64_t first_of(uint64_t page)
 {
@@ -35,31 +22,17 @@ uint32_t wvm_backup_member(const struct wvm_core *core, uint32_t vm, uint64_t pa
 {
 	if (!core->params.backup || wvm_core_placed(core, vm, page))
 		return WVM_SLICE_NIL;
-	return member_of(core, core->params.backup, slice_of(core, vm, page));
+	return wvm_backup_member_in(core, core->params.backup, wvm_backup_slice(core, vm, page));
 }
 
 /* ---- which slices ---------------------------------------------------------------------- */
 
-static bool is_home(const struct wvm_core *core, uint32_t slice)
-{
-	return member_of(core, core->params.slices, slice) == core->params.self;
-}
-
-static bool is_second(const struct wvm_core *core, uint32_t slice)
-{
-	return member_of(core, core->params.backup, slice) == core->params.self;
-}
-
-static bool is_own(const struct wvm_core *core, uint32_t slice)
-{
-	return core->params.shards < 2 || slice % core->params.shards == core->params.shard;
-}
-
 /* A slice that this home has to see to. */
 static bool is_to_make(const struct wvm_core *core, uint32_t slice)
 {
-	return !is_complete(&core->seconds->slice[slice]) && is_own(core, slice) &&
-	       is_home(core, slice) && member_of(core, core->params.backup, slice) != WVM_SLICE_NIL;
+	return !is_complete(&core->seconds->slice[slice]) && wvm_backup_is_own(core, slice) &&
+	       wvm_backup_is_home(core, slice) &&
+	       wvm_backup_member_in(core, core->params.backup, slice) != WVM_SLICE_NIL;
 }
 
 static bool is_hopeless(const struct wvm_core *core, uint32_t slice)
@@ -74,8 +47,8 @@ static bool can_be_made(const struct wvm_core *core, uint32_t slice)
 
 static struct wvm_pair pair_of(const struct wvm_core *core, uint32_t slice)
 {
-	uint32_t home = member_of(core, core->params.slices, slice);
-	uint32_t second = member_of(core, core->params.backup, slice);
+	uint32_t home = wvm_backup_member_in(core, core->params.slices, slice);
+	uint32_t second = wvm_backup_member_in(core, core->params.backup, slice);
 
 	WVM_ASSERT(home < WVM_SLICES && (second < WVM_SLICES || second == WVM_SLICE_NIL));
 	return (struct wvm_pair){(uint16_t)home,
@@ -124,12 +97,17 @@ void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup
 	core->backup->next = backup;
 }
 
+bool wvm_backup_degraded(const struct wvm_core *core, uint32_t slice)
+{
+	return is_to_make(core, slice) && (!core->backup->looked || core->backup->unit_of[slice]);
+}
+
 uint32_t wvm_core_degraded(const struct wvm_core *core)
 {
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; core->seconds && i < WVM_SLICES; i++)
-		count += is_to_make(core, i) && (!core->backup->looked || core->backup->unit_of[i]);
+		count += wvm_backup_degraded(core, i);
 	return count;
 }
 
@@ -140,21 +118,17 @@ static void note_degraded(struct wvm_core *core)
 
 /* ---- the copies ------------------------------------------------------------------------ */
 
-static const struct wvm_second *second_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	return &core->seconds->slice[slice_of(core, vm, page)];
-}
-
 bool wvm_backup_complete(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	const struct wvm_second *s;
 
 	if (!core->params.backup || wvm_core_placed(core, vm, page))
 		return false;
-	s = second_of(core, vm, page);
-	if (is_second(core, slice_of(core, vm, page)))
+	s = wvm_backup_pair(core, vm, page);
+	if (wvm_backup_is_second(core, wvm_backup_slice(core, vm, page)))
 		return is_complete(s);
-	return is_home(core, slice_of(core, vm, page)) && s->from && s->from_complete == s->from;
+	return wvm_backup_is_home(core, wvm_backup_slice(core, vm, page)) && s->from &&
+	       s->from_complete == s->from;
 }
 
 static bool unit_counts(const struct wvm_core *core, uint32_t vm, uint64_t page)
@@ -164,8 +138,9 @@ static bool unit_counts(const struct wvm_core *core, uint32_t vm, uint64_t page)
 
 	if (!core->seconds || !u->era)
 		return false;
-	s = second_of(core, vm, page);
-	return is_second(core, slice_of(core, vm, page)) ? u->era == s->era : u->era == s->from;
+	s = wvm_backup_pair(core, vm, page);
+	return wvm_backup_is_second(core, wvm_backup_slice(core, vm, page)) ? u->era == s->era
+									    : u->era == s->from;
 }
 
 bool wvm_backup_counts(const struct wvm_core *core, uint32_t vm, uint64_t page)
@@ -173,175 +148,15 @@ bool wvm_backup_counts(const struct wvm_core *core, uint32_t vm, uint64_t page)
 	return core->vms[vm].home[page].flags & WVM_HOME_BACKUP && unit_counts(core, vm, page);
 }
 
-void wvm_backup_drop(struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	struct wvm_home_page *e;
-
-	/* Of others there may be no room for the page's entry. */
-	if (!wvm_home_unit_of(core, vm, page)->era)
-		return;
-	e = wvm_home_of(core, vm, page);
-	if (!(e->flags & WVM_HOME_BACKUP))
-		return;
-	wvm_note_home(core, vm, page);
-	*e = (struct wvm_home_page){0};
-	wvm_undo_commit(core);
-}
-
 uint32_t wvm_backup_era(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint16_t slice = slice_of(core, vm, page);
+	uint16_t slice = wvm_backup_slice(core, vm, page);
 
 	if (!core->seconds || wvm_core_placed(core, vm, page))
 		return 0;
-	if (is_second(core, slice))
+	if (wvm_backup_is_second(core, slice))
 		return core->seconds->slice[slice].era;
-	return is_home(core, slice) ? core->seconds->slice[slice].from : 0;
-}
-
-static void drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-
-	if (!u->era)
-		return;
-	for (uint64_t at = first_of(page), end = end_of(core, vm, page); at < end; at++)
-		wvm_backup_drop(core, vm, at);
-	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
-	u->era = 0;
-	u->lost &= ~WVM_UNIT_KEPT;
-	wvm_undo_commit(core);
-}
-
-/* Their room is given back, too, where there are no entries in their place. */
-void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	if (!wvm_home_unit_of(core, vm, page)->era)
-		return;
-	drop_unit(core, vm, page);
-	wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
-}
-
-/*
- * While the bytes are replaced the entry calls them lost. Who is killed then gets them again:
- * nobody was told that they are here.
- */
-static void keep_bytes(struct wvm_core *core, uint32_t vm, uint64_t page, const uint8_t *data)
-{
-	struct wvm_home_page *e = wvm_home_of(core, vm, page);
-
-	if (e->version) {
-		e->flags |= WVM_HOME_LOST;
-		wvm_undo_commit(core);
-	}
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	__builtin_memcpy(core->vms[vm].store + (page << WVM_PAGE_SHIFT), data, WVM_PAGE_BYTES);
-}
-
-static void take(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
-		 const uint8_t *data)
-{
-	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-	struct wvm_home_page *e = wvm_home_of(core, vm, page);
-	uint32_t era = second_of(core, vm, page)->era;
-
-	if (u->era != era) {
-		drop_unit(core, vm, page);
-		wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
-		u->era = era;
-	}
-	if (data)
-		keep_bytes(core, vm, page, data);
-	wvm_note_home(core, vm, page);
-	e->version = e->version < msg->version ? msg->version : e->version;
-	e->flags = WVM_HOME_BACKUP;
-	if (data)
-		e->flags |= WVM_HOME_WRITTEN;
-	if (msg->flags & WVM_MSG_ERROR)
-		e->flags |= WVM_HOME_LOST;
-	core->stats.backup_taken++;
-}
-
-/* ---- the second home ------------------------------------------------------------------- */
-
-/* Whether the copy that is offered is none that is here already. */
-static bool is_news(const struct wvm_core *core, uint32_t vm, uint64_t page,
-		    const struct wvm_msg *msg)
-{
-	const struct wvm_home_page *e = &core->vms[vm].home[page];
-
-	if (!wvm_backup_counts(core, vm, page))
-		return true;
-	if (msg->flags & WVM_MSG_ERROR)
-		return !(e->flags & WVM_HOME_LOST) || e->version < msg->version;
-	return e->version < msg->version;
-}
-
-bool wvm_backup_wants(const struct wvm_core *core, uint32_t vm, uint64_t page,
-		      const struct wvm_msg *msg)
-{
-	return wvm_backup_member(core, vm, page) == core->params.self &&
-	       is_news(core, vm, page, msg);
-}
-
-static struct wvm_action *answer(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
-				 const struct wvm_msg *msg, uint8_t flags)
-{
-	struct wvm_action *a = wvm_core_send(core, msg->type, vm, page, member, msg->src);
-
-	a->msg.request = msg->request;
-	a->msg.version = msg->version;
-	a->msg.grant = core->params.boot_first;
-	a->msg.flags = WVM_MSG_ANSWER | flags;
-	a->msg.steer = msg->reply_steer;
-	a->msg.reply_steer = msg->steer;
-	return a;
-}
-
-/* Of both ends of BACKUP_DONE: whose life, in the low bits, and something that its sender knows. */
-#define LIFE_BITS 16
-
-/* The home says that all of the slice is here. */
-static enum wvm_drop to_complete(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
-				 const struct wvm_msg *msg)
-{
-	struct wvm_second *s = &core->seconds->slice[slice_of(core, vm, page)];
-	struct wvm_action *a;
-	bool same;
-
-	(void)wvm_renewed_learn(core, msg->grant >> LIFE_BITS);
-	same = (uint16_t)msg->grant == core->params.boot_first && msg->version == core->renewed_sum;
-	if (same)
-		__atomic_store_n(&s->complete, s->era, __ATOMIC_RELEASE);
-	a = answer(core, vm, page, member, msg, same ? 0 : WVM_MSG_ERROR);
-	a->msg.version = core->renewed_sum;
-	a->msg.grant |= wvm_renewed_item(core) << LIFE_BITS;
-	return WVM_DROP_NONE;
-}
-
-static enum wvm_drop to_second(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t member,
-			       const struct wvm_msg *msg, const uint8_t *data)
-{
-	uint16_t slice = slice_of(core, vm, page);
-
-	if (wvm_backup_member(core, vm, page) != core->params.self ||
-	    wvm_core_home_of(core, vm, page, NULL) != member || !is_own(core, slice))
-		return WVM_DROP_NODE;
-	if (msg->type == WVM_MSG_BACKUP_DONE)
-		return to_complete(core, vm, page, member, msg);
-	/* What it had as the former home is not for others to change, and its new one knows. */
-	if (core->params.before && wvm_moved_out(core, vm, page) &&
-	    wvm_moved_phase_of(core, vm, page) < WVM_MOVED_GIVEN)
-		return WVM_DROP_ROOM;
-	if (!msg->version)
-		return WVM_DROP_SEGMENT; /* no home says so */
-	if (is_news(core, vm, page, msg)) {
-		if (!data && !(msg->flags & (WVM_MSG_ZERO | WVM_MSG_ERROR)))
-			return WVM_DROP_SEGMENT;
-		take(core, vm, page, msg, data);
-	}
-	answer(core, vm, page, member, msg, 0);
-	return WVM_DROP_NONE;
+	return wvm_backup_is_home(core, slice) ? core->seconds->slice[slice].from : 0;
 }
 
 /* ---- the home: messages that are under way --------------------------------------------- */
@@ -380,7 +195,7 @@ static struct wvm_copy *begin(struct wvm_core *core, uint8_t state, uint32_t vm,
 						    .started_ns = core->now_ns,
 						    .vm = vm,
 						    .member = member,
-						    .slice = slice_of(core, vm, page),
+						    .slice = wvm_backup_slice(core, vm, page),
 						    .state = state};
 	return &core->backup->copies[i];
 }
@@ -401,7 +216,8 @@ static void send(struct wvm_core *core, struct wvm_copy *c)
 			   core->now_ns + wvm_core_backoff(core, c->member, c->tries));
 	if (done) {
 		a->msg.version = core->renewed_sum;
-		a->msg.grant = wvm_renewed_item(core) << LIFE_BITS | core->peers[c->member].life;
+		a->msg.grant = wvm_renewed_item(core) << WVM_BACKUP_LIFE_BITS |
+			       core->peers[c->member].life;
 		return;
 	}
 	if (c->state == WVM_COPY_LOST || wvm_home_of(core, c->vm, c->page)->flags & WVM_HOME_LOST) {
@@ -472,7 +288,7 @@ static void make_again(struct wvm_core *core, uint32_t slice)
 
 void wvm_backup_again(struct wvm_core *core, uint32_t slice)
 {
-	if (is_home(core, slice))
+	if (wvm_backup_is_home(core, slice))
 		make_again(core, slice);
 }
 
@@ -481,8 +297,8 @@ static void make_all_again(struct wvm_core *core, uint32_t member)
 {
 	core->peers[member].life = 0;
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
-		if (is_own(core, i) && is_home(core, i) &&
-		    member_of(core, core->params.backup, i) == member)
+		if (wvm_backup_is_own(core, i) && wvm_backup_is_home(core, i) &&
+		    wvm_backup_member_in(core, core->params.backup, i) == member)
 			make_again(core, i);
 	wvm_backup_look(core);
 }
@@ -493,7 +309,8 @@ static void doubt_home(struct wvm_core *core, uint32_t slice)
 	struct wvm_second *s = &core->seconds->slice[slice];
 
 	__atomic_store_n(&s->from_complete, 0, __ATOMIC_RELEASE);
-	if (!is_complete(s) || member_of(core, core->params.backup, slice) == WVM_SLICE_NIL)
+	if (!is_complete(s) ||
+	    wvm_backup_member_in(core, core->params.backup, slice) == WVM_SLICE_NIL)
 		return;
 	set_complete(s, 0);
 	core->backup->whole[slice / 8] |= (uint8_t)(1u << slice % 8);
@@ -502,11 +319,11 @@ static void doubt_home(struct wvm_core *core, uint32_t slice)
 void wvm_backup_renewed(struct wvm_core *core, uint32_t member)
 {
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		if (!is_own(core, i))
+		if (!wvm_backup_is_own(core, i))
 			continue;
-		if (is_home(core, i))
+		if (wvm_backup_is_home(core, i))
 			doubt_home(core, i);
-		else if (is_second(core, i))
+		else if (wvm_backup_is_second(core, i))
 			set_complete(&core->seconds->slice[i], 0);
 	}
 	make_all_again(core, member);
@@ -527,7 +344,7 @@ static bool heard(struct wvm_core *core, uint32_t member, uint64_t life)
 
 static struct wvm_copy *by_id(struct wvm_core *core, uint64_t id)
 {
-	for (uint32_t i = 0; i < WVM_COPIES; i++)
+	for (uint32_t i = 0; id && i < WVM_COPIES; i++)
 		if (core->backup->copies[i].state != WVM_COPY_FREE &&
 		    core->backup->copies[i].id == id)
 			return &core->backup->copies[i];
@@ -550,7 +367,7 @@ static enum wvm_drop said_complete(struct wvm_core *core, struct wvm_copy *c,
 {
 	struct wvm_second *s = &core->seconds->slice[c->slice];
 
-	(void)wvm_renewed_learn(core, msg->grant >> LIFE_BITS);
+	(void)wvm_renewed_learn(core, msg->grant >> WVM_BACKUP_LIFE_BITS);
 	if (!is_missed(core, c->slice) &&
 	    (msg->flags & WVM_MSG_ERROR || msg->version != core->renewed_sum)) {
 		c->id = 0; /* now its life is known, and more of what it knows */
@@ -602,7 +419,7 @@ enum wvm_drop wvm_backup_message(struct wvm_core *core, uint32_t vm, uint64_t pa
 {
 	if (msg->flags & WVM_MSG_ANSWER)
 		return from_second(core, vm, page, member, msg);
-	return to_second(core, vm, page, member, msg, data);
+	return wvm_backup_to_second(core, vm, page, member, msg, data);
 }
 
 void wvm_backup_timer(struct wvm_core *core, struct wvm_copy *c)
@@ -640,42 +457,100 @@ void wvm_backup_timer(struct wvm_core *core, struct wvm_copy *c)
 bool wvm_backup_made(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	return wvm_backup_member(core, vm, page) != WVM_SLICE_NIL &&
-	       is_home(core, slice_of(core, vm, page)) && is_complete(second_of(core, vm, page));
+	       wvm_backup_is_home(core, wvm_backup_slice(core, vm, page)) &&
+	       is_complete(wvm_backup_pair(core, vm, page));
 }
 
-static bool is_under_way(const struct wvm_core *core, uint32_t vm, uint64_t page,
-			 const struct wvm_written *w)
+static struct wvm_copy *under_way(struct wvm_core *core, uint32_t vm, uint64_t page,
+				  const struct wvm_written *w)
 {
 	for (uint32_t i = WVM_COPIES_WALK; i < WVM_COPIES; i++) {
-		const struct wvm_copy *c = &core->backup->copies[i];
+		struct wvm_copy *c = &core->backup->copies[i];
 
 		if (c->state == WVM_COPY_WRITTEN && c->vm == vm && c->page == page &&
 		    c->written.member == w->member && c->written.grant == w->grant)
-			return true;
+			return c;
 	}
-	return false;
+	return NULL;
+}
+
+/*
+ * A slot for what can be sent is taken from a write-back that cannot: its owner repeats it. One of
+ * this member, or of anybody where all slots are in use.
+ */
+static struct wvm_copy *begin_ready(struct wvm_core *core, uint8_t state, uint32_t vm,
+				    uint64_t page, uint32_t member)
+{
+	bool full = core->backup->used[1] == WVM_COPIES - WVM_COPIES_WALK;
+	struct wvm_copy *c = begin(core, state, vm, page, member);
+
+	for (uint32_t i = WVM_COPIES_WALK; !c && i < WVM_COPIES; i++) {
+		struct wvm_copy *w = &core->backup->copies[i];
+
+		if (w->state != WVM_COPY_WRITTEN || w->id || (w->member != member && !full))
+			continue;
+		end(core, w);
+		c = begin(core, state, vm, page, member);
+	}
+	return c;
+}
+
+/* wvm_backup_unit_came() ends the wait; the timer only what nobody waits for any more. */
+static struct wvm_copy *begin_waiting(struct wvm_core *core, uint32_t vm, uint64_t page,
+				      uint32_t member)
+{
+	uint32_t at = 0, waiting = 0, other_vm;
+	struct wvm_copy *c;
+	uint64_t other;
+
+	while (wvm_backup_waits(core, &at, &other_vm, &other))
+		waiting++;
+	c = waiting < WVM_COPIES_WAIT ? begin(core, WVM_COPY_WRITTEN, vm, page, member) : NULL;
+	if (c)
+		wvm_core_timer_arm(&core->timers, &c->timer,
+				   core->now_ns + core->params.times.deadline_ns);
+	return c;
 }
 
 bool wvm_backup_written(struct wvm_core *core, uint32_t vm, uint64_t page,
 			const struct wvm_written *w)
 {
 	uint32_t second = wvm_backup_member(core, vm, page);
+	bool ready = wvm_backup_ready(core, vm, page);
 	struct wvm_copy *c;
 
 	if (second == WVM_SLICE_NIL || !wvm_backup_stored(core, vm, page))
 		return false;
-	if (!wvm_backup_ready(core, vm, page))
+	c = under_way(core, vm, page, w);
+	if (c && c->id)
 		return true;
-	if (is_under_way(core, vm, page, w))
-		return true;
-	c = begin(core, WVM_COPY_WRITTEN, vm, page, second);
+	if (!c)
+		c = ready ? begin_ready(core, WVM_COPY_WRITTEN, vm, page, second)
+			  : begin_waiting(core, vm, page, second);
 	if (!c) {
 		core->stats.backup_room++;
 		return true;
 	}
 	c->written = *w;
-	send(core, c);
+	if (ready)
+		send(core, c);
 	return true;
+}
+
+void wvm_backup_unit_came(struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	for (uint32_t i = WVM_COPIES_WALK; core->seconds && i < WVM_COPIES; i++) {
+		struct wvm_copy *c = &core->backup->copies[i];
+
+		if (c->state != WVM_COPY_WRITTEN || c->id || c->vm != vm ||
+		    wvm_unit_index(c->page) != wvm_unit_index(page))
+			continue;
+		c->started_ns = core->now_ns;
+		if (wvm_backup_stored(core, vm, c->page))
+			send(core, c);
+		else
+			written_done(core, c); /* who merged the unit has it */
+	}
 }
 
 bool wvm_backup_lose(struct wvm_core *core, uint32_t vm, uint64_t page)
@@ -687,7 +562,7 @@ bool wvm_backup_lose(struct wvm_core *core, uint32_t vm, uint64_t page)
 		return true;
 	if (!wvm_backup_ready(core, vm, page))
 		return false;
-	c = begin(core, WVM_COPY_LOST, vm, page, second);
+	c = begin_ready(core, WVM_COPY_LOST, vm, page, second);
 	if (c)
 		send(core, c);
 	return c;
@@ -695,11 +570,11 @@ bool wvm_backup_lose(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 void wvm_backup_adopt(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint16_t slice = slice_of(core, vm, page);
+	uint16_t slice = wvm_backup_slice(core, vm, page);
 
 	/* That it is lost may not have been said, and nobody repeats it. */
 	if (core->seconds && wvm_home_of(core, vm, page)->flags & WVM_HOME_LOST &&
-	    is_home(core, slice))
+	    wvm_backup_is_home(core, slice))
 		make_again(core, slice);
 }
 
@@ -767,14 +642,14 @@ static void forget_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 
 static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint16_t slice = slice_of(core, vm, page);
+	uint16_t slice = wvm_backup_slice(core, vm, page);
 	struct wvm_copy *c;
 
-	if (!is_own(core, slice) || wvm_core_placed(core, vm, page))
+	if (!wvm_backup_is_own(core, slice) || wvm_core_placed(core, vm, page))
 		return GO_ON;
 	core->backup->unit_of[slice] = (uint64_t)(vm + 1) << 40 | wvm_unit_index(page);
 	forget_unit(core, vm, page);
-	if (is_home(core, slice) && wvm_unit_rest_lost(wvm_home_unit_of(core, vm, page)))
+	if (wvm_backup_is_home(core, slice) && wvm_unit_rest_lost(wvm_home_unit_of(core, vm, page)))
 		core->backup->hopeless[slice / 8] |= (uint8_t)(1u << slice % 8);
 	if (!can_be_made(core, slice) || is_missed(core, slice))
 		return GO_ON;
@@ -786,7 +661,8 @@ static enum step look_at_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 		return GO_ON; /* nothing, or all of it by one grant */
 	if (core->backup->used[0] == WVM_COPIES_WALK)
 		return WAIT;
-	c = begin(core, WVM_COPY_WALK, vm, page, member_of(core, core->params.backup, slice));
+	c = begin(core, WVM_COPY_WALK, vm, page,
+		  wvm_backup_member_in(core, core->params.backup, slice));
 	if (c)
 		walk_on(core, c);
 	else if (is_busy(core))
@@ -832,7 +708,7 @@ static enum step step_slices(struct wvm_core *core)
 			return WAIT;
 		c = begin(core, WVM_COPY_DONE, (uint32_t)(at >> 40) - 1,
 			  (at & ((UINT64_C(1) << 40) - 1)) * WVM_UNIT_PAGES,
-			  member_of(core, core->params.backup, b->slice));
+			  wvm_backup_member_in(core, core->params.backup, b->slice));
 		if (c)
 			send(core, c);
 		else if (is_busy(core))

@@ -25,8 +25,9 @@
  * While a slice is made a write-back is copied before it is acknowledged as well, so whether the
  * pass has been at its page does not matter. One case apart: a unit that is being handed over to
  * its home is in the former one's hands, who may be the second home. Until the former home is done
- * with it nothing of it is copied, no write-back of it is acknowledged, and the slice is left to a
- * later pass.
+ * with it nothing of it is copied, and the slice is left to a later pass. Its write-backs wait
+ * in their slots (id 0) and are copied and acknowledged when it is done. Those slots are a quarter
+ * of all, and lent: what can be sent takes them, and the owners repeat.
  *
  * Nothing of the home's side outlives its process but which slices are complete: owners
  * repeat their write-backs, and a pass begins anew. What has to be said again and not to be copied
@@ -86,7 +87,7 @@ enum wvm_copy_state {
 /* A message to a second home that is not answered. */
 struct wvm_copy {
 	struct wvm_core_timer timer;
-	uint64_t id;
+	uint64_t id; /* 0: not sent yet */
 	uint64_t page;
 	uint64_t version; /* that was sent last */
 	uint64_t started_ns, sent_ns;
@@ -99,6 +100,7 @@ struct wvm_copy {
 
 #define WVM_COPIES       144u
 #define WVM_COPIES_WALK  16u /* the first of them, for what nobody waits for */
+#define WVM_COPIES_WAIT  32u /* of the others, for write-backs that cannot be copied yet */
 #define WVM_COPY_UNHEARD 3u  /* messages without an answer: the second home is silent */
 
 /* The pass, and what it needs. */
@@ -131,6 +133,8 @@ bool wvm_backup_counts(const struct wvm_core *core, uint32_t vm, uint64_t page);
 /* Takes one copy, or all of a unit, out of the entries. Final at once. An action may follow. */
 void wvm_backup_drop(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* The latter without giving the room back. */
+void wvm_backup_clear_unit(struct wvm_core *core, uint32_t vm, uint64_t page);
 
 /* At the home: whether there is a stored copy that somebody may still need. */
 bool wvm_backup_stored(struct wvm_core *core, uint32_t vm, uint64_t page);
@@ -162,6 +166,12 @@ void wvm_backup_init(struct wvm_core *core);
 void wvm_backup_rehome(struct wvm_core *core);
 /* A VM is there, whose units no pass has looked at. */
 void wvm_backup_add_vm(struct wvm_core *core);
+/* The pages whose write-backs wait for their units, one by one; *at is 0 first. */
+bool wvm_backup_waits(const struct wvm_core *core, uint32_t *at, uint32_t *vm, uint64_t *page);
+/* The unit is done with being handed over or made anew: it may be copied from now on. */
+void wvm_backup_unit_came(struct wvm_core *core, uint32_t vm, uint64_t page);
+/* Whether the slice, homed here, has something that its second home does not have. */
+bool wvm_backup_degraded(const struct wvm_core *core, uint32_t slice);
 /* There may be something to be made. */
 void wvm_backup_look(struct wvm_core *core);
 /* Pages of the slice were lost. Durable, if it is homed here; and what that means to the pass. */

@@ -625,8 +625,9 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 				    const struct wvm_slices *slices);
 
 /*
- * The second homes in the next epoch that moves slices: said before it, where there are
- * backups. It outlives the core, or the second epoch after it that moves slices.
+ * The second homes in the next epoch, where there are backups: said before each one that moves
+ * slices or has other second homes. It outlives the core, or the second such epoch after it. Where
+ * no slices move it may be the present one's table, changed.
  */
 void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup);
 
@@ -635,7 +636,7 @@ void wvm_core_backup_next(struct wvm_core *core, const struct wvm_slices *backup
  * its life `boot`, the one that asks. What its earlier ones had Modified is LOST, and what it was
  * sent as a second home is sent again. To be said to each shard of each other member before the
  * member serves. Durable when it returns; said again it does nothing. Between inputs, once no
- * action is left; none follows at once. O(units + pages homed + members). See renewed.h.
+ * action is left. O(units + pages homed + members). See renewed.h.
  */
 void wvm_core_renewed(struct wvm_core *core, uint32_t member, uint16_t boot);
 

@@ -288,7 +288,8 @@ struct wvm_core {
 	uint32_t pulls_page, pulls_silent; /* how many */
 	uint64_t walk_unit;
 	uint32_t walk_vm;
-	bool walk_began; /* something, since the first unit */
+	bool walk_began;     /* something, since the first unit */
+	uint32_t walk_waits; /* of those that write-backs wait for: see wvm_backup_waits() */
 	uint32_t epoch_seen;
 	struct wvm_handover_left left;
 	uint8_t ship[WVM_SHIP_BYTES];
@@ -558,6 +559,11 @@ bool wvm_holding_decode(const uint8_t *at, uint32_t len, bool unit, uint64_t *mi
 
 /* The parts of a change of epoch. */
 void wvm_request_rehome(struct wvm_core *core);
+/*
+ * The member has lost its files. A grant of its earlier life that is still on its way would be of
+ * a page of which its next life, as a home, knows nothing.
+ */
+void wvm_request_renewed(struct wvm_core *core, uint32_t member);
 void wvm_holder_rehome(struct wvm_core *core);
 void wvm_merge_rehome(struct wvm_core *core);
 void wvm_home_rehome(struct wvm_core *core);

@@ -443,6 +443,7 @@ static void unit_done(struct wvm_core *core, struct wvm_pull *p)
 		WVM_ASSERT(core->left.in);
 		core->left.in--;
 		core->stats.handover_units++;
+		wvm_backup_unit_came(core, p->vm, p->page);
 		if (!core->left.in)
 			wvm_backup_look(core);
 	}
@@ -713,10 +714,32 @@ static void walk_again(struct wvm_core *core)
 	core->walk_began = false;
 }
 
+/*
+ * What owners wait for comes first: of a large move the last units are far off. After each round of
+ * them it is the others' turn: these may be of a former home that is silent, and come up again and
+ * again.
+ */
+static struct wvm_pull *walk_wanted(struct wvm_core *core)
+{
+	struct wvm_pull *p = free_slot(core, WVM_PULL_WALK);
+	uint64_t page;
+	uint32_t vm;
+
+	while (p && wvm_backup_waits(core, &core->walk_waits, &vm, &page)) {
+		if (!to_fetch(core, vm, wvm_unit_index(page)))
+			continue;
+		fetch(core, p, vm, wvm_unit_index(page));
+		p = free_slot(core, WVM_PULL_WALK);
+	}
+	if (p)
+		core->walk_waits = 0;
+	return p;
+}
+
 /* The next unit that is not here; those before it are, or are on their way, or silent. */
 void wvm_handover_walk(struct wvm_core *core)
 {
-	struct wvm_pull *p = free_slot(core, WVM_PULL_WALK);
+	struct wvm_pull *p = walk_wanted(core);
 
 	/* Without a free slot the end of one goes on. */
 	for (uint32_t n = 0; n < WVM_WALK_BATCH && core->left.in && p; n++) {

@@ -135,6 +135,8 @@ static void move(struct wvm_core *core, const struct wvm_slices *slices)
 	core->params.slices = slices;
 	core->walk_vm = 0;
 	core->walk_unit = 0;
+	/* At the end of the last one it was far off, since there was nothing to ask for. */
+	wvm_core_timer_cancel(&core->timers, &core->walk);
 	core->left = (struct wvm_handover_left){0, 0};
 	for (uint32_t vm = 0; vm < core->vm_count; vm++)
 		wvm_handover_add_vm(core, vm);
@@ -162,8 +164,11 @@ enum wvm_epoch_taken wvm_core_epoch(struct wvm_core *core, uint64_t now_ns, uint
 	core->params.epoch = epoch;
 	if (core->epoch_seen < epoch)
 		core->epoch_seen = epoch;
-	if (!moves)
+	if (!moves) {
+		if (core->seconds && core->backup->next)
+			wvm_backup_rehome(core);
 		return WVM_EPOCH_TAKEN;
+	}
 	core->params.before = core->params.slices;
 	core->params.moved = epoch;
 	core->params.lost = NULL;

@@ -302,6 +302,7 @@ static void end_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 	u->phase = WVM_MOVED_DONE;
 	WVM_ASSERT(core->left.in);
 	core->left.in--;
+	wvm_backup_unit_came(core, vm, page);
 	if (!core->left.in)
 		wvm_backup_look(core);
 }

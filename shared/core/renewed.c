@@ -230,6 +230,7 @@ void wvm_core_renewed(struct wvm_core *core, uint32_t member, uint16_t boot)
 			if (wvm_moved_own(core, g.vm, page))
 				look_at_unit(&g, page);
 	set(core, member, boot);
+	wvm_request_renewed(core, member);
 	wvm_backup_look(core);
 }
 

@@ -127,11 +127,12 @@ static void leave_window(struct wvm_core *core, struct wvm_request *r)
 }
 
 /*
- * Those whose home is another one now are asked again, under new ids: whatever the former home
- * granted and did not come never will be taken. One after the other, by their timers, since the
- * room for actions is bounded; so are those that wait for a window that may open by it.
+ * Those whose home is another one now, or is asked under `renewed`, are asked again, under new ids:
+ * whatever was granted and did not come never will be taken. One after the other, by their
+ * timers, since the room for actions is bounded; so are those that wait for a window that may open
+ * by it.
  */
-void wvm_request_rehome(struct wvm_core *core)
+static void ask_anew(struct wvm_core *core, uint32_t renewed)
 {
 	for (uint32_t i = 0; i < core->params.limits.requests; i++) {
 		struct wvm_request *r = &core->requests[i];
@@ -140,7 +141,10 @@ void wvm_request_rehome(struct wvm_core *core)
 
 		if (!r->timer.place)
 			continue; /* free */
-		moved = wvm_handover_moved(core, r->vm, r->page);
+		if (renewed == WVM_NIL)
+			moved = wvm_handover_moved(core, r->vm, r->page);
+		else
+			moved = r->state == WVM_REQUEST_SENT && r->member == renewed;
 		if (!moved && !queued)
 			continue;
 		if (queued) {
@@ -161,6 +165,16 @@ void wvm_request_rehome(struct wvm_core *core)
 		wvm_core_timer_arm(&core->timers, &r->timer,
 				   core->now_ns < due ? core->now_ns : due);
 	}
+}
+
+void wvm_request_rehome(struct wvm_core *core)
+{
+	ask_anew(core, WVM_NIL);
+}
+
+void wvm_request_renewed(struct wvm_core *core, uint32_t member)
+{
+	ask_anew(core, member);
 }
 
 /* ---- beginning and end ----------------------------------------------------------------- */
@@ -315,7 +329,12 @@ void wvm_request_timer(struct wvm_core *core, struct wvm_request *r)
 		wvm_unit_give_up(core, r);
 		return;
 	}
-	WVM_ASSERT(r->state == WVM_REQUEST_SENT);
+	if (r->state != WVM_REQUEST_SENT) {
+		/* It waited for its deadline alone, which is later now: the home is being replaced.
+		 */
+		wvm_core_timer_arm(&core->timers, &r->timer, deadline_of(core, r));
+		return;
+	}
 	wvm_peer_timed_out(&core->peers[r->member], core->now_ns);
 	if (r->ahead) {
 		give_up_ahead(core, r); /* not worth a retry */

@@ -521,7 +521,108 @@ START_TEST(a_pair_that_comes_back_begins_anew)
 }
 END_TEST
 
-/* Until the former home has let go of a unit its new one can copy nothing there: owners repeat. */
+static unsigned sent_acks(const struct pair *p)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < p->sent_count; i++)
+		count += p->sent[i].msg.type == WVM_MSG_WRITE_BACK_ACK;
+	return count;
+}
+
+static uint32_t in_slots(const struct rig *r, bool sent)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = WVM_COPIES_WALK; i < WVM_COPIES; i++) {
+		const struct wvm_copy *c = &r->core->backup->copies[i];
+
+		count += c->state == WVM_COPY_WRITTEN && !!c->id == sent;
+	}
+	return count;
+}
+
+/* Nor does anybody who has to wait take a slot from a write-back that could be copied. */
+START_TEST(write_backs_that_wait_for_their_unit_keep_no_others_from_their_slots)
+{
+	const uint32_t half = (WVM_COPIES - WVM_COPIES_WALK) / 2;
+	struct wvm_msg moved[WVM_COPIES_WAIT + 8], others[WVM_COPIES];
+	struct pair p;
+	struct rig *home = &p.homes[SECOND];
+
+	pair_open_all(&p, NULL, true);
+	for (uint32_t i = 0; i < CASES(moved); i++)
+		moved[i] = acquire(&p, FIRST, i, ID(1 + i));
+	for (uint32_t i = 0; i < half; i++)
+		others[i] = acquire(&p, SECOND, RIG_OTHER + i, ID(100 + i));
+	switch_over(&p, FIRST);
+	switch_over(&p, SECOND);
+	for (uint32_t i = 0; i < CASES(moved); i++) {
+		moved[i].epoch = NEXT;
+		ck_assert_int_eq(tell(&p, SECOND, moved[i], i, 0x33), WVM_DROP_ROOM);
+	}
+	p.lost = p.passed;
+	for (uint32_t i = 0; i < CASES(moved); i++)
+		ck_assert_int_eq(tell(&p, SECOND, moved[i], i, 0x33), WVM_DROP_NONE);
+	ck_assert_uint_eq(in_slots(home, false), WVM_COPIES_WAIT);
+	for (uint32_t i = 0; i < half; i++) {
+		others[i].epoch = NEXT;
+		ck_assert_int_eq(tell(&p, SECOND, others[i], RIG_OTHER + i, 0x44), WVM_DROP_NONE);
+		ck_assert_uint_eq(in_slots(home, true), i + 1);
+	}
+	ck_assert_uint_eq(in_slots(home, false), 0);
+	/* Those whose slots were taken are repeated, and wait no longer than the unit does. */
+	p.lost = 0;
+	p.sent_count = 0;
+	run_for(&p, 2 * A_WHILE);
+	ck_assert_uint_eq(sent_acks(&p), half);
+	p.sent_count = 0;
+	for (uint32_t i = 0; i < CASES(moved); i++)
+		ck_assert_int_eq(tell(&p, SECOND, moved[i], i, 0x33), WVM_DROP_NONE);
+	ck_assert_uint_eq(sent_acks(&p), CASES(moved));
+	ck_assert_uint_eq(wvm_core_degraded(home->core), 0);
+	pair_close(&p);
+}
+END_TEST
+
+/* No slice moves: all is copied to another second home, and write-backs are. */
+START_TEST(an_epoch_may_change_second_homes_alone)
+{
+	struct wvm_slices other;
+	bool again = false;
+	struct wvm_msg m;
+	struct pair p;
+	struct rig *home = &p.homes[FIRST];
+
+	pair_open_all(&p, NULL, true);
+	m = acquire(&p, FIRST, 3, ID(1));
+	other = backup;
+	other.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(5);
+	ck_assert_int_eq(tell(&p, FIRST, acquire(&p, FIRST, 2, ID(2)), 2, 0x22), WVM_DROP_NONE);
+	run_for(&p, 2 * A_WHILE);
+	ck_assert_uint_eq(wvm_core_degraded(home->core), 0);
+	wvm_core_backup_next(home->core, &other);
+	ck_assert_int_eq(wvm_core_epoch(home->core, home->now_ns, NEXT, &home->slices),
+			 WVM_EPOCH_TAKEN);
+	ck_assert_uint_eq(wvm_core_degraded(home->core), 1);
+	p.sent_count = 0;
+	m.epoch = NEXT;
+	ck_assert_int_eq(tell(&p, FIRST, m, 3, 0x33), WVM_DROP_NONE);
+	ck_assert_uint_eq(last_sent(&p, WVM_MSG_BACKUP, 5)->fill, 0x33);
+	ck_assert_uint_eq(sent_acks(&p), 0);
+	p.sent_count = 0;
+	run_for(&p, A_WHILE);
+	for (unsigned i = 0; i < p.sent_count; i++)
+		again |= p.sent[i].member == 5 && p.sent[i].fill == 0x22;
+	ck_assert(again);
+	pair_close(&p);
+}
+END_TEST
+
+/*
+ * Until the former home has let go of a unit its new one can copy nothing there. Then it does by
+ * itself: an owner that repeats waits longer each time.
+ */
 START_TEST(a_write_back_within_a_hand_over_is_acknowledged_when_the_former_home_has_it)
 {
 	struct wvm_msg m;
@@ -539,16 +640,14 @@ START_TEST(a_write_back_within_a_hand_over_is_acknowledged_when_the_former_home_
 	ck_assert_int_eq(home->units[0].phase, WVM_MOVED_COMING);
 	p.sent_count = 0;
 	p.lost = p.passed;
-	ck_assert_int_eq(tell(&p, SECOND, m, 3, 0x33), WVM_DROP_NONE);
-	for (unsigned i = 0; i < p.sent_count; i++)
-		ck_assert_uint_ne(p.sent[i].msg.type, WVM_MSG_WRITE_BACK_ACK);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(tell(&p, SECOND, m, 3, 0x33), WVM_DROP_NONE);
+	ck_assert_uint_eq(sent_acks(&p), 0);
 	ck_assert_uint_gt(wvm_core_degraded(home->core), 0);
 	p.lost = 0;
 	run_for(&p, 2 * A_WHILE);
 	ck_assert_uint_eq(home->units[0].phase, WVM_MOVED_DONE);
-	ck_assert_int_eq(tell(&p, SECOND, m, 3, 0x33), WVM_DROP_NONE);
-	run_for(&p, A_WHILE);
-	last_sent(&p, WVM_MSG_WRITE_BACK_ACK, OWNER);
+	ck_assert_uint_eq(sent_acks(&p), 1);
 	ck_assert_uint_eq(wvm_core_degraded(home->core), 0);
 	ck_assert_uint_eq(copied(former, 3), m.version);
 	check_bytes(former, 3, 0x33);
@@ -573,6 +672,8 @@ static void add(TCase *tc)
 			    2);
 	tcase_add_loop_test(tc, a_pair_that_comes_back_begins_anew, 0, 2);
 	tcase_add_loop_test(tc, a_former_home_has_copies_when_it_has_handed_over, 0, 2);
+	tcase_add_test(tc, an_epoch_may_change_second_homes_alone);
+	tcase_add_test(tc, write_backs_that_wait_for_their_unit_keep_no_others_from_their_slots);
 	tcase_add_test(tc,
 		       a_write_back_within_a_hand_over_is_acknowledged_when_the_former_home_has_it);
 }

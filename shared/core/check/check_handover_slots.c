@@ -10,7 +10,8 @@
 #define LIVE  6u
 #define MS    UINT64_C(1000000)
 
-static struct wvm_slices table; /* of the next epoch: all is RIG_SELF's */
+static struct wvm_slices table;   /* of the next epoch: all is RIG_SELF's */
+static struct wvm_slices seconds; /* where there are second homes: it is LIVE */
 
 struct many {
 	struct rig rig;
@@ -50,6 +51,24 @@ static void many_open(struct many *m, uint32_t first, uint32_t second)
 	ck_assert(m->vm.home && m->vm.held && m->vm.store && m->vm.units && m->vm.held_units);
 	m->index = wvm_core_add_vm(r->core, &m->vm);
 	ck_assert_uint_ne(m->index, WVM_NIL);
+}
+
+static void many_open_backed(struct many *m)
+{
+	struct rig *r = &m->rig;
+
+	many_open(m, LIVE, LIVE);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		seconds.home_vnode[i] = RIG_VNODE(LIVE);
+	r->params.backup = &seconds;
+	free(r->durable);
+	free(r->memory);
+	r->durable = r->params.durable = rig_memory(wvm_core_durable_bytes(&r->params));
+	r->memory = rig_memory(wvm_core_bytes(&r->params));
+	r->core = wvm_core_init(r->memory, &r->params);
+	m->index = wvm_core_add_vm(r->core, &m->vm);
+	wvm_core_serve(r->core, true);
+	wvm_core_backup_next(r->core, &seconds);
 }
 
 static void many_close(struct many *m)
@@ -117,6 +136,18 @@ static void answer(struct many *m, struct wvm_msg q)
 	(void)in(&m->rig, a, q.type == WVM_MSG_HANDOVER ? never : NULL);
 }
 
+/* All that is due. Returns the questions that come of it. */
+static uint32_t tick(struct many *m)
+{
+	uint32_t count = 0;
+
+	while (wvm_core_deadline(m->rig.core) <= m->rig.now_ns) {
+		wvm_core_tick(m->rig.core, m->rig.now_ns);
+		count += take_questions(m);
+	}
+	return count;
+}
+
 /* One round trip after the other. */
 static void run_for(struct many *m, uint64_t ns)
 {
@@ -132,10 +163,7 @@ static void run_for(struct many *m, uint64_t ns)
 			answer(m, waiting[i]);
 			take_questions(m);
 		}
-		while (wvm_core_deadline(m->rig.core) <= m->rig.now_ns) {
-			wvm_core_tick(m->rig.core, m->rig.now_ns);
-			take_questions(m);
-		}
+		tick(m);
 		m->rig.now_ns += MS;
 	}
 }
@@ -295,12 +323,102 @@ START_TEST(a_fresh_life_fetches_what_has_moved_as_soon_as_it_serves)
 }
 END_TEST
 
+/* The question of the unit, taken out of those that wait for an answer. */
+static struct wvm_msg question_of(struct many *m, uint64_t unit)
+{
+	for (uint32_t i = 0; i < m->waiting_count; i++) {
+		struct wvm_msg q = m->waiting[i];
+
+		if (q.gpa >> WVM_UNIT_SHIFT != unit)
+			continue;
+		m->waiting[i] = m->waiting[--m->waiting_count];
+		return q;
+	}
+	ck_abort_msg("unit %u is not asked for", (unsigned)unit);
+}
+
+/* Its owner may have nowhere else to put the page, and it is acknowledged when the unit is done. */
+START_TEST(a_unit_that_a_write_back_waits_for_comes_before_others)
+{
+	struct wvm_shipped s = {.unit.version = 12,
+				.version = 8,
+				.granted = 9,
+				.total = 1,
+				.count = 1,
+				.state = WVM_HOME_MODIFIED,
+				.grant = {ID(1)},
+				.member = {9}};
+	const uint64_t last = UNITS - 1, page = last * WVM_UNIT_PAGES;
+	uint8_t bytes[WVM_SHIP_BYTES];
+	struct wvm_msg a, w;
+	struct many m;
+
+	many_open_backed(&m);
+	m.answers[LIVE] = true;
+	switch_over(&m);
+	ck_assert_uint_eq(tick(&m), WVM_PULLS_WALK);
+	ck_assert_int_eq(tell(&m, WVM_MSG_WRITE_BACK, 9, page, ID(2)), WVM_DROP_ROOM);
+	ck_assert_uint_eq(take_questions(&m), 1);
+	a = question_of(&m, last);
+	a.src = RIG_VNODE(LIVE);
+	a.dst = RIG_VNODE(RIG_SELF);
+	a.flags = WVM_MSG_ANSWER;
+	a.payload_len = a.seg_total = (uint16_t)wvm_shipped_encode(bytes, &s);
+	ck_assert_int_eq(in(&m.rig, a, bytes), WVM_DROP_NONE);
+	take_questions(&m);
+	w = message(WVM_MSG_WRITE_BACK, 9, NEXT, ID(2));
+	w.vm_id = BIG;
+	w.gpa = page << WVM_PAGE_SHIFT;
+	w.grant = ID(1);
+	w.version = 9;
+	w.flags = WVM_MSG_ZERO;
+	ck_assert_int_eq(in(&m.rig, w, NULL), WVM_DROP_NONE);
+	/* No slot is free; the first that is one is the unit's. */
+	ck_assert_ptr_null(wvm_core_action(m.rig.core));
+	answer(&m, question_of(&m, 0)); /* nothing was ever asked for: to be forgotten */
+	ck_assert_uint_eq(take_questions(&m), 1);
+	answer(&m, question_of(&m, 0));
+	ck_assert_uint_eq(tick(&m), 1);
+	(void)question_of(&m, last);
+	many_close(&m);
+}
+END_TEST
+
+/* The walk of the last move was put off when there was nothing left to ask for. */
+START_TEST(a_move_begins_at_once_after_another)
+{
+	struct wvm_slices next;
+	struct many m;
+
+	many_open(&m, LIVE, LIVE);
+	m.answers[LIVE] = true;
+	for (uint32_t u = UNITS - 4; u < UNITS; u++)
+		m.rig.slices.home_vnode[slice_of(u)] = RIG_VNODE(DEAD);
+	switch_over(&m);
+	/* Some take their time, and the walk finds that nothing is left to be asked for. */
+	run_for(&m, 3 * m.rig.params.times.rto_initial_ns);
+	m.answers[DEAD] = true;
+	while (wvm_core_handover(m.rig.core).in)
+		run_for(&m, MS);
+	next = table;
+	next.home_vnode[wvm_slice_of(RIG_VM, 0)] = RIG_VNODE(RIG_SELF);
+	ck_assert_int_eq(wvm_core_epoch(m.rig.core, m.rig.now_ns, NEXT + 1, &next),
+			 WVM_EPOCH_TAKEN);
+	ck_assert_uint_ge(wvm_core_handover(m.rig.core).in, 1);
+	tick(&m);
+	ck_assert_uint_ge(m.asked[RIG_ELSEWHERE], 1);
+	many_close(&m);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, a_page_is_asked_for_whoever_else_is_silent);
 	tcase_add_test(tc, a_fresh_life_fetches_what_has_moved_as_soon_as_it_serves);
 	tcase_add_test(tc, units_of_one_that_is_silent_hold_up_no_others);
 	tcase_add_loop_test(tc, all_slots_of_the_walk_are_in_use_while_everybody_answers, 1, 3);
+	tcase_add_test(tc, a_unit_that_a_write_back_waits_for_comes_before_others);
+	tcase_add_test(tc, a_move_begins_at_once_after_another);
 	tcase_add_test(tc, a_page_that_does_not_come_is_waited_for_until_the_deadline);
 	tcase_add_loop_test(tc, a_page_is_asked_for_by_what_needs_it_and_by_nothing_else, 0,
 			    CASES(said));

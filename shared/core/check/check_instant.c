@@ -81,6 +81,15 @@ static void close_shared(struct rig *r)
 	munmap(r->store, (size_t)RIG_PAGES * WVM_PAGE_BYTES);
 }
 
+/* Of before the unit was merged they do not count. */
+static bool any_entry(const struct files *f)
+{
+	for (uint32_t p = 0; p < PAGES; p++)
+		if (f->home[p].version && !wvm_merge_outdated(&f->unit, &f->home[p]))
+			return true;
+	return false;
+}
+
 /* What the next life does not take from an entry, it may find in any state. */
 static void mask(struct files *f)
 {
@@ -105,6 +114,9 @@ static void mask(struct files *f)
 	}
 	/* Versions only grow; of what is not mine nobody asks whether it is filled. */
 	f->unit.version = 0;
+	/* That there may be entries is said before the first, and not taken back without one. */
+	ck_assert_msg(f->unit.entries || !any_entry(f), "an entry in a unit that tells of none");
+	f->unit.entries = 0;
 	f->held_unit.hold_until_ns = 0;
 	f->held_unit.requests = f->held_unit.first = 0;
 	f->held_unit.merge = 0;

@@ -383,6 +383,48 @@ START_TEST(what_is_handed_over_is_lost_at_the_new_home)
 }
 END_TEST
 
+/* ---- who waits for a page of the member ------------------------------------------------ */
+
+static struct wvm_msg asked_for(struct rig *r)
+{
+	const struct wvm_action *a = wvm_core_action(r->core);
+
+	ck_assert_ptr_nonnull(a);
+	ck_assert_int_eq(a->kind, WVM_ACT_SEND);
+	ck_assert_uint_eq(a->msg.type, WVM_MSG_MEM_READ);
+	ck_assert_uint_eq(a->member, RIG_ELSEWHERE);
+	return a->msg;
+}
+
+/* The home begins without its files, and would know of no page that its earlier life granted. */
+START_TEST(a_grant_of_a_life_that_is_gone_is_not_taken)
+{
+	struct wvm_msg granted = message(WVM_MSG_MEM_ACK, RIG_ELSEWHERE, RIG_EPOCH, 0), again;
+	struct rig r;
+
+	rig_open(&r, RIG_ELSEWHERE, NULL);
+	ck_assert(wvm_core_fault(r.core, r.now_ns, 0, 3, false, 0));
+	granted.request = asked_for(&r).request;
+	granted.gpa = UINT64_C(3) << WVM_PAGE_SHIFT;
+	granted.version = V(1);
+	granted.flags = WVM_MSG_ZERO;
+	ck_assert_ptr_null(wvm_core_action(r.core));
+	wvm_core_renewed(r.core, _i ? RIG_ELSEWHERE : 5, 7);
+	if (_i) {
+		ck_assert_int_eq(in(&r, granted, NULL), WVM_DROP_STALE);
+		ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), 0);
+		wvm_core_tick(r.core, r.now_ns);
+		again = asked_for(&r);
+		ck_assert_uint_gt(again.request, granted.request);
+		granted.request = again.request;
+	}
+	ck_assert_int_eq(in(&r, granted, NULL), WVM_DROP_NONE);
+	ck_assert_int_eq(r.held[3].state, WVM_HELD_SHARED);
+	ck_assert_uint_eq(wvm_core_taken(r.core, RIG_ELSEWHERE), 1);
+	rig_close(&r);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, whoever_waits_for_what_is_gone_gets_an_error_at_once);
@@ -394,6 +436,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, a_second_home_that_takes_over_does_not_serve_the_older_copy, NEVER,
 			    AFTER + 1);
 	tcase_add_loop_test(tc, what_is_handed_over_is_lost_at_the_new_home, 0, 8);
+	tcase_add_loop_test(tc, a_grant_of_a_life_that_is_gone_is_not_taken, 0, 2);
 }
 
 int main(void)

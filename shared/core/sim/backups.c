@@ -139,10 +139,13 @@ void sim_note_acknowledged(struct sim *s, uint32_t node, const struct wvm_msg *m
  */
 static uint32_t not_copied(const struct sim *s, const struct sim_node *n)
 {
-	uint32_t count = wvm_core_degraded(n->core);
+	uint32_t count = 0;
 
-	for (uint32_t i = 0; (s->config.renew || s->config.reboots) && i < WVM_SLICES; i++)
-		count -= n->core->backup->hopeless[i / 8] >> i % 8 & 1;
+	if (!s->config.renew && !s->config.reboots)
+		return wvm_core_degraded(n->core);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		count += wvm_backup_degraded(n->core, i) &&
+			 !(n->core->backup->hopeless[i / 8] >> i % 8 & 1);
 	return count;
 }
 
@@ -155,8 +158,7 @@ void sim_check_degraded(struct sim *s)
 		if (n->dead)
 			continue;
 		if (not_copied(s, n) && !s->config.deaths_meet && !s->config.deaths_all)
-			sim_failed(s, "node %u: %u slices are never copied", i,
-				   wvm_core_degraded(n->core));
+			sim_failed(s, "node %u: %u slices are never copied", i, not_copied(s, n));
 		for (uint32_t p = 0; p < s->config.pages; p++)
 			if (n->home[sim_core_page(p)].flags & WVM_HOME_BACKUP &&
 			    wvm_backup_member(n->core, 0, sim_core_page(p)) != i)

@@ -50,7 +50,7 @@ static struct sim_event *copy_of(struct sim *s, const struct sim_event *from)
 	e->node = from->node;
 	e->bytes = from->bytes;
 	e->index = from->index;
-	e->request = from->request;
+	e->grants = from->grants;
 	e->number = from->number;
 	memcpy(e->datagram, from->datagram, from->bytes);
 	return e;
@@ -101,7 +101,8 @@ static void transmit(struct sim *s, uint32_t from, uint32_t to, const struct wvm
 	e = sim_event_new(s, SIM_EV_MESSAGE, msg->payload_len > 0);
 	e->node = to;
 	e->index = from;
-	e->request = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE;
+	e->grants = msg->type == WVM_MSG_MEM_READ || msg->type == WVM_MSG_MEM_ACQUIRE ||
+		    msg->type == WVM_MSG_MEM_ACK;
 	e->number = s->message;
 	e->bytes = (uint32_t)wvm_wire_encode(e->datagram, e->large ? SIM_LARGE : SIM_SMALL, msg,
 					     payload);

@@ -38,7 +38,10 @@ static bool is_asked(const struct wvm_core *core, uint32_t head, uint32_t member
 	return false;
 }
 
-/* Whether a request of the node may still be granted. Its next life knows of none. */
+/*
+ * Whether a request of the node may still be granted, or a grant of it be taken. Its next life
+ * knows of none, and who is asked what it has of the node tells of what it has by then.
+ */
 static bool asks(const struct sim *s, uint32_t node)
 {
 	for (uint32_t i = 0; i < s->config.nodes; i++) {
@@ -61,7 +64,7 @@ static bool asks(const struct sim *s, uint32_t node)
 	for (size_t i = 0; i < s->events.count; i++) {
 		const struct sim_event *e = s->events.heap[i].event;
 
-		if (e->kind == SIM_EV_MESSAGE && e->index == node && e->request)
+		if (e->kind == SIM_EV_MESSAGE && e->index == node && e->grants)
 			return true;
 	}
 	return false;

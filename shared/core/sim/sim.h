@@ -40,11 +40,11 @@ struct sim_event {
 	uint32_t node;          /* or the first of a trouble's two */
 	uint32_t index;         /* thread, program, the second node of a trouble, or the sender */
 	uint32_t life;          /* of the thread or trouble: a later one ignores the event */
-	bool request;           /* SIM_EV_MESSAGE: of a page; what is granted is its sender's */
-	bool write;             /* SIM_EV_FAULT */
-	uint32_t page;          /* SIM_EV_FAULT */
-	uint32_t bytes;         /* SIM_EV_MESSAGE */
-	uint64_t number;        /* of the message, in the chart; or of the thread's fault */
+	bool grants;     /* SIM_EV_MESSAGE: a request, or a grant: somebody will have a page */
+	bool write;      /* SIM_EV_FAULT */
+	uint32_t page;   /* SIM_EV_FAULT */
+	uint32_t bytes;  /* SIM_EV_MESSAGE */
+	uint64_t number; /* of the message, in the chart; or of the thread's fault */
 	struct sim_event *original; /* of a corrupted datagram: as it was sent */
 	uint8_t datagram[];
 };
