@@ -137,7 +137,7 @@ static size_t spoil(uint8_t *data, size_t len)
 /* A field that cannot be, and nothing else, under a right checksum. */
 static size_t misstate(uint8_t *data, size_t len, unsigned node)
 {
-	static const uint8_t no_type[] = {2, 19, 56, 200};
+	static const uint8_t no_type[] = {2, 19, WVM_MSG_TYPES, 200};
 	uint8_t copy[STRANGER_MTU];
 	const uint8_t *payload;
 	size_t consumed;

@@ -90,7 +90,7 @@ static void comes_back(struct arena *a, unsigned node)
 	cluster_node_start(&cluster, node, NULL);
 	cluster_node_await(&cluster, node);
 	ck_assert_uint_eq(cluster_status(&cluster, node, "pages_homed"), 0);
-	await_alive(&cluster, 0);
+	await_status(&cluster, 0, node, "ALIVE");
 	await_steps(a, USERS_PAGES);
 	snprintf(name, sizeof(name), "%u", node);
 	order(&cluster, 0, "join", name);

@@ -77,3 +77,11 @@ void wvm_node_deaths_look(struct wvm_node *node)
 	timer->fire = fire;
 	wvm_shard_arm(node->shards[0].shard, timer, LOOK_NS);
 }
+
+const char *wvm_node_refused_do(const struct wvm_node *node)
+{
+	if (wvm_node_view_mortal(node, node->self) && node->members.count > 2)
+		return "leave it stopped until the others have replaced it (OFFLINE in their wvm_ctl "
+		       "members), then start it";
+	return "stop all nodes and start the cluster anew";
+}

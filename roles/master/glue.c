@@ -471,9 +471,9 @@ static void join_changed(struct wvm_node *node)
 		serve(node);
 	} else if (node->join.state == WVM_JOIN_REFUSED) {
 		wvm_log("node %u used memory of an earlier life of this node, which is gone (%llu "
-			"grants); stop all nodes and start the cluster anew",
+			"grants): %s",
 			node->topology.nodes[node->join.refuser].phys_id,
-			(unsigned long long)node->join.refuser_grants);
+			(unsigned long long)node->join.refuser_grants, wvm_node_refused_do(node));
 		node->exit_status = 1;
 		kill(getpid(), SIGTERM);
 	} else if (node->join.state == WVM_JOIN_DIFFERS) {

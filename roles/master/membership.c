@@ -158,8 +158,11 @@ static const char *what_follows(const struct wvm_node *node, uint32_t member, bo
 {
 	if (!wvm_view_takes_part(&node->view->now, member))
 		return said ? ", and has no pages of anybody" : "; it has no pages of anybody";
-	if (wvm_node_view_mortal(node, member))
+	if (wvm_node_view_mortal(node, member) && node->members.count > 2)
 		return ": unless it is back soon, others make its pages anew";
+	if (wvm_node_view_mortal(node, member))
+		return ": of two nodes one is no majority and cannot replace it: whoever needs its "
+		       "pages waits, and gets an error after 12 s, until it is back";
 	return said ? ": whoever needs its pages waits, and gets an error after 5 s, until it is "
 		      "started again"
 		    : ": if it has ended or is cut off, whoever needs its pages waits, and gets an "

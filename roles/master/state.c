@@ -105,12 +105,15 @@ static int map_life(struct wvm_state *s, const char *path, char *err, size_t err
 /* What of the command line or the topology is not as it was. */
 static const char *difference(const struct wvm_life_shape *was, const struct wvm_life_shape *is)
 {
-	if (was->layout != is->layout || was->durable_bytes != is->durable_bytes)
+	if (was->layout != is->layout)
 		return "by another version of wavevm_node_master";
 	if (was->shards != is->shards)
 		return "with another number of --shards";
 	if (was->members != is->members)
 		return "as a node of another topology";
+	/* They depend on the shards and the topology as well. */
+	if (was->durable_bytes != is->durable_bytes)
+		return "by another version of wavevm_node_master";
 	if (was->placed != is->placed)
 		return "with other PLACE or SPARE lines in its topology";
 	if (was->vm_count != is->vm_count || memcmp(was->vms, is->vms, sizeof(was->vms)))

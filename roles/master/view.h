@@ -123,6 +123,11 @@ void wvm_node_view_begin(struct wvm_node *node);
  * node, or another one, wishes for the record that takes it out.
  */
 void wvm_node_deaths_look(struct wvm_node *node);
+/*
+ * What to do about this node, others of which have memory of a life whose files are gone: who lends
+ * memory only is replaced, once it has been away for long enough to be called dead.
+ */
+const char *wvm_node_refused_do(const struct wvm_node *node);
 
 /*
  * A life of a member asks what others have of its earlier ones (REPORT), which are gone. Whether

@@ -164,6 +164,20 @@ static const struct wvm_core_lost *own_lost(struct wvm_node_shard *s)
 }
 
 /*
+ * Other second homes alone, as a shard sees that has slept over moves that took everything back: in
+ * the table that the core has.
+ */
+static void new_seconds(struct wvm_node_shard *s, const struct wvm_slices *seconds)
+{
+	struct wvm_slices *are = &s->next.tables[s->next.table].seconds;
+
+	if (!memcmp(are, seconds, sizeof(*are)))
+		return;
+	*are = *seconds;
+	wvm_core_backup_next(s->core, are);
+}
+
+/*
  * One epoch; lost: members have died in it. What the core has already does no harm. False: it
  * cannot go on to it yet.
  */
@@ -178,6 +192,8 @@ static bool step(struct wvm_node_shard *s, uint32_t epoch, const struct wvm_node
 	e->tables[unused] = *to;
 	if (moves && s->node->view->backups)
 		wvm_core_backup_next(s->core, &e->tables[unused].seconds);
+	else if (s->node->view->backups && epoch > e->taken)
+		new_seconds(s, &to->seconds);
 	taken = lost ? wvm_core_epoch_lost(s->core, s->shard->now_ns, epoch,
 					   &e->tables[unused].slices, own_lost(s))
 		     : wvm_core_epoch(s->core, s->shard->now_ns, epoch, &e->tables[unused].slices);
