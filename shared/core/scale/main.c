@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/core/scale/scale.h"
 
@@ -38,10 +39,14 @@ static const struct run runs[] = {
 	{"50,000, pods of 1,000",
 	 OURS "; 2 zones of 25 pods, views full: 999 members and 25 others", 1000, 25, 2, 1024, 0,
 	 false, false, 5, 10, 20, 32},
+	{"1,016,800, pods of 1,025",
+	 OURS
+	 "; 32 zones of 31 pods of 1,025, views\n    full: 1,024 members; of gateways in their zones 61 and others",
+	 1025, 31, 32, 1024, 0, false, false, 5, 20, 20, 64},
 	{"1,000,000, pods of 100",
 	 OURS
-	 "; 100 zones of 100 pods of 100. Views are\n    of 112 (99 members, 13 others), those of gateways in their zones of 256, since a "
-	 "million of 1,024 do not fit; one such takes what the rows above say",
+	 "; 100 zones of 100 pods of 100. Views are\n    of 112 (99 members, 13 others), those of gateways in their zones of 256: the "
+	 "whole of it at once",
 	 100, 100, 100, 112, 256, false, false, 5, 5, 14, 64},
 };
 #define RUNS (sizeof(runs) / sizeof(runs[0]))
@@ -50,11 +55,21 @@ struct arguments {
 	struct run one;
 	bool is_one, small;
 	const char *out;
-	uint32_t loss_ppm, memory_mb;
+	uint32_t loss_ppm, memory_mb, processes;
+	bool parts;
 	uint64_t seed;
 };
 
-enum { OPT_PODS = 256, OPT_ZONES, OPT_LOSS, OPT_SEED, OPT_MEMORY, OPT_MEMBERLIST };
+enum {
+	OPT_PODS = 256,
+	OPT_ZONES,
+	OPT_LOSS,
+	OPT_SEED,
+	OPT_MEMORY,
+	OPT_MEMBERLIST,
+	OPT_PARTS,
+	OPT_PROCESSES
+};
 
 static const struct argp_option options[] = {
 	{"small", 's', NULL, 0, "The runs of up to 1,000 nodes only", 0},
@@ -71,7 +86,13 @@ static const struct argp_option options[] = {
 	{"memberlist", OPT_MEMBERLIST, NULL, 0, "With memberlist's numbers", 1},
 	{"loss", OPT_LOSS, "PPM", 0, "Datagrams lost, of a million (20000)", 2},
 	{"seed", OPT_SEED, "N", 0, "Another seed (1)", 2},
-	{"memory", OPT_MEMORY, "MB", 0, "Leave out what takes more (8192)", 2},
+	{"memory", OPT_MEMORY, "MB", 0,
+	 "Run what takes more in parts, pod by pod, or leave it out if its pods are not apart: views "
+	 "of more than a pod has (8192)",
+	 2},
+	{"parts", OPT_PARTS, NULL, 0, "Run in parts whatever can be", 2},
+	{"processes", OPT_PROCESSES, "N", 0,
+	 "Parts at a time, if memory allows (as there are processors); no figure depends on it", 2},
 	{0},
 };
 
@@ -97,6 +118,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_LOSS: a->loss_ppm = number(state, arg, 0, 1000000); return 0;
 	case OPT_SEED: a->seed = number(state, arg, 0, UINT32_MAX); return 0;
 	case OPT_MEMORY: a->memory_mb = number(state, arg, 1, UINT32_MAX); return 0;
+	case OPT_PARTS: a->parts = true; return 0;
+	case OPT_PROCESSES: a->processes = number(state, arg, 1, SCALE_PROCESSES); return 0;
 	case 'n': a->one.pod = number(state, arg, 2, WVM_GOSSIP_ROOM_MAX); break;
 	case OPT_PODS: a->one.pods = number(state, arg, 1, WVM_NODE_MAX); break;
 	case OPT_ZONES: a->one.zones = number(state, arg, 1, WVM_NODE_MAX); break;
@@ -111,7 +134,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if ((uint64_t)a->one.pod * a->one.pods * a->one.zones > WVM_NODE_MAX)
 			argp_error(state, "more than %u nodes have no ids", WVM_NODE_MAX);
 		/* The rest have to live, and gateways do not die. */
-		if (a->one.pod < 4 || a->one.deaths * 2 > a->one.pod * a->one.pods * a->one.zones)
+		if (a->one.pod < 4 || a->one.deaths * 2 >= a->one.pod * a->one.pods * a->one.zones)
 			argp_error(state, "too few nodes for these deaths: pods of 4 and more");
 		return 0;
 	default: return ARGP_ERR_UNKNOWN;
@@ -144,19 +167,34 @@ static struct scale_plan plan_of(const struct run *r, const struct arguments *a)
 	return p;
 }
 
+/* In parts if it is asked for or needed; as many at a time as memory allows. */
+static void divide(struct scale_plan *p, const struct arguments *a)
+{
+	bool fits = scale_plan_bytes(p) >> 20 <= a->memory_mb;
+
+	if (!scale_divisible(&p->c) || (fits && !a->parts))
+		return;
+	p->processes = a->processes;
+	while (p->processes > 1 && scale_plan_bytes(p) >> 20 > a->memory_mb)
+		p->processes--;
+}
+
 /* Whether there is one more result. */
 static bool make(const struct run *run, const struct arguments *a, struct scale_result *r)
 {
 	struct scale_plan p = plan_of(run, a);
-	uint64_t mb = scale_bytes(&p.c) >> 20;
+	uint64_t mb;
 
+	divide(&p, a);
+	mb = scale_plan_bytes(&p) >> 20;
 	if (mb > a->memory_mb) {
 		printf("%s: left out, since it takes %llu MiB (--memory)\n", p.name,
 		       (unsigned long long)mb);
 		return false;
 	}
-	fprintf(stderr, "%s: %llu MiB, %u s of virtual time ...\n", p.name, (unsigned long long)mb,
-		p.warm_s + p.quiet_s + p.after_s);
+	fprintf(stderr, "%s: %llu MiB, %u s of virtual time%s ...\n", p.name,
+		(unsigned long long)mb, p.warm_s + p.quiet_s + p.after_s,
+		p.processes ? ", in parts" : "");
 	return scale_measure(&p, r);
 }
 
@@ -180,6 +218,13 @@ static int write_out(const char *dir, const struct scale_result *r, uint32_t cou
 	return 0;
 }
 
+static uint32_t processors(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 1 ? 1 : n > SCALE_PROCESSES ? SCALE_PROCESSES : (uint32_t)n;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
@@ -196,6 +241,7 @@ int main(int argc, char **argv)
 				      false, 5, 20, 30, 16},
 			      .loss_ppm = 20000,
 			      .memory_mb = 8192,
+			      .processes = processors(),
 			      .seed = 1};
 	struct scale_result r[RUNS];
 	uint32_t count = 0;

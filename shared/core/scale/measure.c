@@ -12,8 +12,7 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* ms: of those that were reached; sorted here. */
-static bool spread(struct scale_spread *s, uint32_t *ms, uint32_t reached, uint32_t of)
+bool scale_spread(struct scale_spread *s, uint32_t *ms, uint32_t reached, uint32_t of)
 {
 	*s = (struct scale_spread){.reached = reached, .of = of};
 	s->curve_ms = calloc(SCALE_CURVE, sizeof(*s->curve_ms));
@@ -40,7 +39,7 @@ static bool epoch_spread(const struct scale *s, uint32_t from_ms, struct scale_r
 		if (s->host[i].up && s->host[i].epoch > 1)
 			ms[reached++] = s->host[i].learnt_ms - from_ms;
 	}
-	ok = ms && spread(&r->epoch, ms, reached, up);
+	ok = ms && scale_spread(&r->epoch, ms, reached, up);
 	free(ms);
 	return ok;
 }
@@ -54,8 +53,8 @@ static bool death_spread(const struct scale *s, struct scale_result *r)
 		if (s->death[i].told)
 			first[reached++] = s->death[i].first_ms;
 	}
-	return spread(&r->first, first, reached, s->deaths) &&
-	       spread(&r->all, s->told_ms, s->told, group);
+	return scale_spread(&r->first, first, reached, s->deaths) &&
+	       scale_spread(&r->all, s->told_ms, s->told, group);
 }
 
 /* A host that is up and no gateway. */
@@ -77,48 +76,90 @@ static double now_s(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void quiet(struct scale *s, struct scale_result *r)
+void scale_quiet(struct scale *s, const struct scale_plan *plan, struct scale_figures *f)
 {
 	struct scale_counts before;
-	double host_seconds = (double)s->hosts * r->plan.quiet_s;
 
-	scale_run(s, r->plan.warm_s * 1000);
+	*f = (struct scale_figures){0};
+	scale_run(s, plan->warm_s * 1000);
 	before = s->n;
-	scale_run(s, (r->plan.warm_s + r->plan.quiet_s) * 1000);
-	for (uint32_t i = 0; i < s->agents; i++)
-		r->suspected += s->agent[i].g->counters.suspected;
-	r->suspected /= (double)s->hosts * s->now_ms / 3600e3;
-	r->messages = (double)(s->n.messages - before.messages) / host_seconds;
-	r->bytes = (double)(s->n.bytes - before.bytes) / host_seconds;
+	scale_run(s, (plan->warm_s + plan->quiet_s) * 1000);
+	f->messages = s->n.messages - before.messages;
+	f->bytes = s->n.bytes - before.bytes;
+	for (uint32_t i = 0; i < scale_part_hosts(&s->c, &s->part); i++) {
+		uint32_t host = scale_part_host(&s->c, &s->part, i);
+
+		for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
+			const struct wvm_gossip *g = scale_object(s, host, tier);
+
+			f->agents += g != NULL;
+			f->suspected += g ? g->counters.suspected : 0;
+		}
+	}
 }
 
-bool scale_measure(const struct scale_plan *plan, struct scale_result *r)
+void scale_sum(struct scale_result *r, const struct scale_figures *f, uint32_t end_ms)
+{
+	const struct scale_plan *p = &r->plan;
+	double host_seconds = (double)r->hosts * p->quiet_s;
+	double quiet_hours = (double)r->hosts * (p->warm_s + p->quiet_s) / 3600;
+
+	r->state_bytes = (double)scale_object_bytes(&p->c, 0) +
+			 (double)scale_object_bytes(&p->c, 1) * (r->agents - r->hosts) / r->hosts;
+	r->messages = (double)f->messages / host_seconds;
+	r->bytes = (double)f->bytes / host_seconds;
+	r->suspected = (double)f->suspected / quiet_hours;
+	r->node_hours = (double)r->hosts * end_ms / 3600e3;
+	r->false_dead = (double)f->false_dead / r->node_hours;
+}
+
+static bool measure_whole(const struct scale_plan *plan, struct scale_result *r)
 {
 	static struct scale s;
-	double began = now_s();
+	struct scale_figures f;
 	uint32_t from_ms;
 	bool ok;
 
-	*r = (struct scale_result){.plan = *plan, .memory = scale_bytes(&plan->c)};
 	if (!scale_init(&s, &plan->c)) {
 		fprintf(stderr, "wvm_scale: %s: no memory for %llu MiB of nodes\n", plan->name,
 			(unsigned long long)(r->memory >> 20));
 		return false;
 	}
-	r->hosts = s.hosts;
-	r->agents = s.agents;
-	r->state_bytes = (double)scale_object_bytes(&plan->c, 0) +
-			 (double)scale_object_bytes(&plan->c, 1) * (s.agents - s.hosts) / s.hosts;
-	quiet(&s, r);
+	scale_quiet(&s, plan, &f);
 	from_ms = s.now_ms;
 	scale_epoch(&s, somebody(&s));
 	for (uint32_t i = 0; i < plan->deaths && i < SCALE_DEATHS; i++)
 		scale_kill(&s, somebody(&s));
 	scale_run(&s, from_ms + plan->after_s * 1000);
-	r->node_hours = (double)s.hosts * s.now_ms / 3600e3;
-	r->false_dead = (double)s.n.false_dead / r->node_hours;
+	f.false_dead = s.n.false_dead;
+	scale_sum(r, &f, s.now_ms);
 	ok = epoch_spread(&s, from_ms, r) && death_spread(&s, r);
 	scale_free(&s);
+	return ok;
+}
+
+uint64_t scale_plan_bytes(const struct scale_plan *plan)
+{
+	const struct scale_config *c = &plan->c;
+	uint64_t pods, upper;
+
+	if (!plan->processes)
+		return scale_bytes(c);
+	pods = plan->processes * scale_part_bytes(c, &(struct scale_part){.kind = SCALE_POD});
+	upper = scale_part_bytes(c, &(struct scale_part){.kind = SCALE_UPPER});
+	return pods > upper ? pods : upper;
+}
+
+bool scale_measure(const struct scale_plan *plan, struct scale_result *r)
+{
+	double began = now_s();
+	bool ok;
+
+	*r = (struct scale_result){.plan = *plan,
+				   .hosts = scale_hosts(&plan->c),
+				   .agents = scale_agents(&plan->c),
+				   .memory = scale_plan_bytes(plan)};
+	ok = plan->processes ? scale_measure_parts(plan, r) : measure_whole(plan, r);
 	r->seconds = now_s() - began;
 	return ok;
 }

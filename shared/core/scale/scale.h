@@ -7,10 +7,27 @@
  * (tier 1), the first host of each of the first two pods of a zone the zone's (tier 2). A host has
  * one object for each tier up to its own. One pod alone is a full mesh.
  *
+ * A world that does not fit into memory is run in parts, each node of each part real. No message
+ * passes between tiers, and none between pods if views of tier 0 hold no more than their pod
+ * (room < pod: then there are no others, see gossip.h). So what a pod and the groups above it have
+ * in common is what one host carries between its objects: its epoch, and whether it is up, which
+ * gateways always are. The parts are
+ *
+ *	the upper tiers  all objects of tiers 1 and 2, with the pod in which the epoch begins,
+ *			 which says when each gateway learns of it there
+ *	each other pod   its objects of tier 0, for the same time. Its gateways learn the epoch when
+ *			 the upper tiers say so, or in the pod if that is earlier; the deaths that
+ *			 are planned at its hosts happen in it
+ *
+ * and each object is in exactly one of them. Neglected is that a pod tells its second gateway of
+ * the epoch, and so the groups above, before these do it themselves: an epoch can only be known
+ * later than it would. A part has a seed of its own, so all figures follow from the world's seed,
+ * however many processes run parts at a time. In a part ids are those of the whole world.
+ *
  * Messages travel as bytes. A host's learner of epochs lives while it pulls a record; before and
  * after, its durable state (which all hosts in one epoch have in common) is all that there is of
- * it, as if the process had started anew. Times are whole milliseconds. One thread, one world at a
- * time for each struct scale.
+ * it, as if the process had started anew. Times are whole milliseconds. One thread, one world or
+ * part at a time for each struct scale.
  */
 #ifndef WVM_CORE_SCALE_H
 #define WVM_CORE_SCALE_H
@@ -22,11 +39,12 @@
 #include "shared/core/epoch.h"
 #include "shared/core/gossip.h"
 
-#define SCALE_GATEWAYS 2u  /* of a pod, and of a zone */
-#define SCALE_DEATHS   64u /* that are watched */
-#define SCALE_CURVE    101u
-#define SCALE_NEVER    UINT32_MAX
-#define SCALE_FRAME    28u /* IPv4 and UDP around a datagram */
+#define SCALE_GATEWAYS  2u  /* of a pod, and of a zone */
+#define SCALE_DEATHS    64u /* that are watched */
+#define SCALE_CURVE     101u
+#define SCALE_NEVER     UINT32_MAX
+#define SCALE_PROCESSES 64u
+#define SCALE_FRAME     28u /* IPv4 and UDP around a datagram */
 
 struct scale_config {
 	struct wvm_gossip_config gossip;
@@ -39,19 +57,30 @@ struct scale_config {
 	uint64_t seed;
 };
 
+enum scale_part_kind {
+	SCALE_WHOLE, /* all tiers of all hosts */
+	SCALE_UPPER, /* all above tier 0, and tier 0 of that pod */
+	SCALE_POD,   /* tier 0 of that pod */
+};
+
+struct scale_part {
+	enum scale_part_kind kind;
+	uint32_t pod; /* of all zones' */
+};
+
 struct scale_host {
 	uint32_t epoch;
 	uint32_t learnt_ms; /* when it came to that */
 	uint32_t stall_ms,
 		every_ms; /* it stands still for the first stall_ms of every_ms; 0: never */
 	struct scale_learner *learner;
-	uint16_t boot;
-	uint8_t side; /* of a split network */
+	uint16_t boot; /* 0: not in this part */
+	uint8_t side;  /* of a split network */
 	bool up;
 };
 
 struct scale_agent {
-	struct wvm_gossip *g;
+	struct wvm_gossip *g; /* NULL: not in this part */
 	uint32_t host;
 	uint32_t armed_ms; /* its timer; SCALE_NEVER: none */
 	uint8_t tier;
@@ -76,10 +105,12 @@ struct scale_event;
 
 struct scale {
 	struct scale_config c;
-	uint32_t hosts, agents, now_ms;
-	struct scale_host *host;
+	struct scale_part part;
+	uint32_t hosts, agents, now_ms; /* of the whole world */
+	struct scale_host *host;        /* of all; what is not in this part is never touched */
 	struct scale_agent *agent;
-	uint8_t *objects;          /* scale_object_bytes() for each agent */
+	uint8_t *objects; /* scale_object_bytes() for each agent of this part */
+	uint64_t objects_used;
 	struct scale_event **slot; /* a ring of milliseconds */
 	struct scale_event **slot_end;
 	uint64_t random;
@@ -97,8 +128,9 @@ struct scale {
 /* ours: design.md's numbers. Else memberlist's defaults for a LAN, as far as they have a place. */
 void scale_gossip(struct wvm_gossip_config *c, bool ours, uint32_t hosts);
 
-/* Bytes that a world will take, without its messages. */
+/* Bytes that a world or a part of it will take, without its messages. */
 uint64_t scale_bytes(const struct scale_config *c);
+uint64_t scale_part_bytes(const struct scale_config *c, const struct scale_part *p);
 uint32_t scale_agents(const struct scale_config *c);
 /* Of a view in that tier, and the bytes of an object there. */
 uint32_t scale_room(const struct scale_config *c, uint32_t tier);
@@ -110,9 +142,22 @@ void scale_group_of(const struct scale_config *c, uint32_t host, uint32_t tier, 
 		    uint32_t *count);
 /* The highest tier of a host. */
 uint32_t scale_top(const struct scale_config *c, uint32_t host);
+/* Gateways of a pod, of tier 1 or higher: its first hosts. */
+uint32_t scale_pod_gateways(const struct scale_config *c);
+
+/* Whether it may be run in parts: a tree whose pods speak with nobody outside. */
+bool scale_divisible(const struct scale_config *c);
+/* How many hosts have an object in a part, the i-th of them, and whether it has one of that tier.
+ */
+uint32_t scale_part_hosts(const struct scale_config *c, const struct scale_part *p);
+uint32_t scale_part_host(const struct scale_config *c, const struct scale_part *p, uint32_t i);
+bool scale_part_has(const struct scale_config *c, const struct scale_part *p, uint32_t host,
+		    uint32_t tier);
 
 /* All hosts start within the first period. False: there is no memory. */
 bool scale_init(struct scale *s, const struct scale_config *c);
+/* kind not WHOLE: c must be divisible. */
+bool scale_init_part(struct scale *s, const struct scale_config *c, const struct scale_part *p);
 void scale_free(struct scale *s);
 
 void scale_run(struct scale *s, uint32_t until_ms);
@@ -142,14 +187,23 @@ struct scale_plan {
 	const char *name, *note;
 	struct scale_config c;
 	uint32_t warm_s, quiet_s,
-		after_s; /* before anything is counted; counted; after the events */
-	uint32_t deaths;
+		after_s;    /* before anything is counted; counted; after the events */
+	uint32_t deaths;    /* fewer than hosts that are no gateways */
+	uint32_t processes; /* 0: the whole world at once; else so many parts at a time */
+};
+
+/* Of a world or a part of it; sums. */
+struct scale_figures {
+	uint64_t messages, bytes; /* sent in the time that is counted */
+	uint64_t suspected;       /* until then */
+	uint64_t false_dead;      /* until the end */
+	uint32_t agents;
 };
 
 struct scale_result {
 	struct scale_plan plan;
 	uint32_t hosts, agents;
-	uint64_t memory;        /* of all */
+	uint64_t memory;        /* of all that is there at a time */
 	double state_bytes;     /* of a host, on average */
 	double messages, bytes; /* sent by a host in a second, while nothing happens */
 	struct scale_spread epoch;
@@ -161,9 +215,20 @@ struct scale_result {
 	double seconds;    /* of real time */
 };
 
-/* False, with a line on stderr: there is no memory. */
+/* What a run takes at a time. */
+uint64_t scale_plan_bytes(const struct scale_plan *plan);
+/* False, with a line on stderr: there is no memory, or a process for parts has failed. */
 bool scale_measure(const struct scale_plan *plan, struct scale_result *r);
 void scale_result_free(struct scale_result *r);
+
+/* Warms up, and is counted while nothing happens. */
+void scale_quiet(struct scale *s, const struct scale_plan *plan, struct scale_figures *f);
+/* The figures of all, which ran until end_ms, in a result. */
+void scale_sum(struct scale_result *r, const struct scale_figures *f, uint32_t end_ms);
+/* ms: of those that were reached; sorted here. False: no memory. */
+bool scale_spread(struct scale_spread *s, uint32_t *ms, uint32_t reached, uint32_t of);
+/* In parts (parts.c); fills what comes of the run, and says what failed. */
+bool scale_measure_parts(const struct scale_plan *plan, struct scale_result *r);
 
 /* ---- output (plot.c, table.c) ----------------------------------------------------------- */
 

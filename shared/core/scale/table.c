@@ -66,7 +66,7 @@ static json_t *result_json(const struct scale_result *r)
 
 	return json_pack(
 		"{s:s, s:s, s:I, s:[i,i,i], s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, "
-		"s:o}",
+		"s:o, s:b}",
 		"name", r->plan.name, "note", r->plan.note, "nodes", (json_int_t)r->hosts, "tree",
 		(int)c->pod, (int)c->pods, (int)c->zones, "view", (int)c->room, "loss",
 		c->loss_ppm / 1e6, "period_s", (double)c->gossip.period_ns / 1e9, "suspect_s",
@@ -74,7 +74,8 @@ static json_t *result_json(const struct scale_result *r)
 		"messages_per_node_second", r->messages, "bytes_per_node_second", r->bytes,
 		"node_hours", r->node_hours, "suspected_per_node_hour", r->suspected,
 		"false_dead_per_node_hour", r->false_dead, "epoch_known", spread_json(&r->epoch),
-		"first_verdict", spread_json(&r->first), "verdict_of_each", spread_json(&r->all));
+		"first_verdict", spread_json(&r->first), "verdict_of_each", spread_json(&r->all),
+		"in_parts", r->plan.processes > 0);
 }
 
 int scale_json(const char *path, const struct scale_result *r, uint32_t count)

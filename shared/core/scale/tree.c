@@ -33,7 +33,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-static uint32_t pod_gateways(const struct scale_config *c)
+uint32_t scale_pod_gateways(const struct scale_config *c)
 {
 	return c->pods * c->zones > 1 ? least(SCALE_GATEWAYS, c->pod) : 0;
 }
@@ -50,7 +50,8 @@ uint32_t scale_hosts(const struct scale_config *c)
 
 uint32_t scale_agents(const struct scale_config *c)
 {
-	return scale_hosts(c) + c->pods * c->zones * pod_gateways(c) + c->zones * zone_gateways(c);
+	return scale_hosts(c) + c->pods * c->zones * scale_pod_gateways(c) +
+	       c->zones * zone_gateways(c);
 }
 
 uint32_t scale_room(const struct scale_config *c, uint32_t tier)
@@ -67,7 +68,7 @@ uint32_t scale_top(const struct scale_config *c, uint32_t host)
 {
 	uint32_t place = host % c->pod, pod = host / c->pod % c->pods;
 
-	if (place >= pod_gateways(c))
+	if (place >= scale_pod_gateways(c))
 		return 0;
 	return place == 0 && pod < zone_gateways(c) ? 2 : 1;
 }
@@ -79,8 +80,8 @@ uint32_t scale_agent_of(const struct scale_config *c, uint32_t host, uint32_t ti
 	if (tier == 0)
 		return host;
 	if (tier == 1)
-		return at + pod * pod_gateways(c) + host % c->pod;
-	at += c->pods * c->zones * pod_gateways(c);
+		return at + pod * scale_pod_gateways(c) + host % c->pod;
+	at += c->pods * c->zones * scale_pod_gateways(c);
 	return at + pod / c->pods * zone_gateways(c) + pod % c->pods;
 }
 
@@ -92,11 +93,60 @@ void scale_group_of(const struct scale_config *c, uint32_t host, uint32_t tier, 
 	*first = host / *count * *count;
 }
 
+/* ---- parts ------------------------------------------------------------------------------ */
+
+bool scale_divisible(const struct scale_config *c)
+{
+	return c->pods * c->zones > 1 && c->room < c->pod && !c->seeds;
+}
+
+uint32_t scale_part_hosts(const struct scale_config *c, const struct scale_part *p)
+{
+	uint32_t gateways = scale_pod_gateways(c);
+
+	switch (p->kind) {
+	case SCALE_WHOLE: return scale_hosts(c);
+	case SCALE_UPPER: return c->pods * c->zones * gateways + c->pod - gateways;
+	default: return c->pod;
+	}
+}
+
+uint32_t scale_part_host(const struct scale_config *c, const struct scale_part *p, uint32_t i)
+{
+	uint32_t gateways = scale_pod_gateways(c), all = c->pods * c->zones * gateways;
+
+	switch (p->kind) {
+	case SCALE_WHOLE: return i;
+	case SCALE_UPPER:
+		return i < all ? i / gateways * c->pod + i % gateways
+			       : p->pod * c->pod + gateways + i - all;
+	default: return p->pod * c->pod + i;
+	}
+}
+
+bool scale_part_has(const struct scale_config *c, const struct scale_part *p, uint32_t host,
+		    uint32_t tier)
+{
+	if (tier > scale_top(c, host))
+		return false;
+	switch (p->kind) {
+	case SCALE_WHOLE: return true;
+	case SCALE_UPPER: return tier || host / c->pod == p->pod;
+	default: return !tier && host / c->pod == p->pod;
+	}
+}
+
+uint64_t scale_part_bytes(const struct scale_config *c, const struct scale_part *p)
+{
+	uint64_t here = scale_part_hosts(c, p), low = p->kind == SCALE_WHOLE ? here : c->pod;
+	uint64_t up = p->kind == SCALE_POD ? 0 : scale_agents(c) - scale_hosts(c);
+
+	return low * scale_object_bytes(c, 0) + up * scale_object_bytes(c, 1) +
+	       here * sizeof(struct scale_host) +
+	       (low + up) * (sizeof(struct scale_agent) + EVENT_BYTES);
+}
+
 uint64_t scale_bytes(const struct scale_config *c)
 {
-	uint64_t hosts = scale_hosts(c), up = scale_agents(c) - hosts;
-
-	return hosts * (scale_object_bytes(c, 0) + sizeof(struct scale_host)) +
-	       up * scale_object_bytes(c, 1) +
-	       (hosts + up) * (sizeof(struct scale_agent) + EVENT_BYTES);
+	return scale_part_bytes(c, &(struct scale_part){.kind = SCALE_WHOLE});
 }

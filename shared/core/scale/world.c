@@ -151,6 +151,8 @@ static void enter(struct scale *s, uint32_t host, uint32_t epoch)
 	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
 		uint32_t agent = scale_agent_of(&s->c, host, tier);
 
+		if (!s->agent[agent].g)
+			continue;
 		wvm_gossip_epoch(s->agent[agent].g, epoch, now_ns(s));
 		drain(s, agent);
 	}
@@ -369,12 +371,16 @@ static void populate(struct scale *s, struct wvm_gossip *g)
 	}
 }
 
-static uint8_t *object_memory(const struct scale *s, uint32_t agent)
+/* What it had before, if it starts again. */
+static void *object_memory(struct scale *s, uint32_t agent, uint32_t tier)
 {
-	uint64_t low = least(agent, s->hosts);
+	void *memory = s->agent[agent].g;
 
-	return s->objects + low * scale_object_bytes(&s->c, 0) +
-	       (agent - low) * scale_object_bytes(&s->c, 1);
+	if (!memory) {
+		memory = s->objects + s->objects_used;
+		s->objects_used += scale_object_bytes(&s->c, tier);
+	}
+	return memory;
 }
 
 static void start_agent(struct scale *s, uint32_t host, uint32_t tier)
@@ -396,7 +402,7 @@ static void start_agent(struct scale *s, uint32_t host, uint32_t tier)
 	a->host = host;
 	a->tier = (uint8_t)tier;
 	a->armed_ms = SCALE_NEVER;
-	a->g = wvm_gossip_init(object_memory(s, agent), scale_room(&s->c, tier), &s->c.gossip,
+	a->g = wvm_gossip_init(object_memory(s, agent, tier), scale_room(&s->c, tier), &s->c.gossip,
 			       &self, s->c.seed ^ (uint64_t)agent << 20, now_ns(s));
 	populate(s, a->g);
 	wvm_gossip_announce(a->g, WVM_NODE_ACTIVE, now_ns(s));
@@ -405,8 +411,10 @@ static void start_agent(struct scale *s, uint32_t host, uint32_t tier)
 
 static void start(struct scale *s, uint32_t host)
 {
-	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++)
-		start_agent(s, host, tier);
+	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
+		if (scale_part_has(&s->c, &s->part, host, tier))
+			start_agent(s, host, tier);
+	}
 }
 
 void scale_start(struct scale *s, uint32_t host)
@@ -419,6 +427,8 @@ void scale_start(struct scale *s, uint32_t host)
 void scale_announce(struct scale *s, uint32_t host, enum wvm_node_state life)
 {
 	for (uint32_t tier = 0; tier <= scale_top(&s->c, host); tier++) {
+		if (!scale_object(s, host, tier))
+			continue;
 		wvm_gossip_announce(scale_object(s, host, tier), life, now_ns(s));
 		drain(s, scale_agent_of(&s->c, host, tier));
 	}
@@ -432,7 +442,7 @@ static uint32_t shared_groups(struct scale *s, uint32_t host, uint32_t other)
 	for (uint32_t tier = 0; tier <= scale_top(&s->c, host) && tier <= top; tier++) {
 		const struct wvm_gossip *g = scale_object(s, host, tier);
 
-		n += other - g->self.first < g->self.count;
+		n += g && other - g->self.first < g->self.count;
 	}
 	return n;
 }
@@ -450,20 +460,32 @@ void scale_kill(struct scale *s, uint32_t host)
 		return;
 	s->deaths++;
 	*d = (struct scale_death){.host = host, .at_ms = s->now_ms};
-	for (uint32_t i = 0; i < s->hosts; i++)
-		d->group += s->host[i].up ? shared_groups(s, i, host) : 0;
+	for (uint32_t i = 0; i < scale_part_hosts(&s->c, &s->part); i++) {
+		uint32_t other = scale_part_host(&s->c, &s->part, i);
+
+		d->group += s->host[other].up ? shared_groups(s, other, host) : 0;
+	}
 }
 
-bool scale_init(struct scale *s, const struct scale_config *c)
+/* The whole world's is its seed alone. */
+static uint64_t seed_of(const struct scale_config *c, const struct scale_part *p)
 {
-	uint32_t agents = scale_agents(c), hosts = scale_hosts(c);
+	uint64_t part = p->kind == SCALE_WHOLE ? 0 : (uint64_t)p->kind << 32 | (p->pod + 1);
 
-	*s = (struct scale){.c = *c, .hosts = hosts, .agents = agents};
-	s->random = wvm_random_mix(c->seed) | 1;
+	return wvm_random_mix(c->seed ^ wvm_random_mix(part) * (part > 0)) | 1;
+}
+
+bool scale_init_part(struct scale *s, const struct scale_config *c, const struct scale_part *p)
+{
+	uint32_t agents = scale_agents(c), hosts = scale_hosts(c), here = scale_part_hosts(c, p);
+	uint64_t low = p->kind == SCALE_WHOLE ? hosts : c->pod;
+	uint64_t up = p->kind == SCALE_POD ? 0 : agents - hosts;
+
+	*s = (struct scale){.c = *c, .part = *p, .hosts = hosts, .agents = agents};
+	s->random = seed_of(c, p);
 	s->host = calloc(hosts, sizeof(*s->host));
 	s->agent = calloc(agents, sizeof(*s->agent));
-	s->objects = malloc(hosts * scale_object_bytes(c, 0) +
-			    (uint64_t)(agents - hosts) * scale_object_bytes(c, 1));
+	s->objects = malloc(low * scale_object_bytes(c, 0) + up * scale_object_bytes(c, 1));
 	s->slot = calloc(SLOTS, sizeof(struct scale_event *));
 	s->slot_end = calloc(SLOTS, sizeof(struct scale_event *));
 	s->told_room = SCALE_DEATHS * least(agents, 20000);
@@ -472,11 +494,17 @@ bool scale_init(struct scale *s, const struct scale_config *c)
 		scale_free(s);
 		return false;
 	}
-	for (uint32_t i = 0; i < hosts; i++)
-		s->host[i] = (struct scale_host){.epoch = 1, .boot = 1, .up = true};
-	for (uint32_t i = 0; i < hosts; i++)
-		start(s, i);
+	for (uint32_t i = 0; i < here; i++)
+		s->host[scale_part_host(c, p, i)] =
+			(struct scale_host){.epoch = 1, .boot = 1, .up = true};
+	for (uint32_t i = 0; i < here; i++)
+		start(s, scale_part_host(c, p, i));
 	return true;
+}
+
+bool scale_init(struct scale *s, const struct scale_config *c)
+{
+	return scale_init_part(s, c, &(struct scale_part){.kind = SCALE_WHOLE});
 }
 
 void scale_free(struct scale *s)
@@ -489,8 +517,8 @@ void scale_free(struct scale *s)
 			free(e);
 		}
 	}
-	for (uint32_t i = 0; s->host && i < s->hosts; i++)
-		free(s->host[i].learner);
+	for (uint32_t i = 0; s->host && i < scale_part_hosts(&s->c, &s->part); i++)
+		free(s->host[scale_part_host(&s->c, &s->part, i)].learner);
 	free(s->host);
 	free(s->agent);
 	free(s->objects);
@@ -516,6 +544,9 @@ static void happen(struct scale *s, struct scale_event *e)
 	struct scale_host *h = &s->host[of_agent ? s->agent[e->to].host : e->to];
 	uint32_t at = e->at_ms > s->now_ms ? e->at_ms : awake(s, h);
 
+	/* Nothing leaves a part: else what it lacks would count as silent. */
+	if (!h->boot || (of_agent && !s->agent[e->to].g))
+		abort();
 	if (at > s->now_ms && h->up) {
 		if (e->kind == TIMER && s->agent[e->to].armed_ms == e->at_ms)
 			s->agent[e->to].armed_ms = at;
