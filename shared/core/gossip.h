@@ -3,15 +3,17 @@
  * Gossip). It detects and never decides: it hands notes (that node is alive, suspect, dead) and the
  * epochs that it hears of to its user, and only an epoch record changes who is a member.
  *
- * SWIM (Das, Gupta, Motivala 2002): in each period a node probes one member of its group, all in a
- * shuffled round; a member that is silent is probed through others; silent again, it is SUSPECT,
- * which it may refute by a higher incarnation; after a while it is DEAD. What a node learns rides
- *on its messages, to each of which it adds what it told least often. From Lifeguard (Dadgar,
- * Phillips, Currey 2018) come the answer NACK of one who probed for another in vain, the telling of
- * a suspicion to the suspect first, and self-health: a score that rises when this node is the
- *likely cause of a silence. All waits of a node grow with it, and above WVM_GOSSIP_SLOW it accuses
- *nobody. A node that was called late knows that by its own deadlines: all open waits move on by as
- *much, so a stuck thread condemns none.
+ * SWIM (Das, Gupta, Motivala 2002): in each period a node probes one member of its group, all
+ * in a shuffled round; a member that is silent is probed through others; silent again, it is
+ * SUSPECT, which it may refute by a higher incarnation; after a while it is DEAD. Shortly
+ * before that whoever holds it for SUSPECT probes it: its refutation may have passed this node
+ * by, and the probe tells it of the suspicion. What a node learns rides on its messages, to
+ * each of which it adds what it told least often. From Lifeguard (Dadgar, Phillips, Currey
+ * 2018) come the answer NACK of one who probed for another in vain, the telling of a suspicion
+ * to the suspect first, and self-health: a score that rises when this node is the likely cause
+ * of a silence. All waits of a node grow with it, and above WVM_GOSSIP_SLOW it accuses nobody.
+ * A node that was called late knows that by its own deadlines: all open waits move on by as
+ * much, so a stuck thread condemns none.
  *
  * Groups and tiers. Nodes form a tree of gateways. An object stands for its node in one group: the
  * nodes whose id is in [first, first + count) and whose top tier is at least the group's tier. So
@@ -188,6 +190,7 @@ struct wvm_gossip_peer {
 	uint8_t sends;     /* how often its news is still to be told */
 	uint8_t noted : 1; /* a note of it waits */
 	uint8_t busy : 1;  /* in that epoch: what wvm_gossip_busy() was told there */
+	uint8_t asked : 2; /* how often, as a SUSPECT, for a last word */
 	uint64_t since_ns; /* when it became what status says */
 };
 _Static_assert(sizeof(struct wvm_gossip_peer) == 32, "the size stated above");

@@ -6,6 +6,10 @@
 #define NOBODY   WVM_NODE_MAX
 #define CONVICTS 64u /* in one input; the rest in the next */
 
+/* Suspects are asked again in as many periods before the verdict; each so often. */
+#define LAST_PERIODS 3u
+#define LAST_WORDS   2u
+
 /* ---- self-health ------------------------------------------------------------------------ */
 
 bool wvm_gossip_slow(const struct wvm_gossip *g)
@@ -122,10 +126,37 @@ static uint32_t next_member(struct wvm_gossip *g)
 	return NIL;
 }
 
+static bool is_before(const struct wvm_gossip_peer *a, const struct wvm_gossip_peer *b)
+{
+	return a->asked != b->asked ? a->asked < b->asked : a->since_ns < b->since_ns;
+}
+
+/* Of the suspects whose time is over soon one that was asked least; NIL: none that is to be. */
+static uint32_t next_last_word(struct wvm_gossip *g, uint64_t now_ns)
+{
+	uint64_t wait = wvm_gossip_wait(g, g->config->suspect_ns);
+	uint64_t soon = now_ns + LAST_PERIODS * wvm_gossip_wait(g, g->config->period_ns);
+	uint32_t first = NIL;
+
+	for (uint32_t i = 0; g->suspects && i < g->count; i++) {
+		const struct wvm_gossip_peer *p = &g->peer[i];
+
+		if (p->status == WVM_GOSSIP_SUSPECT && p->asked < LAST_WORDS &&
+		    wvm_gossip_member(g, p) && p->since_ns + wait <= soon &&
+		    (first == NIL || is_before(p, &g->peer[first])))
+			first = i;
+	}
+	if (first != NIL)
+		g->peer[first].asked++;
+	return first;
+}
+
 static void probe(struct wvm_gossip *g, uint64_t now_ns)
 {
-	uint32_t index = g->members > g->dead ? next_member(g) : NIL;
+	uint32_t index = next_last_word(g, now_ns);
 
+	if (index == NIL && g->members > g->dead)
+		index = next_member(g);
 	g->period_at = now_ns + wvm_gossip_wait(g, g->config->period_ns);
 	if (index == NIL)
 		return;
@@ -138,9 +169,13 @@ static void probe(struct wvm_gossip *g, uint64_t now_ns)
 
 void wvm_gossip_ask_others(struct wvm_gossip *g)
 {
+	const struct wvm_gossip_peer *target = wvm_gossip_find(g, g->target);
 	uint32_t have[WVM_GOSSIP_ASKED], n = 0;
 
 	g->direct_at = NEVER;
+	/* Of a last word they know nothing more than when they were asked by who accused. */
+	if (target && target->asked)
+		return;
 	wvm_gossip_choose(g, WVM_GOSSIP_A_MEMBER, g->target, have, &n, g->config->helpers);
 	for (uint32_t i = 0; i < n; i++) {
 		g->asked[i] = g->peer[have[i]].node;

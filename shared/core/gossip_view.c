@@ -303,6 +303,7 @@ static void changed(struct wvm_gossip *g, uint32_t index, enum wvm_gossip_how ho
 	uint64_t due = now_ns + wvm_gossip_wait(g, g->config->suspect_ns);
 
 	p->since_ns = now_ns;
+	p->asked = 0;
 	if (p->status == WVM_GOSSIP_SUSPECT && due < g->expiry_at)
 		g->expiry_at = due;
 	if (how == WVM_GOSSIP_ADDED)

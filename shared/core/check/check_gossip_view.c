@@ -566,6 +566,90 @@ START_TEST(the_silent_are_probed_through_others_then_suspected_then_dead)
 }
 END_TEST
 
+/* Three of many, so that no round of probes comes to all of them by chance. */
+#define SUSPECTS 3u
+
+static bool suspicion(const struct wvm_gossip_msg *m, uint32_t node)
+{
+	return m->count && m->entry[0].node == node && m->entry[0].status == WVM_GOSSIP_SUSPECT;
+}
+
+/* The others answer; a suspect that is probed shortly before its time is over may do so, too. */
+static void answer_probe(uint64_t until, bool answers, bool asked[SUSPECTS])
+{
+	const struct wvm_gossip_action *a = sent(WVM_GOSSIP_PROBE);
+	struct wvm_gossip_msg ack;
+	uint32_t i;
+
+	if (!a)
+		return;
+	i = a->node - FIRST - 1;
+	if (i < SUSPECTS) {
+		ck_assert(suspicion(&a->msg, a->node));
+		if (until - now > 3 * config.period_ns)
+			return; /* or it is the round's turn */
+		asked[i] = true;
+		if (!answers)
+			return;
+	}
+	ack = message(a->node, WVM_GOSSIP_ACK);
+	ack.target = a->node;
+	ack.seq = a->msg.seq;
+	ack.incarnation += i < SUSPECTS;
+	take(a->node, &ack);
+}
+
+/* Helpers found the target as silent. */
+static void answer_for(void)
+{
+	struct wvm_gossip_msg nack = message(0, WVM_GOSSIP_NACK);
+
+	if (!sent(WVM_GOSSIP_PROBE_FOR))
+		return;
+	nack.target = g->target;
+	nack.seq = g->target_seq;
+	for (uint32_t i = 0; i < g->asked_count; i++) {
+		nack.ip = 0x0b000000 + g->asked[i];
+		take(g->asked[i], &nack);
+	}
+}
+
+/* What they said against it has not come to this node. */
+START_TEST(suspects_are_asked_for_a_last_word)
+{
+	bool asked[SUSPECTS] = {false};
+	uint64_t until;
+
+	for (uint32_t i = 1; i < POD; i++)
+		add(FIRST + i);
+	wvm_gossip_announce(g, WVM_NODE_ACTIVE, now);
+	drain();
+	for (uint32_t i = 0; i < SUSPECTS; i++) {
+		struct wvm_gossip_msg m = message(FIRST + 40, WVM_GOSSIP_NEWS);
+
+		m.count = 1;
+		m.entry[0] = entry(FIRST + 1 + i, 10, WVM_GOSSIP_SUSPECT);
+		take(FIRST + 40, &m);
+		ck_assert_uint_eq(status(FIRST + 1 + i), WVM_GOSSIP_SUSPECT);
+	}
+	until = now + config.suspect_ns;
+	while (wvm_gossip_deadline(g) < until) {
+		tick();
+		answer_for();
+		answer_probe(until, _i, asked);
+	}
+	for (uint32_t i = 0; i < SUSPECTS; i++) {
+		ck_assert(asked[i]);
+		ck_assert_uint_eq(status(FIRST + 1 + i),
+				  _i ? WVM_GOSSIP_ALIVE : WVM_GOSSIP_SUSPECT);
+	}
+	/* And no verdict is later for it. */
+	pass(until - now);
+	for (uint32_t i = 0; i < SUSPECTS; i++)
+		ck_assert_uint_eq(status(FIRST + 1 + i), _i ? WVM_GOSSIP_ALIVE : WVM_GOSSIP_DEAD);
+}
+END_TEST
+
 START_TEST(what_can_not_be_is_not_taken_by_add)
 {
 	struct wvm_gossip_entry e = entry(1001, 10, WVM_GOSSIP_ALIVE);
@@ -609,6 +693,7 @@ int main(void)
 	tcase_add_test(tc, who_is_busy_is_known_by_its_own_word_of_its_present_life);
 	tcase_add_test(tc, that_it_is_busy_is_told_with_every_message_and_by_none_of_its_own);
 	tcase_add_test(tc, the_silent_are_probed_through_others_then_suspected_then_dead);
+	tcase_add_loop_test(tc, suspects_are_asked_for_a_last_word, 0, 2);
 	tcase_add_test(tc, what_can_not_be_is_not_taken_by_add);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
