@@ -91,19 +91,26 @@ int wvm_move(struct wvm_ask *ask, unsigned vcpu, uint32_t node, char *said, size
 {
 	const struct timespec pause = {.tv_nsec = AGAIN_MS * 1000000};
 	uint64_t end = now_ms() + WAIT_MS;
+	bool taken = false;
+	int ret;
 
 	*answer = NULL;
 	ask->op = WVM_CONTROL_MOVE;
 	ask->operand = (uint64_t)vcpu << WVM_CONTROL_VCPU_SHIFT |
 		       (uint64_t)new_token() << WVM_CONTROL_TOKEN_SHIFT | node;
 	do {
-		int ret = wvm_ask_json(ask, answer, err, err_len);
-
-		ret = ret ? ret : judge(*answer, vcpu, node, said, said_len, err, err_len);
-		if (ret <= 0)
-			return ret;
+		ret = wvm_ask_json(ask, answer, err, err_len);
+		/* Once it has the order it may be busy for a moment. */
+		if (ret != -ETIMEDOUT || !taken) {
+			ret = ret ? ret : judge(*answer, vcpu, node, said, said_len, err, err_len);
+			if (ret <= 0)
+				return ret;
+			taken = true;
+		}
 		nanosleep(&pause, NULL);
 	} while (now_ms() < end);
+	if (ret == -ETIMEDOUT)
+		return ret; /* with what wvm_ask_json() said */
 	snprintf(
 		err, err_len,
 		"the program that owns vCPU %u has not answered for %u s; wvm_ctl vcpu says where it "
