@@ -17,8 +17,8 @@ static void keep_bytes(struct wvm_core *core, uint32_t vm, uint64_t page, const 
 	__builtin_memcpy(core->vms[vm].store + (page << WVM_PAGE_SHIFT), data, WVM_PAGE_BYTES);
 }
 
-static void take(struct wvm_core *core, uint32_t vm, uint64_t page, const struct wvm_msg *msg,
-		 const uint8_t *data)
+static void take(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t home,
+		 const struct wvm_msg *msg, const uint8_t *data)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
 	struct wvm_home_page *e = wvm_home_of(core, vm, page);
@@ -38,6 +38,8 @@ static void take(struct wvm_core *core, uint32_t vm, uint64_t page, const struct
 		e->flags |= WVM_HOME_WRITTEN;
 	if (msg->flags & WVM_MSG_ERROR)
 		e->flags |= WVM_HOME_LOST;
+	/* Should it lose its files it must not serve zeros, while this has what it had (join.h). */
+	core->taken[home]++;
 	core->stats.backup_taken++;
 }
 
@@ -112,7 +114,7 @@ enum wvm_drop wvm_backup_to_second(struct wvm_core *core, uint32_t vm, uint64_t 
 	if (is_news(core, vm, page, msg)) {
 		if (!data && !(msg->flags & (WVM_MSG_ZERO | WVM_MSG_ERROR)))
 			return WVM_DROP_SEGMENT;
-		take(core, vm, page, msg, data);
+		take(core, vm, page, member, msg, data);
 	}
 	answer(core, vm, page, member, msg, 0);
 	return WVM_DROP_NONE;

@@ -604,7 +604,9 @@ void wvm_core_adopt_held(struct wvm_core *core, uint64_t now_ns, uint32_t vm, ui
 bool wvm_core_adopt_pin(struct wvm_core *core, uint32_t vm, uint64_t page);
 void wvm_core_adopt_held_end(struct wvm_core *core, uint64_t now_ns);
 
-/* Grants that this shard took from member `home`, in the lives that were adopted too. Any thread.
+/*
+ * Grants, and copies as a second home, that this shard took from member `home`, in the lives that
+ * were adopted too. Any thread.
  */
 uint64_t wvm_core_taken(const struct wvm_core *core, uint32_t home);
 

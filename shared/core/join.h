@@ -6,7 +6,8 @@
  * is the user's to say. A member that has taken pages
  * from an earlier life of this node makes it refuse to serve, since its
  * directory and stored copies are gone: better no answer than zeros. (What was taken from
- * one that has handed all over since does not count: wvm_core_handed_over().) So does
+ * one that has handed all over since does not count: wvm_core_handed_over(). Copies that a second
+ * home took do.) So does
  * one with other members or placed ranges, which would look for pages elsewhere.
  *
  * Nodes may be in different epochs meanwhile. An answer from an earlier one counts: what was taken

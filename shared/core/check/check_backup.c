@@ -63,6 +63,8 @@ START_TEST(a_write_back_is_acknowledged_when_the_second_home_has_it)
 	ck_assert_uint_eq(copied(&p.homes[SECOND], 3), m.version);
 	check_bytes(&p.homes[SECOND], 3, 0x55);
 	ck_assert(p.homes[SECOND].home[3].flags == (WVM_HOME_BACKUP | WVM_HOME_WRITTEN));
+	/* Without its files the home is not to serve, though nobody else may remember anything. */
+	ck_assert_uint_eq(wvm_core_taken(p.homes[SECOND].core, RIG_ELSEWHERE), 1);
 	pair_close(&p);
 }
 END_TEST

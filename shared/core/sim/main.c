@@ -168,6 +168,7 @@ __attribute__((noreturn)) static void work(int index, const struct options *o)
 	for (uint64_t seed = o->seed + (uint64_t)index; !*ended; seed += (uint64_t)o->jobs) {
 		if (!run_seed(seed, o)) {
 			*ended = true;
+			fflush(stdout); /* the chart, to its last line */
 			_exit(1);
 		}
 		if (now_s() >= until)
