@@ -5,7 +5,7 @@
 # Ends with the line "N passed, N failed".
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
-BUILD=${BUILD:-build/fuzz} jobs=${JOBS:-$(nproc)} limit=${LIMIT:-60}
+BUILD=${BUILD:-build/fuzz} jobs=${JOBS:-$(nproc)} limit=${LIMIT:-240}
 dir=$BUILD/teeth
 rm -rf "$dir"
 mkdir -p "$dir"
