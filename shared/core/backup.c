@@ -1,18 +1,6 @@
 /* Backups, at the home: see backup.h. */
 #include "shared/core/backup_int.h"
 
-static uint64_t first_of(uint64_t page)
-{
-	return page - page % WVM_UNIT_PAGES;
-}
-
-static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	uint64_t end = first_of(page) + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
-
-	return end < pages ? end : pages;
-}
-
 static bool is_complete(const struct wvm_second *s)
 {
 	return s->complete == s->era;
@@ -243,7 +231,7 @@ static void written_done(struct wvm_core *core, struct wvm_copy *c)
 /* The next page of the unit that has an entry; or it is done with. */
 static void walk_on(struct wvm_core *core, struct wvm_copy *c)
 {
-	uint64_t last = end_of(core, c->vm, c->page);
+	uint64_t last = wvm_unit_end(core, c->vm, c->page);
 
 	while (c->page < last && !wvm_backup_stored(core, c->vm, c->page))
 		c->page++;

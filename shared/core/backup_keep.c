@@ -52,13 +52,11 @@ void wvm_backup_drop(struct wvm_core *core, uint32_t vm, uint64_t page)
 void wvm_backup_clear_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-	uint64_t end = page - page % WVM_UNIT_PAGES + WVM_UNIT_PAGES;
+	uint64_t end = wvm_unit_end(core, vm, page);
 
 	if (!u->era)
 		return;
-	if (end > core->vms[vm].pages)
-		end = core->vms[vm].pages;
-	for (uint64_t at = page - page % WVM_UNIT_PAGES; at < end; at++)
+	for (uint64_t at = wvm_unit_first(page); at < end; at++)
 		wvm_backup_drop(core, vm, at);
 	wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
 	u->era = 0;
@@ -72,7 +70,7 @@ void wvm_backup_drop_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 	if (!wvm_home_unit_of(core, vm, page)->era)
 		return;
 	wvm_backup_clear_unit(core, vm, page);
-	wvm_core_emit(core, WVM_ACT_FORGET, vm, page - page % WVM_UNIT_PAGES)->home = true;
+	wvm_core_emit(core, WVM_ACT_FORGET, vm, wvm_unit_first(page))->home = true;
 }
 
 /*
@@ -94,12 +92,9 @@ static struct wvm_home_page copy_of(const struct wvm_home_unit *u, const struct 
 void wvm_backup_keep_unit(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	const struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-	uint64_t end = page - page % WVM_UNIT_PAGES + WVM_UNIT_PAGES;
+	uint64_t end = wvm_unit_end(core, vm, page);
 
-	page -= page % WVM_UNIT_PAGES;
-	if (end > core->vms[vm].pages)
-		end = core->vms[vm].pages;
-	for (; page < end; page++) {
+	for (page = wvm_unit_first(page); page < end; page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page), copy = copy_of(u, e);
 
 		if (e->flags & WVM_HOME_BACKUP)

@@ -358,6 +358,19 @@ static inline uint64_t wvm_unit_index(uint64_t page)
 	return page >> (WVM_UNIT_SHIFT - WVM_PAGE_SHIFT);
 }
 
+/* The unit's first page; and behind its last one, where the VM may end before the unit. */
+static inline uint64_t wvm_unit_first(uint64_t page)
+{
+	return page - page % WVM_UNIT_PAGES;
+}
+
+static inline uint64_t wvm_unit_end(const struct wvm_core *core, uint32_t vm, uint64_t page)
+{
+	uint64_t end = wvm_unit_first(page) + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
+
+	return end < pages ? end : pages;
+}
+
 static inline struct wvm_home_unit *wvm_home_unit_of(struct wvm_core *core, uint32_t vm,
 						     uint64_t page)
 {

@@ -18,18 +18,6 @@
  */
 #include "shared/core/handover_int.h"
 
-static uint64_t first_of(uint64_t page)
-{
-	return page - page % WVM_UNIT_PAGES;
-}
-
-static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	uint64_t end = first_of(page) + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
-
-	return end < pages ? end : pages;
-}
-
 /* ---- what is here ---------------------------------------------------------------------- */
 
 /* Not what it had as a second home. */
@@ -128,9 +116,9 @@ static void ship(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_t mem
 /* Each step leaves entry and blocks agreeing, so it may be final by itself. */
 static void forget_pages(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint64_t end = end_of(core, vm, page);
+	uint64_t end = wvm_unit_end(core, vm, page);
 
-	for (page = first_of(page); page < end; page++) {
+	for (page = wvm_unit_first(page); page < end; page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
 		if (!e->version && !e->flags && !e->more)
@@ -174,7 +162,7 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 {
 	enum wvm_moved_phase phase = wvm_moved_phase_of(core, vm, page);
 	bool found;
-	uint64_t end = end_of(core, vm, page);
+	uint64_t end = wvm_unit_end(core, vm, page);
 
 	if (!wvm_moved_out(core, vm, page) || wvm_core_home_of(core, vm, page, NULL) != member ||
 	    !wvm_moved_own(core, vm, page))
@@ -184,7 +172,7 @@ static enum wvm_drop to_former(struct wvm_core *core, uint32_t vm, uint64_t page
 			give(core, vm, page, member);
 		/* A life that ended in between may have left the stored copies behind. */
 		if (!(wvm_home_unit_of(core, vm, page)->lost & WVM_UNIT_KEPT))
-			wvm_core_emit(core, WVM_ACT_FORGET, vm, first_of(page))->home = true;
+			wvm_core_emit(core, WVM_ACT_FORGET, vm, wvm_unit_first(page))->home = true;
 		reply(core, WVM_MSG_HANDOVER_DONE, vm, page, member, msg)->msg.flags =
 			WVM_MSG_ANSWER;
 		return WVM_DROP_NONE;
@@ -371,7 +359,7 @@ static void all_here(struct wvm_core *core, struct wvm_pull *p)
 /* One more of the unit has come, or there is no more. */
 static void walked(struct wvm_core *core, struct wvm_pull *p, uint64_t page)
 {
-	uint64_t end = end_of(core, p->vm, p->page);
+	uint64_t end = wvm_unit_end(core, p->vm, p->page);
 
 	if (wvm_moved_phase_of(core, p->vm, p->page) != WVM_MOVED_COMING || !p->entry.version ||
 	    page + 1 == end) {
@@ -505,8 +493,8 @@ static enum wvm_drop to_new(struct wvm_core *core, uint32_t vm, uint64_t page, u
 
 	if (!wvm_moved_in(core, vm, page) || wvm_moved_former(core, vm, page) != member)
 		return WVM_DROP_NODE;
-	if (!p || p->vm != vm || first_of(p->page) != first_of(page) || page < p->page ||
-	    (p->state == WVM_PULL_PAGE && page != p->page) ||
+	if (!p || p->vm != vm || wvm_unit_first(p->page) != wvm_unit_first(page) ||
+	    page < p->page || (p->state == WVM_PULL_PAGE && page != p->page) ||
 	    (msg->type == WVM_MSG_HANDOVER_DONE) != (p->state == WVM_PULL_DONE))
 		return WVM_DROP_STALE;
 	p->unheard = 0;

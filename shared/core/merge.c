@@ -29,11 +29,6 @@
 /* Looks at a unit, in vain or refused; then the next page that is granted begins anew. */
 #define ATTEMPTS     4u
 
-static uint64_t first_of(uint64_t page)
-{
-	return page - page % WVM_UNIT_PAGES;
-}
-
 static uint32_t pages_of(const struct wvm_core *core, uint32_t vm, uint64_t first)
 {
 	uint64_t pages = core->vms[vm].pages - first;
@@ -122,7 +117,7 @@ static struct wvm_merge *begin(struct wvm_core *core, uint32_t vm, uint64_t firs
  */
 void wvm_merge_look(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint64_t first = first_of(page);
+	uint64_t first = wvm_unit_first(page);
 	struct wvm_merge *m;
 
 	if (!core->params.merge || wvm_held_unit_of(core, vm, first)->merge ||
@@ -223,7 +218,7 @@ enum wvm_drop wvm_merge_answer(struct wvm_core *core, uint32_t vm, uint64_t page
 	struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 	struct wvm_merge *m = u->merge ? &core->merges[u->merge - 1] : NULL;
 
-	if (page != first_of(page) || !u->merging || u->merging != msg->grant)
+	if (page != wvm_unit_first(page) || !u->merging || u->merging != msg->grant)
 		return WVM_DROP_STALE;
 	if (!(msg->flags & WVM_MSG_ERROR)) {
 		if (!take(core, vm, page, msg->version))
@@ -247,7 +242,7 @@ void wvm_merge_demanded(struct wvm_core *core, uint32_t vm, uint64_t page,
 	const struct wvm_held_unit *u = wvm_held_unit_of(core, vm, page);
 
 	if (u->merging && u->merging == msg->grant)
-		(void)take(core, vm, first_of(page), msg->version);
+		(void)take(core, vm, wvm_unit_first(page), msg->version);
 }
 
 /* What was asked for, and not answered, is asked of the new home. */
@@ -373,7 +368,7 @@ enum wvm_drop wvm_merge_request(struct wvm_core *core, uint32_t vm, uint64_t pag
 	struct wvm_action *a;
 	uint32_t tracked;
 
-	if (page != first_of(page) || !u->version || !msg->grant)
+	if (page != wvm_unit_first(page) || !u->version || !msg->grant)
 		return WVM_DROP_STALE;
 	if (!granted_already(u, member, msg)) {
 		if (msg->version != u->version) {

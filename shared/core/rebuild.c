@@ -36,18 +36,6 @@
 #define ASKED_AT_ONCE 64u /* members, in one tick */
 #define ROUNDS_MAX    5u  /* that double the time to the next */
 
-static uint64_t first_of(uint64_t page)
-{
-	return page - page % WVM_UNIT_PAGES;
-}
-
-static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	uint64_t end = first_of(page) + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
-
-	return end < pages ? end : pages;
-}
-
 bool wvm_rebuild_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	uint16_t slice;
@@ -185,7 +173,7 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_
 		      const struct wvm_msg *msg, const uint64_t *mine)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-	uint64_t end = end_of(core, vm, page);
+	uint64_t end = wvm_unit_end(core, vm, page);
 
 	if (msg->version < u->granted)
 		return;
@@ -197,7 +185,7 @@ static void take_unit(struct wvm_core *core, uint32_t vm, uint64_t page, uint32_
 	u->merged = 1; /* entries of before do not count */
 	wvm_undo_commit(core);
 	wvm_home_unit_has_entries(core, vm, page);
-	for (page = first_of(page); page < end; page++) {
+	for (page = wvm_unit_first(page); page < end; page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 		uint64_t at = page % WVM_UNIT_PAGES;
 		bool its = mine[at / 64] >> at % 64 & 1;
@@ -233,7 +221,7 @@ enum wvm_drop wvm_rebuild_holding(struct wvm_core *core, uint32_t vm, uint64_t p
 				  uint32_t member, const struct wvm_msg *msg, const uint8_t *data)
 {
 	struct wvm_holding list[WVM_HOLDING_PAGES];
-	uint64_t mine[WVM_UNIT_WORDS], pages = end_of(core, vm, page) - first_of(page);
+	uint64_t mine[WVM_UNIT_WORDS], pages = wvm_unit_end(core, vm, page) - wvm_unit_first(page);
 	uint32_t count;
 	bool room = true;
 
@@ -249,7 +237,7 @@ enum wvm_drop wvm_rebuild_holding(struct wvm_core *core, uint32_t vm, uint64_t p
 		if (msg->grant)
 			take_unit(core, vm, page, member, msg, mine);
 		for (uint32_t i = 0; i < count; i++) {
-			room &= take_page(core, vm, first_of(page) + list[i].index, member,
+			room &= take_page(core, vm, wvm_unit_first(page) + list[i].index, member,
 					  &list[i]);
 			wvm_undo_commit(core);
 		}
@@ -320,11 +308,11 @@ static bool has_entries(const struct wvm_core *core, uint32_t vm, uint64_t page)
 static void settle(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
 	struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
-	uint64_t highest = u->version, end = end_of(core, vm, page);
+	uint64_t highest = u->version, end = wvm_unit_end(core, vm, page);
 	bool known = u->granted || u->lost;
 	uint16_t awaited = 0;
 
-	for (uint64_t p = first_of(page); p < end && has_entries(core, vm, page); p++) {
+	for (uint64_t p = wvm_unit_first(page); p < end && has_entries(core, vm, page); p++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, p);
 
 		if (!e->version)
@@ -494,7 +482,7 @@ static bool settle_next(struct wvm_core *core, uint32_t vm, uint64_t page)
 	if (phase == WVM_MOVED_TELLING)
 		settle(core, vm, page);
 	else
-		for (uint64_t p = page; p < end_of(core, vm, page); p++)
+		for (uint64_t p = page; p < wvm_unit_end(core, vm, page); p++)
 			give_up(core, vm, p);
 	return true;
 }
@@ -531,11 +519,11 @@ void wvm_rebuild_timer(struct wvm_core *core)
  */
 static void clear_pages(struct wvm_core *core, uint32_t vm, uint64_t page, bool all)
 {
-	uint64_t end = end_of(core, vm, page);
+	uint64_t end = wvm_unit_end(core, vm, page);
 
 	if (wvm_home_unit_of(core, vm, page)->merged)
 		wvm_home_unit_has_entries(core, vm, page);
-	for (page = first_of(page); page < end && has_entries(core, vm, page); page++) {
+	for (page = wvm_unit_first(page); page < end && has_entries(core, vm, page); page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
 		if (e->flags & WVM_HOME_BACKUP || (e->version && !all) ||
@@ -560,9 +548,9 @@ static uint32_t stolen(const struct wvm_core *core)
 /* Who may have written the version that others hold Shared will not tell: it need not be zeros. */
 static void doubt_zeros(struct wvm_core *core, uint32_t vm, uint64_t page)
 {
-	uint64_t end = end_of(core, vm, page);
+	uint64_t end = wvm_unit_end(core, vm, page);
 
-	for (page = first_of(page); page < end && has_entries(core, vm, page); page++) {
+	for (page = wvm_unit_first(page); page < end && has_entries(core, vm, page); page++) {
 		struct wvm_home_page *e = wvm_home_of(core, vm, page);
 
 		if (!e->version || e->state != WVM_HOME_SHARED || e->flags)

@@ -76,13 +76,6 @@ static bool holds(const struct wvm_core *core, uint32_t vm, uint64_t page, struc
 	return h->state != WVM_HELD_INVALID;
 }
 
-static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t page)
-{
-	uint64_t end = page - page % WVM_UNIT_PAGES + WVM_UNIT_PAGES, pages = core->vms[vm].pages;
-
-	return end < pages ? end : pages;
-}
-
 static bool any_mine(const struct wvm_held_unit *u)
 {
 	uint64_t any = 0;
@@ -100,7 +93,7 @@ static bool any_mine(const struct wvm_held_unit *u)
 static uint32_t compose(struct wvm_core *core, struct wvm_tell *t, bool *unit)
 {
 	const struct wvm_held_unit *u = wvm_held_unit_of(core, t->vm, t->page);
-	uint64_t end = t->end ? t->end : end_of(core, t->vm, t->page), page;
+	uint64_t end = t->end ? t->end : wvm_unit_end(core, t->vm, t->page), page;
 	uint32_t len = 0, count = 0;
 	struct wvm_holding h;
 
@@ -152,7 +145,7 @@ static void end(struct wvm_core *core, struct wvm_tell *t)
 /* Says the next part that there is. False: there is none. One message uses core->holding. */
 static bool go_on(struct wvm_core *core, struct wvm_tell *t)
 {
-	uint64_t unit_end = end_of(core, t->vm, t->page);
+	uint64_t unit_end = wvm_unit_end(core, t->vm, t->page);
 	uint32_t len;
 	bool unit;
 
@@ -285,7 +278,7 @@ enum wvm_drop wvm_tell_answer(struct wvm_core *core, uint32_t vm, uint64_t page,
 		t->page = t->end;
 		t->end = 0;
 	}
-	if (t->page < end_of(core, vm, page) && go_on(core, t))
+	if (t->page < wvm_unit_end(core, vm, page) && go_on(core, t))
 		return WVM_DROP_NONE;
 	end(core, t);
 	if (core->telling)

@@ -8,13 +8,6 @@ struct gone {
 	uint16_t boot;
 };
 
-static uint64_t end_of(const struct wvm_core *core, uint32_t vm, uint64_t first)
-{
-	uint64_t pages = core->vms[vm].pages;
-
-	return first + WVM_UNIT_PAGES < pages ? first + WVM_UNIT_PAGES : pages;
-}
-
 static bool is_its(const struct gone *g, uint32_t member, uint64_t grant)
 {
 	return member == g->member && wvm_request_boot(grant) < g->boot;
@@ -88,7 +81,7 @@ static bool look_at_page(const struct gone *g, uint64_t page, bool telling)
 static bool has_rest(const struct gone *g, uint64_t first)
 {
 	const struct wvm_core_vm *vm = &g->core->vms[g->vm];
-	uint64_t end = end_of(g->core, g->vm, first);
+	uint64_t end = wvm_unit_end(g->core, g->vm, first);
 
 	if (!vm->units[wvm_unit_index(first)].entries)
 		return true; /* nor need there be room for any */
@@ -116,7 +109,7 @@ static bool lose_rest(const struct gone *g, uint64_t first, bool telling)
 {
 	struct wvm_core *core = g->core;
 	struct wvm_home_unit *u = wvm_home_unit_of(core, g->vm, first);
-	uint64_t end = end_of(core, g->vm, first);
+	uint64_t end = wvm_unit_end(core, g->vm, first);
 	uint32_t lost = telling ? WVM_UNIT_STOLEN : WVM_UNIT_UNKNOWN | WVM_UNIT_REBUILT;
 
 	if (!u->granted || !is_its(g, u->owner, u->grant))
@@ -150,7 +143,7 @@ static void look_at_unit(const struct gone *g, uint64_t first)
 	struct wvm_core *core = g->core;
 	struct wvm_home_unit *u = wvm_home_unit_of(core, g->vm, first);
 	bool telling = wvm_moved_phase_of(core, g->vm, first) == WVM_MOVED_TELLING, lost = false;
-	uint64_t end = end_of(core, g->vm, first);
+	uint64_t end = wvm_unit_end(core, g->vm, first);
 
 	if (telling) {
 		wvm_undo_note(core, WVM_UNDO_UNIT, g->vm, wvm_unit_index(first));
