@@ -15,6 +15,8 @@ export BUILD
 WVM_BIN=$BUILD/bin
 # shellcheck source=roles/check/net.sh
 . roles/check/net.sh
+# shellcheck source=deploy/check/hosts.sh
+. "$here/hosts.sh"
 
 QEMU=$BUILD/qemu/qemu-system-x86_64
 TOPOLOGIES=$PWD/deploy/topologies
@@ -32,30 +34,6 @@ JOINER=4 LEAVER=1
 POD_A=6 POD_B=7 CORE=8 CORE_2=9
 CORE_IP=10.0.0.10 CORE_2_IP=10.0.0.20
 visitors=() guest='' leaver=''
-
-give_up() {
-	printf 'FAILED  %s\n' "$1"
-	[ ! -s "${2:-}" ] || tail -n 15 "$2" | sed 's/^/      | /'
-	failed=$((failed + 1))
-	finish
-	exit 1
-}
-
-# on HOST ACTION [DAEMON]: what an operator does there.
-on() { net_exec "$1" deploy/wvm-host "${@:2}" -c "$NET_DIR/host.$1"; }
-
-stop_daemons() {
-	local conf
-	for conf in "$NET_DIR"/host.*; do
-		on "${conf##*.}" stop >/dev/null
-	done
-}
-
-remove_files() {
-	rm -f -- /dev/shm/"$NET_TAG"-*
-	rm -rf -- "$scratch"
-	[ -z "${NET_KEEP:-}" ] || printf 'logs: %s\n' "$NET_DIR"
-}
 
 make_networks() {
 	net_up_apart 9 || return 1

@@ -13,34 +13,13 @@ export BUILD
 WVM_BIN=$BUILD/bin
 # shellcheck source=roles/check/net.sh
 . roles/check/net.sh
+# shellcheck source=deploy/check/hosts.sh
+. "$here/hosts.sh"
 
 QEMU=$BUILD/qemu/qemu-system-x86_64
 OWNER=1 LENT=2 POD=3 # hosts; node I of the topology is host I + 1
 OUTAGE=1             # seconds without a gateway between; a run is waited for up to 5 s
 LINES_EACH=18        # of smp.c, for each processor but the first
-
-give_up() {
-	printf 'FAILED  %s\n' "$1"
-	[ ! -s "${2:-}" ] || tail -n 15 "$2" | sed 's/^/      | /'
-	failed=$((failed + 1))
-	finish
-	exit 1
-}
-
-on() { net_exec "$1" deploy/wvm-host "${@:2}" -c "$NET_DIR/host.$1"; }
-
-stop_daemons() {
-	local conf
-	for conf in "$NET_DIR"/host.*; do
-		on "${conf##*.}" stop >/dev/null
-	done
-}
-
-remove_files() {
-	rm -f -- /dev/shm/"$NET_TAG"-*
-	rm -rf -- "$scratch"
-	[ -z "${NET_KEEP:-}" ] || printf 'logs: %s\n' "$NET_DIR"
-}
 
 make_networks() {
 	net_up_apart 3 || return 1
