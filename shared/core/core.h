@@ -703,7 +703,8 @@ struct wvm_handed wvm_core_handed(const uint8_t *payload, uint32_t len);
  * know that, whoever asks all of them can. A member that homes nothing now, neither slices nor
  * placed ranges, has then nothing that could be lost: what was taken from it does not count any
  * more (join.h), so that it may come back without its files. And a life that has none, of a member
- * that slices have moved away from, has nothing to hand over. To be said to each shard, and once
+ * that slices have moved away from, has nothing to hand over; nor has one that slices have moved
+ * to, and that does not serve yet, anything to wait for. To be said to each shard, and once
  * more to a later life that may not have heard it; the next epoch that moves slices says it as
  * well. Between inputs. False: it is of another epoch, or something is left here, and nothing has
  * changed. O(units + members × slices). A life that begins when nothing is under way (no `before`)

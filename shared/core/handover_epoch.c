@@ -41,11 +41,36 @@ void wvm_core_left(struct wvm_core *core)
 			__atomic_store_n(&core->taken[i], 1, __ATOMIC_RELAXED);
 }
 
+/*
+ * A life that does not serve yet is that of a new home which lost its files after it had been
+ * handed all: nobody has anything of that (join.h), and nobody has anything more for it.
+ */
+static void came_to_former_life(struct wvm_core *core, uint32_t vm)
+{
+	for (uint64_t page = 0; page < core->vms[vm].pages; page += WVM_UNIT_PAGES) {
+		struct wvm_home_unit *u = wvm_home_unit_of(core, vm, page);
+
+		if (!wvm_moved_own(core, vm, page) || !wvm_moved_comes(core, vm, page) ||
+		    wvm_moved_phase_of(core, vm, page) == WVM_MOVED_DONE || u->version)
+			continue;
+		wvm_undo_note(core, WVM_UNDO_UNIT, vm, wvm_unit_index(page));
+		u->moved = core->params.moved;
+		u->phase = WVM_MOVED_DONE;
+		wvm_undo_commit(core);
+		WVM_ASSERT(core->left.in);
+		core->left.in--;
+	}
+}
+
 bool wvm_core_handed_over(struct wvm_core *core, uint32_t epoch)
 {
 	WVM_ASSERT(core->action_head == core->action_tail);
 	wvm_undo_commit(core);
-	if (core->params.before && (epoch != core->params.moved || core->left.in || core->left.out))
+	if (core->params.before && epoch != core->params.moved)
+		return false;
+	for (uint32_t vm = 0; core->left.in && !core->serving && vm < core->vm_count; vm++)
+		came_to_former_life(core, vm);
+	if (core->left.in || core->left.out)
 		return false;
 	forget_taken(core);
 	return true;

@@ -224,17 +224,27 @@ START_TEST(a_new_home_may_not_lose_its_files_either)
 }
 END_TEST
 
-/* It begins in the epoch that it was in. */
-static void lose_files(struct rig *r)
+/* In the epoch that it was in. It does not serve yet. */
+static void begin_again(struct rig *r)
 {
 	struct wvm_core_vm vm = *wvm_core_vm_at(r->core, 0);
 
 	r->params.boot++;
+	r->core = wvm_core_init(r->memory, &r->params);
+	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
+}
+
+static void lose_files(struct rig *r)
+{
 	memset(r->durable, 0, wvm_core_durable_bytes(&r->params));
 	memset(r->units, 0, sizeof(r->units));
 	memset(r->home, 0, RIG_PAGES * sizeof(*r->home));
-	r->core = wvm_core_init(r->memory, &r->params);
-	ck_assert_uint_eq(wvm_core_add_vm(r->core, &vm), 0);
+	begin_again(r);
+}
+
+static void lose_files_and_serve(struct rig *r)
+{
+	lose_files(r);
 	wvm_core_serve(r->core, true);
 }
 
@@ -244,7 +254,7 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 
 	open(&r, RIG_SELF, 8, NULL);
 	change(&r, NEXT, &table);
-	lose_files(&r);
+	lose_files_and_serve(&r);
 	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
 	later = table;
 	later.home_vnode[idle_slice()] = RIG_VNODE(7);
@@ -261,6 +271,75 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 }
 END_TEST
 
+/*
+ * All had come to its former life, which said so, and was the last to: the others have gone on, and
+ * nobody answers in the epoch of that move any more. Without: 0 a word, by the next move; 1 that;
+ * 2 that, and a life that ends between the word and the move.
+ */
+START_TEST(a_new_home_without_files_is_ready_for_the_next_move_until_it_serves)
+{
+	struct wvm_msg m = message(WVM_MSG_MEM_ACQUIRE, 3, NEXT + 1, ID(1));
+	struct rig r;
+
+	open(&r, 5, RIG_SELF, NULL);
+	change(&r, NEXT, &table);
+	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
+	lose_files(&r);
+	later = table;
+	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	ck_assert(!wvm_core_handed_over(r.core, NEXT - 1));
+	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
+	if (_i)
+		ck_assert(wvm_core_handed_over(r.core, NEXT));
+	if (_i == 2) {
+		rig_kill(&r);
+		wvm_core_adopt_held_end(r.core, r.now_ns);
+		ck_assert_uint_eq(wvm_core_handover(r.core).in, 0);
+	}
+	change(&r, NEXT + 1, &later);
+	ck_assert_uint_eq(wvm_core_handover(r.core).in, 0);
+	wvm_core_serve(r.core, true);
+	ck_assert_int_eq(in(&r, m, NULL), WVM_DROP_NONE);
+	ck_assert_int_eq(question(&r, WVM_MSG_MEM_ACK).flags & WVM_MSG_ZERO, WVM_MSG_ZERO);
+	rig_close(&r);
+}
+END_TEST
+
+/* Whoever says that all of it has come is wrong. */
+START_TEST(a_new_home_that_has_a_part_of_a_unit_is_not_ready_before_it_serves)
+{
+	struct rig r;
+
+	open(&r, 5, RIG_SELF, NULL);
+	change(&r, NEXT, &table);
+	r.units[0] =
+		(struct wvm_home_unit){.version = V(3), .moved = NEXT, .phase = WVM_MOVED_COMING};
+	begin_again(&r);
+	ck_assert(!wvm_core_handed_over(r.core, NEXT));
+	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
+	rig_close(&r);
+}
+END_TEST
+
+/* It asks, and is answered: no move can be next that was not decided without it. */
+START_TEST(a_new_home_without_files_that_serves_is_not_ready_for_the_next_move)
+{
+	struct rig r;
+
+	open(&r, 5, RIG_SELF, NULL);
+	change(&r, NEXT, &table);
+	lose_files_and_serve(&r);
+	question(&r, WVM_MSG_HANDOVER);
+	ends_of(&r);
+	later = table;
+	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	ck_assert(!wvm_core_handed_over(r.core, NEXT));
+	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &later), WVM_EPOCH_BUSY);
+	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
+	rig_close(&r);
+}
+END_TEST
+
 /* Those who have fetched all do not ask again; others do, whenever they like. */
 START_TEST(who_begins_without_files_has_nothing_to_give_and_says_so)
 {
@@ -273,7 +352,7 @@ START_TEST(who_begins_without_files_has_nothing_to_give_and_says_so)
 	open(&r, RIG_SELF, 8, NULL);
 	change(&r, NEXT, &table);
 	ck_assert_uint_eq(wvm_core_handover(r.core).out, 2);
-	lose_files(&r);
+	lose_files_and_serve(&r);
 	for (int life = 0; life < 2; life++) {
 		ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
 		for (int again = 0; again < 2; again++) {
@@ -324,6 +403,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, a_new_home_may_not_lose_its_files_either);
 	tcase_add_test(tc, the_next_move_says_that_the_last_one_is_complete);
 	tcase_add_loop_test(tc, a_drained_node_without_files_is_ready_for_the_next_move, 0, 2);
+	tcase_add_loop_test(tc, a_new_home_without_files_is_ready_for_the_next_move_until_it_serves,
+			    0, 3);
+	tcase_add_test(tc, a_new_home_that_has_a_part_of_a_unit_is_not_ready_before_it_serves);
+	tcase_add_test(tc, a_new_home_without_files_that_serves_is_not_ready_for_the_next_move);
 	tcase_add_test(tc, who_begins_without_files_has_nothing_to_give_and_says_so);
 	tcase_add_test(tc, what_a_former_home_has_is_not_handed_over_by_word_alone);
 }

@@ -127,7 +127,8 @@ void sim_revive(struct sim *s, uint32_t node)
 	for (uint32_t p = 0; s->config.backup && p < s->config.pages; p++)
 		n->stored[p] &= n->home[sim_core_page(p)].version != 0;
 	wvm_core_adopt_home_end(n->core);
-	wvm_core_serve(n->core, true);
+	if (n->epoch >= n->serves_from)
+		wvm_core_serve(n->core, true);
 	/* Sometimes it is killed while it takes over. */
 	n->dying = sim_rnd(s) % 8 == 0;
 	take_over_pages(s, node);

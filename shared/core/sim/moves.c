@@ -241,6 +241,10 @@ void sim_move_learn(struct sim *s, uint32_t node)
 			learn_after(s, node, 2 * MS);
 	}
 	sim_node_drain(s, node);
+	if (n->down || n->core->serving || n->epoch < n->serves_from)
+		return;
+	wvm_core_serve(n->core, true);
+	sim_node_drain(s, node);
 }
 
 /* All have had time enough. */

@@ -341,7 +341,7 @@ void sim_node_start(struct sim *s, uint32_t node)
 	for (uint32_t i = 0; i < s->config.nodes; i++)
 		if (s->nodes[i].buried && s->nodes[i].buried <= n->table)
 			wvm_core_lost(n->core, i, true);
-	if (!p.adopt)
+	if (!p.adopt && n->epoch >= n->serves_from)
 		wvm_core_serve(n->core, true);
 	sim_note(s, node, SIM_NO_PAGE, "boot %u", n->boot);
 }

@@ -213,6 +213,17 @@ static bool ask_one(struct sim *s, uint32_t node)
 	return !left;
 }
 
+/* What was said in a later epoch than its own does not count until it has learnt that one. */
+static uint32_t answered_in(const struct sim *s, uint32_t node)
+{
+	uint32_t epoch = 0;
+
+	for (uint32_t i = 0; i < s->config.nodes; i++)
+		if (i != node && !s->nodes[i].dead && s->nodes[i].epoch > epoch)
+			epoch = s->nodes[i].epoch;
+	return epoch;
+}
+
 /* It has learnt what there is to learn before it begins, or learns it later. */
 void sim_renew(struct sim *s, uint32_t node)
 {
@@ -227,10 +238,12 @@ void sim_renew(struct sim *s, uint32_t node)
 		n->epoch = s->epoch;
 		n->table = s->table;
 	}
+	n->serves_from = answered_in(s, node);
 	sim_node_start(s, node);
 	/* Told or not: it has nothing to hand over. */
-	if (!s->moving && s->table > 1 && sim_rnd(s) % 2 &&
-	    !wvm_core_handed_over(n->core, sim_move(s, s->table)->moved))
+	if (!s->moving && s->table > 1 && sim_rnd(s) % 2)
+		(void)wvm_core_handed_over(n->core, sim_move(s, s->table)->moved);
+	if (!s->moving && wvm_core_handover(n->core).out)
 		sim_failed(s, "node %u: has something to hand over, and no files", node);
 	sim_node_drain(s, node);
 	sim_inbox_resume(s, node);

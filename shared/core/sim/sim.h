@@ -71,6 +71,7 @@ struct sim_events {
 struct sim_node {
 	/* Durable. */
 	uint32_t epoch, table; /* that it has learnt */
+	uint32_t serves_from;  /* what others took was said to this life in that epoch */
 	uint16_t boot;         /* of the present or last master */
 	uint16_t boot_first;   /* of those that took each other over */
 	struct wvm_home_page *home;
