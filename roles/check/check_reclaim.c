@@ -273,6 +273,66 @@ START_TEST(faults_wait_at_the_budget_and_get_room_or_an_error)
 }
 END_TEST
 
+/* ---- shards that share it ---------------------------------------------------------------- */
+
+#define IDLE_PAGES 480u /* of 512: in the first GiB, which is one shard's */
+#define USED_PAGES 128u /* in the second, which is the other's */
+#define ROUNDS_MAX 40u
+#define ROUNDS     5u /* without a fault, one after the other */
+
+static uint64_t faults_so_far(void)
+{
+	return cluster_stat(&cluster, NODE, "core", "faults_read") +
+	       cluster_stat(&cluster, NODE, "core", "faults_write");
+}
+
+static void leave_idle_and_use(struct program *p)
+{
+	uint64_t *idle = program_map(p, BASE, IDLE_PAGES * PAGE);
+	uint64_t *used = program_map(p, GIB + BASE, USED_PAGES * PAGE);
+
+	for (uint64_t i = 0; i < IDLE_PAGES; i++)
+		pattern_fill(idle + i * PAGE_WORDS, i, 1);
+	for (uint64_t round = 1; !atomic_load(&p->arena->word[LET_GO]); round++) {
+		for (uint64_t i = 0; i < USED_PAGES; i++)
+			pattern_fill(used + i * PAGE_WORDS, i, round);
+		harm_tell(p, LOADED);
+		program_await_word(p, FAULTING, round);
+	}
+	for (uint64_t i = 0; i < IDLE_PAGES; i++)
+		check_page(p, idle, i, 1);
+}
+
+/* What is used stays, however much another shard has that nobody touches any more. */
+START_TEST(pages_that_are_idle_make_room_for_those_of_another_shard)
+{
+	struct arena *a = arena_new(0);
+	struct program p = {.cluster = &cluster, .arena = a, .node = NODE, .count = 1};
+	unsigned quiet = 0, round;
+	uint64_t before, all;
+
+	budget = 2 * PAGES_PER_MB;
+	cluster_start(&cluster, &(struct cluster_opts){.shards = "2", .ram_mb = "2"});
+	program_start(&p, leave_idle_and_use);
+	harm_await(a, LOADED, 1);
+	all = faults_so_far();
+	for (round = 2; quiet < ROUNDS; round++) {
+		ck_assert_msg(round < ROUNDS_MAX, "%lu faults in %u rounds over %u pages of %lu",
+			      faults_so_far() - all, round - 2, USED_PAGES, budget);
+		before = faults_so_far();
+		atomic_store(&a->word[FAULTING], round - 1);
+		harm_await(a, LOADED, round);
+		quiet = faults_so_far() == before ? quiet + 1 : 0;
+	}
+	ck_assert_uint_gt(cluster_status(&cluster, NODE, "evicted_modified"), 0);
+	atomic_store(&a->word[LET_GO], 1);
+	atomic_store(&a->word[FAULTING], round);
+	programs_await((struct program *const[]){&p}, 1);
+	cluster_stop(&cluster);
+	arena_free(a);
+}
+END_TEST
+
 static Suite *reclaim_suite(void)
 {
 	Suite *s = suite_create("reclaim");
@@ -282,6 +342,7 @@ static Suite *reclaim_suite(void)
 			    sizeof(runs) / sizeof(runs[0]));
 	t = cluster_tcase(s, "full", 60);
 	tcase_add_test(t, faults_wait_at_the_budget_and_get_room_or_an_error);
+	tcase_add_test(t, pages_that_are_idle_make_room_for_those_of_another_shard);
 	return s;
 }
 

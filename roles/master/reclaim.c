@@ -118,6 +118,7 @@ static bool advance(struct wvm_node_shard *s)
 		if (r->page >= pages) {
 			r->page = 0;
 			r->vm = (r->vm + 1) % n->vm_count;
+			r->passed++;
 			tries++;
 		} else if (wvm_holder_shard(n, r->page) != s->index) {
 			r->page = (r->page / range + 1) * range;
@@ -189,21 +190,42 @@ void wvm_reclaim_wake_others(struct wvm_node_shard *s)
 				       0);
 }
 
-/* Other shards may sleep, and have all the pages. */
+static void on_help(struct wvm_shard *self, void *ctx, const void *data, size_t len)
+{
+	struct wvm_node_shard *s = ctx;
+
+	s->reclaim.active = true; /* if there still is something to do */
+}
+
+/*
+ * Other shards may sleep, and have all the pages. They go down to the low mark, too: else one that
+ * is between the marks gives up again and again the few that its programs use, and the others keep
+ * theirs, which may be idle.
+ */
 static void ask_others(struct wvm_node_shard *s)
 {
+	struct wvm_node *n = s->node;
+
 	if (s->shard->now_ns - s->reclaim.asked_ns < HELP_NS)
 		return;
 	s->reclaim.asked_ns = s->shard->now_ns;
-	wvm_reclaim_wake_others(s);
+	for (unsigned i = 0; i < n->shard_count; i++)
+		if (i != s->index) /* a full inbox is emptied, and this one asks again */
+			(void)wvm_post(s->shard, n->shards[i].shard, on_help, &n->shards[i], NULL,
+				       0);
 }
 
+/* Once round at most: who has few pages would mark them and give them up in one go. */
 static unsigned sweep(struct wvm_node_shard *s)
 {
+	struct wvm_reclaim *r = &s->reclaim;
+	uint64_t first = r->page, end = r->passed + s->node->vm_count;
 	unsigned gone = 0;
 
 	/* Of a home that is silent no more pages go: the hand passes them. */
 	for (unsigned i = 0; i < VISITS && gone < EVICTIONS && advance(s); i++) {
+		if (r->passed > end || (r->passed == end && r->page >= first))
+			break;
 		gone += visit(s);
 		s->reclaim.page++;
 	}

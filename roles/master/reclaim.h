@@ -9,7 +9,8 @@
  * and a Modified one protected, so that the next store is seen; a fault takes the
  * mark away. One that has kept its mark for a round goes if it is Shared, after
  * one more round if it is Modified: clean pages cost no message. Loads of a page
- * that is mapped are not seen.
+ * that is mapped are not seen. Each shard goes round its own pages, once in a turn at most. One
+ * that is at work has the others go down to the low mark with it, as the budget is one for all.
  *
  * A node that leaves the cluster gives back everything, whatever the budget and the
  * marks say: Shared copies are dropped, Modified pages written back until their homes have
@@ -37,6 +38,7 @@ struct wvm_reclaim {
 	uint64_t mark_bytes[WVM_MASTER_VMS_MAX];
 	uint32_t vm; /* where the hand is */
 	uint64_t page;
+	uint64_t passed;        /* VMs to whose end it came so far */
 	bool active;            /* from the high mark down to the low one */
 	bool stalled;           /* some faults wait */
 	uint64_t stalled_ns;    /* since when no page went, with faults that wait */
