@@ -3,8 +3,11 @@
  * bounds small enough for every day; `make explore` goes further.
  */
 #include <check.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "shared/core/explore/explore.h"
@@ -155,18 +158,87 @@ START_TEST(an_exploration_that_does_not_end_says_so)
 }
 END_TEST
 
-int main(void)
+/* Beside this program's folder: build/check/shared/core/ and build/bin/. */
+static char program[PATH_MAX];
+
+#define SMALL                                                                            \
+	"--nodes 2 --programs 1 --operations 2 --under-way 1 --losses 0 --duplicates 0 " \
+	"--retries 0"
+
+/* Runs the program with the small bounds and what is added to them; its exit status. */
+static int run_program(const char *added, char *out, size_t room)
 {
+	char command[PATH_MAX + 200];
+	FILE *f;
+	size_t n;
+	int status;
+
+	snprintf(command, sizeof(command), "%s " SMALL "%s", program, added);
+	f = popen(command, "r");
+	ck_assert_ptr_nonnull(f);
+	n = fread(out, 1, room - 1, f);
+	out[n] = 0;
+	status = pclose(f);
+	ck_assert_msg(WIFEXITED(status), "status %#x: %s", status, out);
+	return WEXITSTATUS(status);
+}
+
+/* What it says of the states, beginning with their number; as the library counts them. */
+static void expect_line(const char *out, const struct explore_report *r, const char *how)
+{
+	char counted[200];
+	const char *line;
+
+	snprintf(counted, sizeof(counted),
+		 "  %llu states, %llu transitions, depth %u, 0 violations, %llu at rest, ",
+		 (unsigned long long)r->states, (unsigned long long)r->transitions, r->depth,
+		 (unsigned long long)r->complete);
+	line = strstr(out, counted);
+	ck_assert_msg(line && strstr(line, how), "not \"%s\" and \"%s\": %s", counted, how, out);
+}
+
+START_TEST(the_program_prints_states_depth_and_violations_and_its_status_says_it)
+{
+	struct explore_config c = {.nodes = 2,
+				   .programs = 1,
+				   .outstanding = 2,
+				   .under_way = 1,
+				   .states_max = 1u << 20,
+				   .memory_max = UINT64_C(1) << 30};
+	struct explore_report r;
+	char out[4096];
+
+	ck_assert_int_eq(explore(&c, &r), 0);
+	ck_assert(r.fixed_point && !r.violations && r.depth && r.states > 1000);
+	ck_assert_msg(!run_program("", out, sizeof(out)), "%s", out);
+	expect_line(out, &r, ": fixed point; from every state all can end\n");
+	c.states_max = 1000;
+	ck_assert_int_eq(explore(&c, &r), 0);
+	ck_assert(!r.fixed_point && !r.violations && r.states >= 1000);
+	ck_assert_msg(run_program(" --states 1000", out, sizeof(out)) == 1, "%s", out);
+	expect_line(out, &r, ": NOT COMPLETE: ");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/');
 	Suite *suite = suite_create("explore");
-	TCase *tc = tcase_create("explore");
+	TCase *tc = tcase_create("explore"), *of_program = tcase_create("program");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
+	(void)argc;
+	snprintf(program, sizeof(program), "%.*s/../../../bin/wvm_explore",
+		 slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
 	tcase_set_timeout(tc, 300);
 	tcase_add_loop_test(tc, every_reachable_state_is_sound_and_leads_to_an_end, 0, RUNS);
 	tcase_add_loop_test(tc, renamed_states_behave_like_the_cores_own, 0, 6);
 	tcase_add_test(tc, an_exploration_that_does_not_end_says_so);
+	tcase_add_test(of_program,
+		       the_program_prints_states_depth_and_violations_and_its_status_says_it);
 	suite_add_tcase(suite, tc);
+	suite_add_tcase(suite, of_program);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
