@@ -6,7 +6,8 @@
 # they share ports and the like. Then all others, each alone: they measure, or need the processors themselves.
 # A program is a libcheck one, or a script whose last line is "N passed, N failed". What a failing one
 # printed is shown; logs are in $BUILD/check/log. V=1 shows everything. What programs print as
-# "proof: NAME: TEXT" comes together in a table at the end.
+# "proof: NAME: TEXT" comes together in a table at the end; a name of $REQUIRE_PROOFS (with commas between)
+# that is in no row of it is a failure, whether its program failed, was skipped or was not there.
 set -u
 cd -- "$(dirname -- "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
@@ -64,6 +65,15 @@ sum_up() {
 		mapfile -t -O "${#failures[@]}" failures < <(grep -aE ':[FE]:|^FAIL' "$log" | head -n 20 | sed 's/^/    /')
 		tail -n 60 "$log" | sed 's/^/      | /'
 	fi
+}
+
+# Whether a row of that name is in the table.
+is_proved() {
+	local line
+	for line in "${proofs[@]}"; do
+		[[ $line != "proof: $1: "* ]] || return 0
+	done
+	return 1
 }
 
 run_alone() {
@@ -146,11 +156,19 @@ if [ "${#proofs[@]}" != 0 ]; then
 	done
 	printf '\n'
 fi
+# What no program says it has tried has not been tried.
+IFS=, read -ra required <<<"${REQUIRE_PROOFS:-}"
+for name in "${required[@]}"; do
+	is_proved "$name" && continue
+	failed=$((failed + 1))
+	failures+=("missing from the table of what was tried: $name")
+done
 [ "$skipped" = 0 ] || printf '%d programs were skipped, see above\n' "$skipped"
 # Once more at the end, where they are found also when the rest is cut off.
 if [ "$failed" != 0 ]; then
 	printf 'failed:\n'
 	printf '%s\n' "${failures[@]}"
 fi
+printf 'took %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
