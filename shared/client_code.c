@@ -128,8 +128,8 @@ static bool read_entry(const struct code *c, uint64_t number, uint64_t *what)
 
 	if (__atomic_load_n(&e->serial, __ATOMIC_ACQUIRE) != number + 1)
 		return false;
-	*what = __atomic_load_n(&e->what, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	/* Acquire: the serial is read again after it. */
+	*what = __atomic_load_n(&e->what, __ATOMIC_ACQUIRE);
 	return __atomic_load_n(&e->serial, __ATOMIC_RELAXED) == number + 1;
 }
 
