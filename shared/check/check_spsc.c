@@ -1,6 +1,7 @@
-/* The SPSC ring: order and content across processes, and a peer that lies. */
+/* The SPSC ring: order and content across processes and threads, and a peer that lies. */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -336,6 +337,30 @@ static uint32_t cross_length(uint64_t *r)
 	return (uint32_t)(next_random(r) % 200);
 }
 
+/* Pushes the record of that number; -EAGAIN: full. */
+static int cross_push(struct wvm_spsc_tx *t, uint32_t i, uint32_t len)
+{
+	uint8_t body[200];
+
+	memset(body, (int)(i * 31), len);
+	return wvm_spsc_push(t, i & 0x7fffffff, body, len);
+}
+
+/* Takes the next record, which has that number. False: empty. (An assertion writes to a file.) */
+static bool cross_pop(struct wvm_spsc_rx *from, uint32_t i, uint32_t len)
+{
+	uint8_t body[256], expect[256];
+	uint32_t type;
+	int got = wvm_spsc_pop(from, &type, body, sizeof(body));
+
+	if (got == -EAGAIN)
+		return false;
+	memset(expect, (int)(i * 31), len);
+	if (got != (int)len || type != i || memcmp(body, expect, len))
+		ck_abort_msg("record %u of %u bytes came as %u, %d", i, len, type, got);
+	return true;
+}
+
 static void produce(void *mem)
 {
 	struct wvm_spsc_tx t;
@@ -345,11 +370,9 @@ static void produce(void *mem)
 		_exit(1);
 	for (uint32_t i = 0; i < CROSS_RECORDS; i++) {
 		uint32_t len = cross_length(&r);
-		uint8_t body[200];
 		int ret;
 
-		memset(body, (int)(i * 31), len);
-		while ((ret = wvm_spsc_push(&t, i & 0x7fffffff, body, len)) == -EAGAIN)
+		while ((ret = cross_push(&t, i, len)) == -EAGAIN)
 			sched_yield();
 		if (ret)
 			_exit(2);
@@ -375,16 +398,10 @@ START_TEST(a_million_records_cross_to_another_process_in_order)
 		produce(mem);
 	}
 	for (uint32_t i = 0; i < CROSS_RECORDS; i++) {
-		uint32_t len = cross_length(&r), type;
-		uint8_t body[256], expect[256];
-		int got;
+		uint32_t len = cross_length(&r);
 
-		while ((got = wvm_spsc_pop(&from, &type, body, sizeof(body))) == -EAGAIN)
+		while (!cross_pop(&from, i, len))
 			sched_yield();
-		ck_assert_int_eq(got, (int)len);
-		ck_assert_uint_eq(type, i);
-		memset(expect, (int)(i * 31), len);
-		ck_assert(!memcmp(body, expect, len));
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
@@ -392,10 +409,78 @@ START_TEST(a_million_records_cross_to_another_process_in_order)
 }
 END_TEST
 
+/*
+ * The same between threads, which is what TSan sees. Only the ring may order what they do, so the
+ * counters are relaxed: each end waits once until the other has found the ring full, or empty. A
+ * larger ring, since on a busy machine whoever yields is away for long.
+ */
+#define THREAD_CAP 65536u
+
+static struct {
+	void *mem;
+	uint32_t full, empty; /* how often it was found so */
+	int err;
+} threads;
+
+static uint32_t times(const uint32_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void count(uint32_t *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+	sched_yield();
+}
+
+static void *produce_in_thread(void *unused)
+{
+	struct wvm_spsc_tx t;
+	uint64_t r = 42;
+
+	threads.err = wvm_spsc_open_tx(&t, threads.mem, THREAD_CAP);
+	for (uint32_t i = 0; i < CROSS_RECORDS && !threads.err; i++) {
+		uint32_t len = cross_length(&r), before = times(&threads.empty);
+
+		while ((threads.err = cross_push(&t, i, len)) == -EAGAIN)
+			count(&threads.full);
+		while (i == CROSS_RECORDS / 2 && times(&threads.empty) == before)
+			sched_yield();
+	}
+	return NULL;
+}
+
+START_TEST(a_million_records_cross_to_another_thread_in_order)
+{
+	struct wvm_spsc_rx from;
+	pthread_t producer;
+	uint64_t r = 42;
+
+	threads.mem = aligned_alloc(WVM_SPSC_LINE, wvm_spsc_bytes(THREAD_CAP));
+	ck_assert_int_eq(wvm_spsc_init(threads.mem, THREAD_CAP), 0);
+	ck_assert_int_eq(wvm_spsc_open_rx(&from, threads.mem, THREAD_CAP), 0);
+	ck_assert_int_eq(pthread_create(&producer, NULL, produce_in_thread, NULL), 0);
+	while (!times(&threads.full))
+		sched_yield();
+	for (uint32_t i = 0; i < CROSS_RECORDS; i++) {
+		uint32_t len = cross_length(&r);
+
+		while (!cross_pop(&from, i, len))
+			count(&threads.empty);
+	}
+	ck_assert_int_eq(pthread_join(producer, NULL), 0);
+	ck_assert_int_eq(threads.err, 0);
+	ck_assert_uint_gt(threads.full, 0);
+	ck_assert_uint_gt(threads.empty, 0);
+	free(threads.mem);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("spsc");
 	TCase *tc = tcase_create("ring"), *cross = tcase_create("processes");
+	TCase *in_threads = tcase_create("threads");
 	SRunner *sr = srunner_create(s);
 	int failed;
 
@@ -417,7 +502,10 @@ int main(void)
 	tcase_set_timeout(cross, 120);
 	tcase_add_test(cross, a_million_records_cross_to_another_process_in_order);
 	suite_add_tcase(s, tc);
+	tcase_set_timeout(in_threads, 120);
+	tcase_add_test(in_threads, a_million_records_cross_to_another_thread_in_order);
 	suite_add_tcase(s, cross);
+	suite_add_tcase(s, in_threads);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
