@@ -51,7 +51,7 @@ enum broken_fault {
 	 * Not among the others, since nothing is wrong with it: a grant is taken
 	 * without comparing its version with the highest one given up. A holder
 	 * that answers for a grant under way retires the grant's request id, too,
-	 * so the id decides already; see check_explore_teeth.c.
+	 * so the id decides already; see check_explore_teeth.c and check_teeth.c.
 	 */
 	BROKEN_INVALIDATED_IGNORED = BROKEN_FAULTS,
 };
