@@ -369,6 +369,62 @@ START_TEST(a_slow_link_holds_buffers_back_and_tears_nothing)
 }
 END_TEST
 
+/*
+ * The link's queue takes nothing, and the socket wants to hear of it (IP_RECVERR): every send ends
+ * with ENOBUFS, until all of these are counted and the queue is a good one again.
+ */
+#define BUFFERS  64u
+#define REFUSED  300u /* several times the buffers */
+#define ARRIVING 100u
+
+static struct {
+	unsigned refused, sent;
+	bool open;
+} narrow;
+
+static bool send_into_a_full_queue(struct wvm_hook *h, uint64_t now_ns)
+{
+	while (narrow.refused < REFUSED &&
+	       !send_proof(tx, WVM_LANE_BULK, &rx_address, 1000 + narrow.refused, 0, 1000))
+		narrow.refused++;
+	if (COUNTER(tx_shard, tx_errors) < REFUSED)
+		return true;
+	if (!narrow.open)
+		run("tc qdisc del dev v0 root");
+	narrow.open = true;
+	while (narrow.sent < ARRIVING &&
+	       !send_proof(tx, WVM_LANE_BULK, &rx_address, narrow.sent, in_runs(narrow.sent), 1000))
+		narrow.sent++;
+	return narrow.sent < ARRIVING;
+}
+
+START_TEST(what_a_full_queue_refuses_is_counted_and_gives_its_buffer_back)
+{
+	struct wvm_hook hook = {.turn = send_into_a_full_queue};
+	const int on = 1;
+
+	make_link(1500);
+	enter(there);
+	run("ip link set v1 address 02:00:00:00:00:02");
+	enter(here);
+	run("ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v0");
+	run("tc qdisc add dev v0 root pfifo limit 0");
+	open_all((struct wvm_udp_opts){.tx_buffers = BUFFERS});
+	ck_assert_int_eq(setsockopt(wvm_udp_fd(tx), IPPROTO_IP, IP_RECVERR, &on, sizeof(on)), 0);
+	wvm_shard_hook(tx_shard, WVM_HOOK_ROLE, &hook);
+	run_all(ARRIVING);
+	check_exactly_once(ARRIVING, in_runs);
+	ck_assert_uint_eq(received, ARRIVING);
+	ck_assert_uint_eq(tx_shard->stats.tx_errors, REFUSED);
+	ck_assert_uint_gt(tx_shard->stats.tx_gso_batches, 0);
+	ck_assert_uint_eq(tx_shard->stats.tx_refused + tx_shard->stats.tx_blocked, 0);
+	ck_assert_uint_eq(tx_shard->stats.tx_gso_fallback, 0);
+	ck_assert(wvm_udp_idle(tx));
+	ck_assert_uint_eq(wvm_udp_free(tx, WVM_LANE_CONTROL), BUFFERS);
+	close_all();
+}
+END_TEST
+
 /* Too long for the link: dropped and counted, never fragmented; the rest gets through. */
 
 static bool send_long_and_short(struct wvm_hook *h, uint64_t now_ns)
@@ -420,6 +476,7 @@ int main(void)
 	tcase_add_test(c, batches_cut_by_the_device_and_merged_by_gro_arrive_once);
 	tcase_add_test(c, mixed_trains_through_gro_reach_the_first_shard_and_are_passed_on);
 	tcase_add_test(c, a_slow_link_holds_buffers_back_and_tears_nothing);
+	tcase_add_test(c, what_a_full_queue_refuses_is_counted_and_gives_its_buffer_back);
 	tcase_add_test(c, what_is_too_long_for_the_link_is_dropped_and_counted);
 	suite_add_tcase(s, c);
 	return run_suite(s);
