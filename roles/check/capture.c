@@ -28,19 +28,21 @@ static int open_tap(void)
 	return fd;
 }
 
-static int node_at(const struct cluster *c, uint32_t address, uint16_t port)
+/* Whose port it is: of data, or of gossip. An operator asks at another address. */
+static int node_at(const struct cluster *c, uint32_t address, uint16_t port, bool *gossip)
 {
 	for (unsigned i = 0; i < c->nodes; i++) {
 		struct sockaddr_in at = stranger_address(c->node[i].ip, c->node[i].port);
 
-		if (at.sin_addr.s_addr == address && at.sin_port == port)
+		*gossip = port == htons(c->node[i].ctrl_port);
+		if (at.sin_addr.s_addr == address && (at.sin_port == port || *gossip))
 			return (int)i;
 	}
 	return -1;
 }
 
 /* A packet may hold many datagrams, for the network to cut, and a datagram many messages. */
-static void take_messages(struct capture *k, unsigned from, const uint8_t *data, size_t len)
+static void take_messages(struct capture_port *k, unsigned from, const uint8_t *data, size_t len)
 {
 	while (len) {
 		struct captured *to;
@@ -78,6 +80,7 @@ static void take(const struct cluster *c, struct capture *list, const uint8_t *p
 {
 	const struct iphdr *ip = (const void *)packet;
 	const struct udphdr *udp;
+	bool of_gossip, gossip;
 	size_t header;
 	int from, to;
 
@@ -88,11 +91,12 @@ static void take(const struct cluster *c, struct capture *list, const uint8_t *p
 		return;
 	udp = (const void *)(packet + header);
 	header += sizeof(*udp);
-	from = node_at(c, ip->saddr, udp->source);
-	to = node_at(c, ip->daddr, udp->dest);
-	if (from >= 0 && to >= 0)
-		take_messages(&list[to], (unsigned)from, packet + header, len - header);
-	else
+	from = node_at(c, ip->saddr, udp->source, &of_gossip);
+	to = node_at(c, ip->daddr, udp->dest, &gossip);
+	if (from >= 0 && to >= 0 && gossip == of_gossip)
+		take_messages(gossip ? &list[to].gossip : &list[to].data, (unsigned)from,
+			      packet + header, len - header);
+	else if (to < 0)
 		take_request(c, list, udp->dest, packet + header, len - header);
 }
 
@@ -119,7 +123,7 @@ void capture_run(const struct cluster *c, struct capture *list, unsigned ms)
 	close(fd);
 }
 
-unsigned capture_types(const struct capture *k)
+unsigned capture_types(const struct capture_port *k)
 {
 	unsigned types = 0;
 
@@ -128,7 +132,7 @@ unsigned capture_types(const struct capture *k)
 	return types;
 }
 
-const struct captured *capture_any(const struct capture *k)
+const struct captured *capture_any(const struct capture_port *k)
 {
 	unsigned type;
 

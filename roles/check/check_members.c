@@ -528,7 +528,7 @@ START_TEST(a_storm_of_strangers_is_counted_and_nobody_is_dead_for_it)
 		/* Its socket is small: not faster than the master reads. */
 		end = cluster_now_ms() + 1000;
 		while (i % 16 == 15 && cluster_now_ms() < end &&
-		       harm_control_port(&cluster, 0).queued > QUEUE_BYTES)
+		       harm_gossip_port(&cluster, 0).queued > QUEUE_BYTES)
 			cluster_sleep_ms(1);
 	}
 	close(fd);

@@ -1,5 +1,6 @@
 #include "roles/check/harm.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -90,15 +91,10 @@ void harm_await_log(const struct cluster *c, unsigned node, const char *text)
 
 /* ---- what the kernel dropped --------------------------------------------------------------- */
 
-static bool is_of(const struct cluster *c, unsigned node, unsigned port, unsigned address)
+static struct harm_port port_of(const struct cluster *c, unsigned node, const char *ip,
+				unsigned port)
 {
-	/* On loopback the masters have addresses of their own; the last byte is in front. */
-	return c->opts.net != CLUSTER_LOOPBACK || port == c->node[node].ctrl_port ||
-	       address >> 24 == node + 1;
-}
-
-static struct harm_port port_of(const struct cluster *c, unsigned node, unsigned port)
-{
+	unsigned of = inet_addr(ip); /* the kernel shows the bytes of an address as a number */
 	struct harm_port sum = {0};
 	char path[64], line[512];
 	FILE *f;
@@ -111,7 +107,7 @@ static struct harm_port port_of(const struct cluster *c, unsigned node, unsigned
 		char *last = strrchr(line, '\n');
 
 		if (sscanf(line, " %*d: %x:%x %*x:%*x %*x %*x:%x", &address, &at, &queued) != 3 ||
-		    at != port || !is_of(c, node, port, address))
+		    at != port || (c->opts.net == CLUSTER_LOOPBACK && address != of))
 			continue;
 		/* The last column, and padding. */
 		while (last > line && (*last == '\n' || *last == ' '))
@@ -126,12 +122,17 @@ static struct harm_port port_of(const struct cluster *c, unsigned node, unsigned
 
 struct harm_port harm_data_port(const struct cluster *c, unsigned node)
 {
-	return port_of(c, node, c->node[node].port);
+	return port_of(c, node, c->node[node].ip, c->node[node].port);
 }
 
 struct harm_port harm_control_port(const struct cluster *c, unsigned node)
 {
-	return port_of(c, node, c->node[node].ctrl_port);
+	return port_of(c, node, "127.0.0.1", c->node[node].ctrl_port);
+}
+
+struct harm_port harm_gossip_port(const struct cluster *c, unsigned node)
+{
+	return port_of(c, node, c->node[node].ip, c->node[node].ctrl_port);
 }
 
 /* ---- small tmpfs ------------------------------------------------------------------------- */

@@ -33,7 +33,9 @@ struct harm_port {
 	uint64_t queued; /* bytes that were not received yet, with the kernel's overhead */
 };
 struct harm_port harm_data_port(const struct cluster *c, unsigned node);
-struct harm_port harm_control_port(const struct cluster *c, unsigned node);
+struct harm_port harm_control_port(const struct cluster *c, unsigned node); /* the operator's */
+/* Where other nodes send gossip and ballots. */
+struct harm_port harm_gossip_port(const struct cluster *c, unsigned node);
 
 /*
  * A tmpfs of so many KiB that ends with this test, and node i's files in it (after

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -50,8 +51,12 @@ void stranger_send_control(const struct cluster *c, unsigned to, const void *dat
 	send_to(stranger_address("127.0.0.1", c->node[to].ctrl_port), data, len);
 }
 
-void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
-		      size_t len)
+void stranger_gossip(const struct cluster *c, unsigned to, const void *data, size_t len)
+{
+	send_to(stranger_address(c->node[to].ip, c->node[to].ctrl_port), data, len);
+}
+
+static void forge(struct sockaddr_in from, struct sockaddr_in to, const void *data, size_t len)
 {
 	static int fd = -1;
 	struct {
@@ -59,7 +64,7 @@ void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const
 		struct udphdr udp;
 		uint8_t data[STRANGER_MTU];
 	} __attribute__((packed)) packet;
-	struct sockaddr_in at = stranger_address(c->node[to].ip, 0);
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = to.sin_addr};
 	size_t all = sizeof(packet) - STRANGER_MTU + len;
 
 	if (fd < 0)
@@ -67,13 +72,27 @@ void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const
 	ck_assert_int_ge(fd, 0);
 	ck_assert_uint_le(len, STRANGER_MTU);
 	packet.ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP};
-	packet.ip.saddr = stranger_address(c->node[from].ip, 0).sin_addr.s_addr;
-	packet.ip.daddr = at.sin_addr.s_addr;
-	packet.udp = (struct udphdr){.source = htons(c->node[from].port),
-				     .dest = htons(c->node[to].port),
+	packet.ip.saddr = from.sin_addr.s_addr;
+	packet.ip.daddr = to.sin_addr.s_addr;
+	packet.udp = (struct udphdr){.source = from.sin_port,
+				     .dest = to.sin_port,
 				     .len = htons((uint16_t)(sizeof(struct udphdr) + len))};
 	memcpy(packet.data, data, len);
 	ck_assert_int_eq(sendto(fd, &packet, all, 0, (struct sockaddr *)&at, sizeof(at)), (int)all);
+}
+
+void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
+		      size_t len)
+{
+	forge(stranger_address(c->node[from].ip, c->node[from].port),
+	      stranger_address(c->node[to].ip, c->node[to].port), data, len);
+}
+
+void stranger_gossip_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
+			size_t len)
+{
+	forge(stranger_address(c->node[from].ip, c->node[from].ctrl_port),
+	      stranger_address(c->node[to].ip, c->node[to].ctrl_port), data, len);
 }
 
 size_t stranger_noise(uint8_t *data)
@@ -85,7 +104,12 @@ size_t stranger_noise(uint8_t *data)
 		data[i] = (uint8_t)stranger_chance();
 	if (len >= 5 && stranger_chance() % 2) { /* further in: it has the beginning of ours */
 		memcpy(data, "WVMX", 4);
-		data[4] = WVM_PROTOCOL_VERSION;
+		if (stranger_chance() % 8)
+			data[4] = WVM_PROTOCOL_VERSION;
+	}
+	if (len >= WVM_HEADER_BYTES && stranger_chance() % 2) { /* and says its length */
+		data[10] = (uint8_t)((len - WVM_HEADER_BYTES) >> 8);
+		data[11] = (uint8_t)(len - WVM_HEADER_BYTES);
 	}
 	if (len >= WVM_HEADER_BYTES && stranger_chance() % 2)
 		wvm_wire_seal(data, len);
@@ -107,19 +131,33 @@ json_t *stranger_stats(const struct cluster *c, unsigned node)
 	return o;
 }
 
-void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS])
+static void read_drops(const struct cluster *c, unsigned node, const char *section,
+		       const char *prefix, uint64_t drops[WVM_DROP_REASONS])
 {
 	json_t *o = stranger_stats(c, node);
-	const json_t *d = json_object_get(o, "drops");
+	const json_t *d = json_object_get(o, section);
 
 	drops[0] = 0;
 	for (unsigned i = 1; i < WVM_DROP_REASONS; i++) {
-		const json_t *value = json_object_get(d, wvm_drop_name(i));
+		const json_t *value;
+		char name[32];
 
-		ck_assert_msg(json_is_integer(value), "no counter '%s'", wvm_drop_name(i));
+		snprintf(name, sizeof(name), "%s%s", prefix, wvm_drop_name(i));
+		value = json_object_get(d, name);
+		ck_assert_msg(json_is_integer(value), "no counter '%s' in '%s'", name, section);
 		drops[i] = (uint64_t)json_integer_value(value);
 		if (i < WVM_DROP_STALE)
 			drops[0] += drops[i];
 	}
 	json_decref(o);
+}
+
+void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS])
+{
+	read_drops(c, node, "drops", "", drops);
+}
+
+void stranger_gossip_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS])
+{
+	read_drops(c, node, "membership", "dropped_", drops);
 }

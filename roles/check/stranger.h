@@ -21,8 +21,12 @@ void stranger_send(const struct cluster *c, unsigned to, const void *data, size_
 /* From the address and port of a member, as an attacker on the same network would. */
 void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
 		      size_t len);
-/* To the control port. */
+/* To the control port, where an operator asks. */
 void stranger_send_control(const struct cluster *c, unsigned to, const void *data, size_t len);
+/* The same as stranger_send() and stranger_send_as(), between the ports of gossip and ballots. */
+void stranger_gossip(const struct cluster *c, unsigned to, const void *data, size_t len);
+void stranger_gossip_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
+			size_t len);
 
 /*
  * A stranger's random bytes, up to 2 * STRANGER_MTU: any length, often with the
@@ -35,5 +39,8 @@ json_t *stranger_stats(const struct cluster *c, unsigned node);
 
 /* The drops of a master by reason; beyond them [0] the sum of those that work does not cause. */
 void stranger_drops(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS]);
+/* The same of its port of gossip and ballots. */
+void stranger_gossip_drops(const struct cluster *c, unsigned node,
+			   uint64_t drops[WVM_DROP_REASONS]);
 
 #endif
