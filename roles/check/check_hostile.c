@@ -44,6 +44,9 @@
 #define BASELINE_MS  1500u
 #define COUNT_MS     20000u /* a hang, not a measure */
 
+#define SLOWER   10u   /* times, at most: work is usable meanwhile */
+#define PAUSE_MS 4000u /* less than the 5 s after which an access is an error */
+
 #define DATA_QUEUE   (1u << 20) /* in a data port's sockets: an eighth of what fits */
 #define GOSSIP_QUEUE (1u << 17) /* in a gossip port's socket: a quarter */
 
@@ -69,9 +72,10 @@ static uint64_t chance(uint64_t below)
 
 struct port {
 	const char *name;
-	uint64_t queue_bytes;    /* a part of what fits: the masters' own find room, too */
-	unsigned look;           /* at the queue after so many */
-	uint32_t noise, mutants; /* why they are dropped: all of these occur */
+	const char *section, *received; /* the counter of all that came */
+	uint64_t queue_bytes;           /* a part of what fits: the masters' own find room, too */
+	unsigned look;                  /* at the queue after so many */
+	uint32_t noise, mutants;        /* why they are dropped: all of these occur */
 	struct harm_port (*kernel)(const struct cluster *c, unsigned node);
 	void (*drops)(const struct cluster *c, unsigned node, uint64_t drops[WVM_DROP_REASONS]);
 	void (*send)(const struct cluster *c, unsigned to, const void *data, size_t len);
@@ -419,19 +423,53 @@ static uint64_t figure(const json_t *o, const char *section, const char *name)
 	return (uint64_t)json_integer_value(value);
 }
 
+static uint64_t received_at(const struct port *p, unsigned node)
+{
+	json_t *o = stranger_stats(&cluster, node);
+	uint64_t n = figure(o, p->section, p->received);
+
+	json_decref(o);
+	return n;
+}
+
+/* They came, but those that the kernel dropped; expect_balance() says what became of them. */
+static void expect_received(const struct storm *s, uint64_t before)
+{
+	uint64_t end = cluster_now_ms() + COUNT_MS, kernel, received;
+
+	do {
+		received = received_at(s->port, s->node) - before;
+		kernel = s->port->kernel(&cluster, s->node).drops - s->kernel;
+	} while (received + kernel < s->sent && cluster_now_ms() < end);
+	ck_assert_msg(received + kernel >= s->sent && kernel <= s->sent / 2,
+		      "replays at the %s port of node %u: of %lu sent %lu came, and the kernel "
+		      "dropped %lu",
+		      s->port->name, s->node, s->sent, received, kernel);
+	replays_sum += s->sent;
+}
+
 /* Of the time before the storm, and of just now: some are still under way. */
 static void storm_replays(const struct port *p)
 {
+	uint64_t received[NODES];
+	struct storm s[NODES];
+
+	begin(s, p);
+	for (unsigned i = 0; i < NODES; i++)
+		received[i] = received_at(p, i);
 	for (unsigned i = 0; i < NODES * REPLAYS; i++) {
 		unsigned node = i % NODES;
 		const struct captured *real = capture_any(captured_at(p, node));
 
 		if (i == NODES * REPLAYS / 2)
 			capture_run(&cluster, captures, RECAPTURE_MS);
-		for (unsigned times = 1 + (unsigned)chance(3); times; times--, replays_sum++)
+		for (unsigned times = 1 + (unsigned)chance(3); times; times--) {
 			p->send_as(&cluster, real->from, node, real->data, real->len);
-		pace(p, node, i / NODES);
+			pace(p, node, ++s[node].sent);
+		}
 	}
+	for (unsigned i = 0; i < NODES; i++)
+		expect_received(&s[i], received[i]);
 	ck_assert(churn_goes_on(&work, 10));
 }
 
@@ -649,6 +687,8 @@ static void storm_all(void)
 {
 	static const struct port ports[] = {
 		{.name = "data",
+		 .section = "node",
+		 .received = "messages_received",
 		 .queue_bytes = DATA_QUEUE,
 		 .look = 256,
 		 .noise = NOISE,
@@ -659,6 +699,8 @@ static void storm_all(void)
 		 .send_as = stranger_send_as,
 		 .misstate = misstate_data},
 		{.name = "gossip",
+		 .section = "membership",
+		 .received = "received",
 		 .queue_bytes = GOSSIP_QUEUE,
 		 .look = 64,
 		 .noise = NOISE,
@@ -701,6 +743,8 @@ START_TEST(a_storm_on_every_port_changes_no_byte_and_every_datagram_is_counted)
 	storm_all();
 	stormy = rounds_per_s(rounds, start);
 	pause = work.arena->word[CHURN_PAUSE_MS_MAX];
+	ck_assert_msg(stormy * SLOWER >= calm, "%lu instead of %lu rounds/s", stormy, calm);
+	ck_assert_msg(pause <= PAUSE_MS, "an access took %lu ms", pause);
 	ck_assert(churn_goes_on(&work, 100));
 	expect_members(epoch);
 	churn_stop(&work);
