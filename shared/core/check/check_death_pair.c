@@ -297,6 +297,41 @@ START_TEST(what_was_given_to_a_home_that_died_comes_back_unless_a_member_lost_it
 }
 END_TEST
 
+/*
+ * It is the second home of what it gave away, and its entries are the copies: others have been told
+ * that all is there, and nobody sends it again.
+ */
+START_TEST(a_former_home_that_restarts_keeps_its_copies_for_the_new_one)
+{
+	struct pair p;
+	struct rig *r = &p.homes[FORMER];
+	struct wvm_msg read = message(WVM_MSG_MEM_READ, READER, DEATH, ID(9));
+	struct wvm_home_page copy;
+
+	pair_open_all(&p, NULL, true);
+	ck_assert_int_eq(tell(&p, FORMER, acquire(&p, FORMER, 3, ID(1)), 3, 0x55), WVM_DROP_NONE);
+	switch_over(&p, FORMER);
+	switch_over(&p, NEW);
+	run_for(&p, 2 * A_WHILE);
+	ck_assert_int_eq(wvm_moved_phase_of(r->core, 0, 3), WVM_MOVED_GIVEN);
+	ck_assert(wvm_backup_counts(r->core, 0, 3) && wvm_backup_complete(r->core, 0, 3));
+	copy = r->home[3];
+	ck_assert_uint_eq(copy.flags, WVM_HOME_BACKUP | WVM_HOME_WRITTEN);
+	p.lost = p.passed;
+	kill_home(&p, FORMER);
+	ck_assert(wvm_backup_complete(r->core, 0, 3));
+	ck_assert(!memcmp(&r->home[3], &copy, sizeof(copy)));
+	/* What they are for. */
+	bury(&p, FORMER, RIG_SELF, RIG_ELSEWHERE);
+	has_told(&p, FORMER, RIG_ELSEWHERE);
+	has_told(&p, FORMER, OWNER);
+	has_told(&p, FORMER, READER);
+	ck_assert_int_eq(tell(&p, FORMER, read, 3, 0), WVM_DROP_NONE);
+	ck_assert_uint_eq(last_sent(&p, WVM_MSG_MEM_ACK, READER)->fill, 0x55);
+	pair_close(&p);
+}
+END_TEST
+
 /* What it took of a home that died, and was none before the move, its heir has now. */
 START_TEST(who_took_pages_of_a_dead_home_speaks_against_an_heir_without_files)
 {
@@ -437,6 +472,7 @@ int main(void)
 		tc, a_former_home_has_nothing_to_go_on_with_when_others_made_its_unit_anew, 0, 2);
 	tcase_add_test(tc, old_copies_are_not_forgotten_with_the_bytes_of_a_page_that_is_coming);
 	tcase_add_test(tc, a_shared_page_without_a_copy_is_no_zeros_once_its_writer_may_have_died);
+	tcase_add_test(tc, a_former_home_that_restarts_keeps_its_copies_for_the_new_one);
 	tcase_add_test(tc, who_took_pages_of_a_dead_home_speaks_against_an_heir_without_files);
 	tcase_add_test(tc, a_unit_with_a_lost_rest_is_done_when_its_former_home_has_died);
 	tcase_add_test(tc, entries_of_before_a_merge_do_not_count_again_when_the_unit_comes_back);
