@@ -37,6 +37,8 @@ static uint64_t fresh_seed; /* WVM_SEED, or the time */
 /* Shared by all processes: libcheck runs each test in one of its own. */
 static struct total {
 	atomic_ullong steps, seeds, refused, history, kills;
+	/* Of random configurations alone. */
+	atomic_ullong random_kills, cuts, stops, slowed;
 	char failure[WORKERS][SIM_TEXT];
 } * total;
 
@@ -770,6 +772,14 @@ END_TEST
 #define STEPS_ALL  (UINT64_C(100000000) / EFFORT) /* of the whole program */
 #define SEEDS_MOST 2000u                          /* of a worker */
 
+static void count_troubles(const struct sim_report *r)
+{
+	atomic_fetch_add(&total->random_kills, r->kills);
+	atomic_fetch_add(&total->cuts, r->cuts);
+	atomic_fetch_add(&total->stops, r->stops);
+	atomic_fetch_add(&total->slowed, r->slowed);
+}
+
 /* Every second seed is one that was never run before. */
 __attribute__((noreturn)) static void work(uint32_t worker)
 {
@@ -783,6 +793,7 @@ __attribute__((noreturn)) static void work(uint32_t worker)
 		sim_random(&c, i % 2 ? fresh_seed * 100000 + n : n);
 		sim_exercise(&c, SIM_SEED_STEPS / EFFORT, &r, failure_of_worker);
 		count(&r);
+		count_troubles(&r);
 		if (r.failure)
 			_exit(1);
 	}
@@ -809,6 +820,11 @@ START_TEST(no_random_configuration_shows_a_wrong_value)
 		ck_assert_msg(!status, "worker %u: wait status %#x", i, status);
 	}
 	ck_assert_uint_ge(atomic_load(&total->steps), STEPS_ALL);
+	/* No kind of trouble is missing. */
+	ck_assert_uint_gt(atomic_load(&total->random_kills), 0);
+	ck_assert_uint_gt(atomic_load(&total->cuts), 0);
+	ck_assert_uint_gt(atomic_load(&total->stops), 0);
+	ck_assert_uint_gt(atomic_load(&total->slowed), 0);
 }
 END_TEST
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "shared/core/sim/sim.h"
 
@@ -175,6 +176,81 @@ START_TEST(every_check_of_all_pages_can_fail)
 }
 END_TEST
 
+/* The same, at the next input: any, of whatever node and page. */
+START_TEST(every_check_of_all_pages_is_made_after_each_step)
+{
+	struct sim_report before, after;
+	struct sim_config c;
+	struct sim *sim;
+
+	sim_default(&c, 1);
+	c.write_ppm = 100000;
+	sim = sim_create(&c);
+	sim_run(sim, 5000);
+	sim_settle(sim, SECOND);
+	sim_report(sim, &before);
+	ck_assert_msg(!before.failure, "%s", before.failure);
+	sim->config.sweep = 1;
+	sabotage(sim, (enum sabotage)_i);
+	do {
+		sim_run(sim, 1);
+		sim_report(sim, &after);
+	} while (!after.failure && after.steps == before.steps);
+	ck_assert_msg(!after.failure == (_i == NOTHING), "%s",
+		      after.failure ? after.failure : "not noticed");
+	ck_assert(_i == NOTHING || after.steps <= before.steps + after.joined - before.joined + 1);
+	sim_destroy(sim);
+}
+END_TEST
+
+/*
+ * The defaults have pools of thousands of slots, which take longer to look through than all the
+ * rest; enough for all threads is less.
+ */
+static void swept(struct sim_config *c, uint64_t seed)
+{
+	sim_random(c, seed);
+	c->sweep = 1;
+	if (c->limits.requests > 64)
+		c->limits = (struct wvm_core_limits){.requests = 64,
+						     .txns = 64,
+						     .waiting = 256,
+						     .demands = 64,
+						     .partials = 64,
+						     .holder_blocks = 64 + 3 * c->pages,
+						     .peer_shards = 2};
+}
+
+/* Masters that are killed, deaths, moves, files that are lost, merges and backups are in these. */
+static const uint64_t sweep_seeds[] = {9, 11, 18, 22};
+#define SWEPT       (sizeof(sweep_seeds) / sizeof(sweep_seeds[0]))
+#define SWEPT_STEPS 20000
+START_TEST(all_pages_pools_and_windows_hold_after_every_single_step)
+{
+	const char *given = getenv("WVM_SEED");
+	uint64_t fresh = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
+	struct sim_report sum = {0};
+
+	for (uint32_t i = 0; i < SWEPT + 2; i++) {
+		char text[SIM_TEXT] = "";
+		struct sim_config c;
+		struct sim_report r;
+
+		if (i == SWEPT) {
+			ck_assert_uint_ge(sum.sweeps, SWEPT * SWEPT_STEPS * 9 / 10);
+			ck_assert(sum.kills && sum.deaths && sum.units_moved && sum.renewed &&
+				  sum.merges && sum.backup_checked);
+		}
+		swept(&c, i < SWEPT ? sweep_seeds[i] : 2 * fresh + i);
+		sim_exercise(&c, SWEPT_STEPS, &r, text);
+		ck_assert_msg(!r.failure, "WVM_SEED=%llu: %s", (unsigned long long)fresh, text);
+		/* Between a core's inputs to itself not all is carried out. */
+		ck_assert_uint_ge(r.sweeps + r.joined, r.steps);
+		sim_report_add(&sum, &r);
+	}
+}
+END_TEST
+
 /* A thread whose request forgets it, and one that nothing wakes. */
 START_TEST(a_forgotten_thread_is_noticed)
 {
@@ -243,7 +319,7 @@ int main(int argc, char **argv)
 {
 	const char *slash = strrchr(argv[0], '/');
 	Suite *suite = suite_create("sim_checks");
-	TCase *tc = tcase_create("sim_checks");
+	TCase *tc = tcase_create("sim_checks"), *each = tcase_create("each_step");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
@@ -253,9 +329,13 @@ int main(int argc, char **argv)
 	tcase_set_timeout(tc, 240);
 	tcase_add_loop_test(tc, a_history_is_judged, 0, sizeof(histories) / sizeof(histories[0]));
 	tcase_add_loop_test(tc, every_check_of_all_pages_can_fail, 0, SABOTAGES);
+	tcase_set_timeout(each, 240);
+	tcase_add_loop_test(each, every_check_of_all_pages_is_made_after_each_step, 0, SABOTAGES);
+	tcase_add_test(each, all_pages_pools_and_windows_hold_after_every_single_step);
 	tcase_add_loop_test(tc, a_forgotten_thread_is_noticed, 0, 2);
 	tcase_add_loop_test(tc, the_program_fails_when_a_process_of_it_does, 0, 5);
 	suite_add_tcase(suite, tc);
+	suite_add_tcase(suite, each);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -10,8 +10,8 @@
  * that returns anything else is a failure. That is per-page linearizability,
  * and stronger than what the guest is promised. After every input to a core
  * the invariants are checked for the pages that it touched (invariants.c), now
- * and then for all; what the programs saw is checked once more at the end, from
- * their own records alone (history.c).
+ * and then for all, or every time (sweep); what the programs saw is checked once
+ * more at the end, from their own records alone (history.c).
  */
 #ifndef WVM_SIM_CLUSTER_H
 #define WVM_SIM_CLUSTER_H
@@ -94,6 +94,7 @@ struct sim_config {
 	uint64_t reboot_gap_ns; /* mean time between two */
 	bool renew;       /* nodes that nobody has anything of come back without their files */
 	bool unprotected; /* a broken node: installs leave other programs' stores untrapped */
+	uint32_t sweep;   /* steps between two checks of all pages and pools; 0: a few thousand */
 	uint64_t trace_from, trace_to; /* steps; trace_to 0: to the end */
 	uint32_t trace_page;           /* page + 1: nothing else is traced */
 };
@@ -137,7 +138,8 @@ void sim_stop(struct sim *sim, uint32_t node, bool stop);
 struct sim_report {
 	const char *failure; /* NULL: none; else one line */
 	uint64_t now_ns;
-	uint64_t steps; /* inputs to cores */
+	uint64_t steps;  /* inputs to cores */
+	uint64_t joined; /* of those that came before the last one's actions were carried out */
 	uint64_t accesses, faults, failed_faults;
 	uint64_t messages, lost, doubled, overtaken;
 	uint64_t accesses_min, accesses_max; /* of any one thread */

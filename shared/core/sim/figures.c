@@ -48,6 +48,7 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 {
 	sum->now_ns += r->now_ns;
 	sum->steps += r->steps;
+	sum->joined += r->joined;
 	sum->accesses += r->accesses;
 	sum->faults += r->faults;
 	sum->failed_faults += r->failed_faults;

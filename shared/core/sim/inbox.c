@@ -125,6 +125,7 @@ void sim_rearm(struct sim *s, uint32_t node)
 	struct sim_node *n = &s->nodes[node];
 	uint64_t due = wvm_core_deadline(n->core);
 
+	n->looks = true;
 	if (n->stops || n->down || due == WVM_CORE_NEVER || (n->tick_ns && n->tick_ns <= due))
 		return;
 	if (due < s->report.now_ns)

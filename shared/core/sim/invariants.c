@@ -20,6 +20,7 @@
 
 #include "shared/core/sim/sim.h"
 
+/* Where the configuration says nothing else. */
 #define SWEEP 4096u  /* steps between two full checks of all pages */
 #define POOLS 65536u /* and of all pools, where these are large */
 
@@ -381,7 +382,7 @@ static void check_threads(struct sim *s, uint32_t node)
 			sim_failed(s, "node %u: a thread waits for page %llu and is forgotten",
 				   node, ll(t->page));
 	}
-	if (!n->stops && wvm_core_deadline(n->core) != WVM_CORE_NEVER && !n->tick_ns)
+	if (n->looks && !n->stops && wvm_core_deadline(n->core) != WVM_CORE_NEVER && !n->tick_ns)
 		sim_failed(s, "node %u: a timer that nobody waits for", node);
 }
 
@@ -521,7 +522,8 @@ static void check_windows(struct sim *s, uint32_t node)
 static void check_all(struct sim *s)
 {
 	bool large = s->config.limits.holder_blocks > 1000 || s->config.limits.requests > 100;
-	bool pools = !large || s->quiet || s->report.steps / POOLS != s->swept / POOLS;
+	bool pools = !large || s->quiet || s->config.sweep ||
+		     s->report.steps / POOLS != s->swept / POOLS;
 
 	s->swept = s->report.steps;
 	s->report.sweeps++;
@@ -555,6 +557,9 @@ void sim_check_touched(struct sim *s, uint32_t node)
 {
 	struct sim_node *n = &s->nodes[node];
 
+	if (s->report.steps > s->rested)
+		s->report.joined += s->report.steps - s->rested - 1;
+	s->rested = s->report.steps;
 	sim_look_undone(s);
 	for (uint32_t i = 0; i < s->touched_count; i++) {
 		uint64_t page = sim_core_page(s->touched[i]);
@@ -567,7 +572,7 @@ void sim_check_touched(struct sim *s, uint32_t node)
 	}
 	s->touched_count = 0;
 	check_threads(s, node);
-	if (s->report.steps - s->swept >= SWEEP)
+	if (s->report.steps - s->swept >= (s->config.sweep ? s->config.sweep : SWEEP))
 		check_all(s);
 	sim_look_undone(s);
 }

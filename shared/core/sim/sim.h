@@ -98,6 +98,7 @@ struct sim_node {
 	uint64_t service_ns; /* per input */
 	uint32_t stops;      /* reasons for which it is stopped */
 	bool serving;        /* a SIM_EV_SERVE is under way */
+	bool looks;          /* after its timers: from the first input on */
 	bool down;           /* killed, and not followed by another yet */
 	bool dying;          /* about to be killed, in the middle of something */
 	bool dead;           /* for good */
@@ -206,6 +207,7 @@ struct sim {
 	uint64_t random, value;
 	uint64_t message; /* number of the last one */
 	uint64_t still;   /* events since time moved on */
+	uint64_t rested;  /* step at which a core had carried out all, the last one */
 	uint64_t swept;   /* step of the last full check */
 	uint32_t trouble_life;
 	bool trouble_idle;
