@@ -2,57 +2,26 @@
  * The simulator with nodes that die for good: those that run no programs take nothing with them,
  * whoever else is killed, slow or cut off meanwhile, and whatever the network does.
  */
-#include <check.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
-#include "shared/core/sim/sim.h"
-
-#define MS     UINT64_C(1000000)
-#define SECOND (1000 * MS)
-#define FRESH  2 /* of a test's loop, the last ones have seeds that were never run before */
-
-static uint64_t fresh_seed; /* WVM_SEED, or the time */
+#include "shared/core/check/simulated.h"
 
 /* An assertion in a core that fails is a test that fails, and says where. */
 __attribute__((noreturn)) void wvm_core_panic(const char *what, const char *file, int line)
 {
+	char text[SIM_TEXT];
 	uint64_t seed, step;
 
 	sim_where(&seed, &step);
-	ck_abort_msg("seed %llu step %llu: assertion %s, %s:%d", (unsigned long long)seed,
-		     (unsigned long long)step, what, file, line);
-	abort();
-}
-
-static uint64_t seed_of(int i, int count)
-{
-	return i < count - FRESH ? (uint64_t)i + 1 : fresh_seed * FRESH + (uint64_t)(count - 1 - i);
-}
-
-static struct sim_report report_of(const struct sim *sim)
-{
-	struct sim_report r;
-
-	sim_report(sim, &r);
-	if (r.failure)
-		ck_abort_msg("%s", r.failure);
-	return r;
+	snprintf(text, sizeof(text), "seed %llu step %llu: assertion %s, %s:%d",
+		 (unsigned long long)seed, (unsigned long long)step, what, file, line);
+	fail_replayably(text);
 }
 
 /* Everything ends, and every thread is looked at. */
 static struct sim_report settle(struct sim *sim)
 {
-	struct sim_report r;
-
 	sim_settle(sim, 60 * SECOND);
 	sim_check_history(sim);
-	r = report_of(sim);
-	if (r.waiting)
-		ck_abort_msg("seed %llu: %u threads wait for ever",
-			     (unsigned long long)sim->config.seed, r.waiting);
-	return r;
+	return report_at_rest(sim);
 }
 
 /* Until all have died and the steps are made. */
@@ -242,7 +211,8 @@ START_TEST(random_configurations_as_in_seeds_that_failed)
 
 	sim_random(&c, found[_i].seed);
 	sim_exercise(&c, found[_i].steps, &r, text);
-	ck_assert_msg(!r.failure, "%s", text);
+	if (r.failure)
+		fail_replayably(text);
 	ck_assert_uint_gt(r.deaths, 0);
 }
 END_TEST
@@ -340,37 +310,37 @@ START_TEST(hosts_that_are_rebooted_leave_slices_that_are_copied_again)
 }
 END_TEST
 
-int main(void)
+#define TIMEOUT 120
+
+int main(int argc, char **argv)
 {
-	const char *given = getenv("WVM_SEED");
 	Suite *suite = suite_create("death");
-	TCase *tc = tcase_create("death");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	fresh_seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-	printf("fresh seeds from WVM_SEED=%llu\n", (unsigned long long)fresh_seed);
-	tcase_set_timeout(tc, 120);
-	tcase_add_loop_test(tc, a_node_that_only_homes_memory_dies_and_nobody_notices, 0, CALM);
-	tcase_add_loop_test(tc, a_node_dies_in_the_middle_of_all_kinds_of_trouble, 0, ROUGH);
-	tcase_add_loop_test(tc, a_node_dies_after_others_have_joined_and_drained_and_they_go_on, 0,
-			    MOVED);
-	tcase_add_loop_test(tc, a_node_that_dies_while_it_joins_takes_nothing_with_it, 0, JOINING);
-	tcase_add_loop_test(tc, nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value,
-			    0, MET);
-	tcase_add_loop_test(tc, nodes_that_die_at_any_time_as_in_seeds_that_failed, 0, FOUND_MET);
-	tcase_add_loop_test(tc, random_configurations_as_in_seeds_that_failed, 0, FOUND_RANDOM);
-	tcase_add_loop_test(tc, nodes_that_die_with_their_programs_never_leave_an_older_copy, 0,
-			    STOLEN);
-	tcase_add_loop_test(
-		tc, nodes_that_die_while_most_of_the_memory_is_new_lose_nothing_unless_they_meet, 0,
-		YOUNG);
-	tcase_add_loop_test(
-		tc, hosts_that_are_rebooted_cost_errors_and_no_death_brings_an_older_copy_back, 0,
-		REBOOTED);
-	tcase_add_loop_test(tc, hosts_that_are_rebooted_leave_slices_that_are_copied_again, 0,
-			    ALIVE);
-	suite_add_tcase(suite, tc);
+	(void)argc;
+	simulated_begin(argv[0]);
+	add_simulated(suite, a_node_that_only_homes_memory_dies_and_nobody_notices, CALM, TIMEOUT);
+	add_simulated(suite, a_node_dies_in_the_middle_of_all_kinds_of_trouble, ROUGH, TIMEOUT);
+	add_simulated(suite, a_node_dies_after_others_have_joined_and_drained_and_they_go_on, MOVED,
+		      TIMEOUT);
+	add_simulated(suite, a_node_that_dies_while_it_joins_takes_nothing_with_it, JOINING,
+		      TIMEOUT);
+	add_simulated(suite, nodes_that_die_at_any_time_cost_errors_and_never_show_a_wrong_value,
+		      MET, TIMEOUT);
+	add_simulated(suite, nodes_that_die_at_any_time_as_in_seeds_that_failed, FOUND_MET,
+		      TIMEOUT);
+	add_simulated(suite, random_configurations_as_in_seeds_that_failed, FOUND_RANDOM, TIMEOUT);
+	add_simulated(suite, nodes_that_die_with_their_programs_never_leave_an_older_copy, STOLEN,
+		      TIMEOUT);
+	add_simulated(suite,
+		      nodes_that_die_while_most_of_the_memory_is_new_lose_nothing_unless_they_meet,
+		      YOUNG, TIMEOUT);
+	add_simulated(suite,
+		      hosts_that_are_rebooted_cost_errors_and_no_death_brings_an_older_copy_back,
+		      REBOOTED, TIMEOUT);
+	add_simulated(suite, hosts_that_are_rebooted_leave_slices_that_are_copied_again, ALIVE,
+		      TIMEOUT);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

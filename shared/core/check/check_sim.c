@@ -2,21 +2,12 @@
  * Bounded runs of the simulated cluster, over fixed seeds and fresh ones. Every
  * load is checked against the one true value; a failure names its seed and step.
  */
-#include <check.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "shared/core/sim/sim.h"
-
-#define MS     UINT64_C(1000000)
-#define SECOND (1000 * MS)
-#define FRESH  2 /* of a test's loop, the last ones have seeds that were never run before */
+#include "shared/core/check/simulated.h"
 
 /* Sanitizers slow the core tenfold; their runs are shorter, not other ones. */
 #ifdef __has_feature /* clang */
@@ -29,8 +20,6 @@
 #ifndef EFFORT
 #define EFFORT 1
 #endif
-
-static uint64_t fresh_seed; /* WVM_SEED, or the time */
 
 #define WORKERS 2 /* processes of the longest test */
 
@@ -57,8 +46,7 @@ __attribute__((noreturn)) void wvm_core_panic(const char *what, const char *file
 		memcpy(failure_of_worker, text, SIM_TEXT);
 		_exit(1);
 	}
-	ck_abort_msg("%s", text);
-	abort();
+	fail_replayably(text);
 }
 
 static void count(const struct sim_report *r)
@@ -70,29 +58,6 @@ static void count(const struct sim_report *r)
 	atomic_fetch_add(&total->kills, r->kills);
 }
 
-static void choose_seed(void)
-{
-	const char *given = getenv("WVM_SEED");
-
-	fresh_seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-	printf("fresh seeds from WVM_SEED=%llu\n", (unsigned long long)fresh_seed);
-}
-
-static uint64_t seed_of(int i, int count)
-{
-	return i < count - FRESH ? (uint64_t)i + 1 : fresh_seed * FRESH + (uint64_t)(count - 1 - i);
-}
-
-static struct sim_report report_of(const struct sim *sim)
-{
-	struct sim_report r;
-
-	sim_report(sim, &r);
-	if (r.failure)
-		ck_abort_msg("%s", r.failure);
-	return r;
-}
-
 /* Lets everything end, and looks at every thread. */
 static struct sim_report end(struct sim *sim)
 {
@@ -100,10 +65,7 @@ static struct sim_report end(struct sim *sim)
 
 	sim_settle(sim, 20 * SECOND);
 	sim_check_history(sim);
-	r = report_of(sim);
-	if (r.waiting)
-		ck_abort_msg("seed %llu: %u threads wait for ever",
-			     (unsigned long long)sim->config.seed, r.waiting);
+	r = report_at_rest(sim);
 	count(&r);
 	sim_destroy(sim);
 	return r;
@@ -828,10 +790,11 @@ START_TEST(no_random_configuration_shows_a_wrong_value)
 }
 END_TEST
 
-int main(void)
+#define TIMEOUT 300
+
+int main(int argc, char **argv)
 {
 	Suite *suite = suite_create("sim");
-	TCase *tc = tcase_create("sim"), *many = tcase_create("many");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
@@ -839,43 +802,43 @@ int main(void)
 		     0);
 	if (total == MAP_FAILED)
 		return 2;
-	choose_seed();
-	tcase_set_timeout(tc, 300);
-	tcase_set_timeout(many, 1100); /* about a minute on two processors that are free */
-	tcase_add_loop_test(tc, mild_disorder_costs_nobody_an_access, 0, MILD);
-	tcase_add_loop_test(tc, heavy_loss_duplication_and_reordering_never_show_a_wrong_value, 0,
-			    HEAVY);
-	tcase_add_loop_test(tc, tiny_pools_never_show_a_wrong_value, 0, TINY);
-	tcase_add_loop_test(tc, deadlines_that_strike_all_the_time_never_show_a_wrong_value, 0,
-			    HASTY);
-	tcase_add_loop_test(tc, many_readers_and_one_writer, 0, READERS);
-	tcase_add_loop_test(tc, every_thread_progresses_when_all_want_one_page, 0, CONTENDED);
-	tcase_add_loop_test(tc, a_partition_that_heals_leaves_no_wrong_value, 0, PARTITIONS);
-	tcase_add_loop_test(tc, more_sharers_than_records, 0, BLOCKS);
-	tcase_add_loop_test(tc, pins_defer_and_release, 0, PINS);
-	tcase_add_loop_test(tc, a_wire_that_fails_one_way_leaves_no_wrong_value, 0, WAYS);
-	tcase_add_loop_test(tc, a_master_that_stopped_for_ten_seconds_goes_on, 0, STOPPED);
-	tcase_add_loop_test(tc, every_damaged_datagram_is_refused_and_costs_nobody_an_access, 0,
-			    DAMAGED);
-	tcase_add_loop_test(tc, programs_that_come_and_go_see_no_wrong_value, 0, VISITS);
-	tcase_add_loop_test(tc, masters_that_are_killed_and_taken_over_lose_nothing, 0, KILLED);
-	tcase_add_loop_test(tc, pages_given_up_for_lack_of_memory_lose_nothing, 0, KILLED);
-	tcase_add_loop_test(tc, installs_without_room_lose_nothing, 0, 3);
-	tcase_add_loop_test(tc, units_that_are_put_together_again_lose_nothing, 0, MERGED);
-	tcase_add_loop_test(tc, programs_that_come_while_there_is_no_room_see_no_wrong_value, 0,
-			    ROOMLESS);
-	tcase_add_loop_test(tc, pages_whose_home_moves_lose_nothing, 0, MOVED);
-	tcase_add_loop_test(tc, nodes_that_come_back_without_their_files_lose_nothing, 0, RENEWED);
-	tcase_add_test(tc, a_home_killed_after_its_last_answer_takes_the_next_epoch);
-	tcase_add_loop_test(tc, nobody_waits_long_for_a_page_whose_home_moves, 0, WELL);
-	tcase_add_loop_test(tc, second_homes_have_whatever_is_acknowledged, 0, BACKED_UP);
-	tcase_add_test(tc, a_backup_costs_four_datagrams_for_each_page_that_is_written_back);
-	tcase_add_test(tc, a_second_program_that_is_let_in_unprotected_is_caught);
-	tcase_add_loop_test(tc, a_seed_replays_exactly, 0, 6);
-	/* The last, since it goes on until there are steps enough in all. */
-	tcase_add_test(many, no_random_configuration_shows_a_wrong_value);
-	suite_add_tcase(suite, tc);
-	suite_add_tcase(suite, many);
+	(void)argc;
+	simulated_begin(argv[0]);
+	add_simulated(suite, mild_disorder_costs_nobody_an_access, MILD, TIMEOUT);
+	add_simulated(suite, heavy_loss_duplication_and_reordering_never_show_a_wrong_value, HEAVY,
+		      TIMEOUT);
+	add_simulated(suite, tiny_pools_never_show_a_wrong_value, TINY, TIMEOUT);
+	add_simulated(suite, deadlines_that_strike_all_the_time_never_show_a_wrong_value, HASTY,
+		      TIMEOUT);
+	add_simulated(suite, many_readers_and_one_writer, READERS, TIMEOUT);
+	add_simulated(suite, every_thread_progresses_when_all_want_one_page, CONTENDED, TIMEOUT);
+	add_simulated(suite, a_partition_that_heals_leaves_no_wrong_value, PARTITIONS, TIMEOUT);
+	add_simulated(suite, more_sharers_than_records, BLOCKS, TIMEOUT);
+	add_simulated(suite, pins_defer_and_release, PINS, TIMEOUT);
+	add_simulated(suite, a_wire_that_fails_one_way_leaves_no_wrong_value, WAYS, TIMEOUT);
+	add_simulated(suite, a_master_that_stopped_for_ten_seconds_goes_on, STOPPED, TIMEOUT);
+	add_simulated(suite, every_damaged_datagram_is_refused_and_costs_nobody_an_access, DAMAGED,
+		      TIMEOUT);
+	add_simulated(suite, programs_that_come_and_go_see_no_wrong_value, VISITS, TIMEOUT);
+	add_simulated(suite, masters_that_are_killed_and_taken_over_lose_nothing, KILLED, TIMEOUT);
+	add_simulated(suite, pages_given_up_for_lack_of_memory_lose_nothing, KILLED, TIMEOUT);
+	add_simulated(suite, installs_without_room_lose_nothing, 3, TIMEOUT);
+	add_simulated(suite, units_that_are_put_together_again_lose_nothing, MERGED, TIMEOUT);
+	add_simulated(suite, programs_that_come_while_there_is_no_room_see_no_wrong_value, ROOMLESS,
+		      TIMEOUT);
+	add_simulated(suite, pages_whose_home_moves_lose_nothing, MOVED, TIMEOUT);
+	add_simulated(suite, nodes_that_come_back_without_their_files_lose_nothing, RENEWED,
+		      TIMEOUT);
+	add_simulated(suite, a_home_killed_after_its_last_answer_takes_the_next_epoch, 1, TIMEOUT);
+	add_simulated(suite, nobody_waits_long_for_a_page_whose_home_moves, WELL, TIMEOUT);
+	add_simulated(suite, second_homes_have_whatever_is_acknowledged, BACKED_UP, TIMEOUT);
+	add_simulated(suite, a_backup_costs_four_datagrams_for_each_page_that_is_written_back, 1,
+		      TIMEOUT);
+	add_simulated(suite, a_second_program_that_is_let_in_unprotected_is_caught, 1, TIMEOUT);
+	add_simulated(suite, a_seed_replays_exactly, 6, TIMEOUT);
+	/* The last, since it goes on until there are steps enough in all: about a minute on two
+	 * processors that are free. */
+	add_simulated(suite, no_random_configuration_shows_a_wrong_value, 1, 1100);
 	srunner_run_all(runner, CK_ENV);
 	printf("proof: core steps simulated: %llu (%llu runs, invariants checked after each step, "
 	       "%llu accesses in linearizable histories, %llu damaged datagrams refused, %llu masters "

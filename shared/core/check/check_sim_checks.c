@@ -2,16 +2,11 @@
  * The simulator's checks can fail: histories that are and are not linearizable,
  * and runs in which one thing was spoilt that a check looks at.
  */
-#include <check.h>
 #include <limits.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
-#include <time.h>
+#include <unistd.h>
 
-#include "shared/core/sim/sim.h"
-
-#define SECOND UINT64_C(1000000000)
+#include "shared/core/check/simulated.h"
 
 /* Accesses of two words by {begun, done, word, read, wrote}; no read: NONE. */
 #define NONE UINT64_MAX
@@ -227,11 +222,9 @@ static const uint64_t sweep_seeds[] = {9, 11, 18, 22};
 #define SWEPT_STEPS 20000
 START_TEST(all_pages_pools_and_windows_hold_after_every_single_step)
 {
-	const char *given = getenv("WVM_SEED");
-	uint64_t fresh = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
 	struct sim_report sum = {0};
 
-	for (uint32_t i = 0; i < SWEPT + 2; i++) {
+	for (uint32_t i = 0; i < SWEPT + FRESH; i++) {
 		char text[SIM_TEXT] = "";
 		struct sim_config c;
 		struct sim_report r;
@@ -241,9 +234,10 @@ START_TEST(all_pages_pools_and_windows_hold_after_every_single_step)
 			ck_assert(sum.kills && sum.deaths && sum.units_moved && sum.renewed &&
 				  sum.merges && sum.backup_checked);
 		}
-		swept(&c, i < SWEPT ? sweep_seeds[i] : 2 * fresh + i);
+		swept(&c, i < SWEPT ? sweep_seeds[i] : seed_of((int)i, SWEPT + FRESH));
 		sim_exercise(&c, SWEPT_STEPS, &r, text);
-		ck_assert_msg(!r.failure, "WVM_SEED=%llu: %s", (unsigned long long)fresh, text);
+		if (r.failure)
+			fail_replayably(text);
 		/* Between a core's inputs to itself not all is carried out. */
 		ck_assert_uint_ge(r.sweeps + r.joined, r.steps);
 		sim_report_add(&sum, &r);
@@ -273,6 +267,100 @@ START_TEST(a_forgotten_thread_is_noticed)
 	ck_assert_ptr_nonnull(r.failure);
 	ck_assert_msg(strstr(r.failure, _i ? "waits for page" : "is forgotten"), "%s", r.failure);
 	sim_destroy(sim);
+}
+END_TEST
+
+/* Runs one that is broken until it fails; what the test that does so says is in text. */
+static void fail_once(char text[REPLAY_TEXT])
+{
+	struct sim_report r;
+	struct sim_config c;
+	struct sim *sim;
+
+	sim_default(&c, 3);
+	c.unprotected = true;
+	sim = sim_create(&c);
+	sim_run(sim, 100000);
+	sim_report(sim, &r);
+	ck_assert_ptr_nonnull(r.failure);
+	say_replay(text, r.failure);
+	sim_destroy(sim);
+}
+
+/* What fail_once() draws, with what the failure says: the chart, and the step of its last line. */
+static char *draw(const char *failure, uint64_t *last)
+{
+	char trace[100], text[REPLAY_TEXT], *chart, *line;
+	FILE *f = tmpfile();
+	int out = dup(1);
+	long size;
+
+	ck_assert_int_eq(sscanf(failure, "%*[^\n]\nreplay: WVM_SIM_TRACE=%99s ", trace), 1);
+	ck_assert(f && out >= 0 && !fflush(stdout) && dup2(fileno(f), 1) == 1);
+	setenv("WVM_SIM_TRACE", trace, 1);
+	fail_once(text);
+	unsetenv("WVM_SIM_TRACE");
+	ck_assert(!fflush(stdout) && dup2(out, 1) == 1 && !close(out));
+	ck_assert_str_eq(text, failure);
+	size = ftell(f);
+	ck_assert_int_gt(size, 10000);
+	rewind(f);
+	chart = calloc(1, (size_t)size + 1);
+	ck_assert_uint_eq(fread(chart, 1, (size_t)size, f), (size_t)size);
+	fclose(f);
+	ck_assert_int_eq(chart[size - 1], '\n');
+	chart[size - 1] = 0;
+	line = strrchr(chart, '\n');
+	ck_assert_int_eq(sscanf(line, "%*u %lu", last), 1);
+	return chart;
+}
+
+START_TEST(a_directed_run_is_drawn_again)
+{
+	char failure[REPLAY_TEXT], own[200], *chart[2];
+	uint64_t step, last;
+
+	fail_once(failure);
+	ck_assert_int_eq(sscanf(failure, "seed 3 step %lu ", &step), 1);
+	ck_assert_uint_gt(step, SIM_TRACE_STEPS / 10);
+	snprintf(own, sizeof(own), " WVM_SEED=%llu CK_RUN_CASE=a_directed_run_is_drawn_again ",
+		 (unsigned long long)fresh_seed);
+	ck_assert_msg(strstr(failure, own), "%s", failure);
+	for (uint32_t i = 0; i < 2; i++) {
+		chart[i] = draw(failure, &last);
+		ck_assert_uint_eq(last, step);
+	}
+	ck_assert_str_eq(chart[0], chart[1]);
+	free(chart[0]);
+	free(chart[1]);
+}
+END_TEST
+
+START_TEST(a_trace_is_that_of_its_seed_and_steps)
+{
+	struct sim_config c;
+
+	setenv("WVM_SIM_TRACE", "4", 1);
+	sim_default(&c, 3);
+	sim_trace_seed(&c);
+	ck_assert_ptr_null(c.trace);
+	c.seed = 4;
+	sim_trace_seed(&c);
+	ck_assert(c.trace == stdout && !c.trace_from && !c.trace_to);
+	setenv("WVM_SIM_TRACE", "3:7-9", 1);
+	sim_default(&c, 3);
+	sim_trace_seed(&c);
+	ck_assert(c.trace == stdout && c.trace_from == 7 && c.trace_to == 9);
+}
+END_TEST
+
+static const char *const no_trace[] = {
+	"", "x", "-3", "3x", "3:", "3:5", "3:5-", "3:5-4", "3:-5", "3:1-2x"};
+START_TEST(a_trace_that_is_none_is_refused)
+{
+	setenv("WVM_SIM_TRACE", no_trace[_i], 1);
+	ck_assert_ptr_nonnull(freopen("/dev/null", "w", stderr));
+	sim_trace_check();
 }
 END_TEST
 
@@ -315,27 +403,32 @@ START_TEST(the_program_fails_when_a_process_of_it_does)
 }
 END_TEST
 
+#define TIMEOUT 240
+
 int main(int argc, char **argv)
 {
 	const char *slash = strrchr(argv[0], '/');
 	Suite *suite = suite_create("sim_checks");
-	TCase *tc = tcase_create("sim_checks"), *each = tcase_create("each_step");
+	TCase *refused = tcase_create("refused");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
 	(void)argc;
+	simulated_begin(argv[0]);
 	snprintf(program, sizeof(program), "%.*s/../../../bin/wvm_sim",
 		 slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
-	tcase_set_timeout(tc, 240);
-	tcase_add_loop_test(tc, a_history_is_judged, 0, sizeof(histories) / sizeof(histories[0]));
-	tcase_add_loop_test(tc, every_check_of_all_pages_can_fail, 0, SABOTAGES);
-	tcase_set_timeout(each, 240);
-	tcase_add_loop_test(each, every_check_of_all_pages_is_made_after_each_step, 0, SABOTAGES);
-	tcase_add_test(each, all_pages_pools_and_windows_hold_after_every_single_step);
-	tcase_add_loop_test(tc, a_forgotten_thread_is_noticed, 0, 2);
-	tcase_add_loop_test(tc, the_program_fails_when_a_process_of_it_does, 0, 5);
-	suite_add_tcase(suite, tc);
-	suite_add_tcase(suite, each);
+	add_simulated(suite, a_history_is_judged, sizeof(histories) / sizeof(histories[0]),
+		      TIMEOUT);
+	add_simulated(suite, every_check_of_all_pages_can_fail, SABOTAGES, TIMEOUT);
+	add_simulated(suite, every_check_of_all_pages_is_made_after_each_step, SABOTAGES, TIMEOUT);
+	add_simulated(suite, all_pages_pools_and_windows_hold_after_every_single_step, 1, TIMEOUT);
+	add_simulated(suite, a_forgotten_thread_is_noticed, 2, TIMEOUT);
+	add_simulated(suite, a_directed_run_is_drawn_again, 1, TIMEOUT);
+	add_simulated(suite, a_trace_is_that_of_its_seed_and_steps, 1, TIMEOUT);
+	tcase_add_loop_exit_test(refused, a_trace_that_is_none_is_refused, 2, 0,
+				 sizeof(no_trace) / sizeof(no_trace[0]));
+	suite_add_tcase(suite, refused);
+	add_simulated(suite, the_program_fails_when_a_process_of_it_does, 5, TIMEOUT);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -3,7 +3,10 @@
  * what the message says. A message is drawn when it is sent, with what becomes
  * of it; its number comes back where it arrives.
  */
+#include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/core/sim/sim.h"
@@ -145,4 +148,54 @@ void sim_chart_local(struct sim *s, uint32_t node, uint64_t page, const char *fo
 	va_end(ap);
 	put(line, node * COLUMN + 2, COLUMN - 3, text);
 	print(s, line, "");
+}
+
+/* ---- runs that are drawn because the environment says so ------------------------------- */
+
+static bool number(const char **at, char end, uint64_t *value)
+{
+	char *rest;
+
+	if (!isdigit((unsigned char)**at))
+		return false;
+	errno = 0;
+	*value = strtoull(*at, &rest, 0);
+	*at = rest + 1;
+	return !errno && *rest == end;
+}
+
+/* SEED[:FROM-TO]. True: the text is well formed; from and to are 0 where it names no steps. */
+static bool parse(const char *text, uint64_t *seed, uint64_t *from, uint64_t *to)
+{
+	*from = *to = 0;
+	if (!strchr(text, ':'))
+		return number(&text, 0, seed);
+	return number(&text, ':', seed) && number(&text, '-', from) && number(&text, 0, to) &&
+	       *from <= *to && *to;
+}
+
+void sim_trace_check(void)
+{
+	const char *text = getenv("WVM_SIM_TRACE");
+	uint64_t seed, from, to;
+
+	if (!text || parse(text, &seed, &from, &to))
+		return;
+	fprintf(stderr, "WVM_SIM_TRACE=%s: not SEED or SEED:FROM-TO, a seed and steps\n", text);
+	exit(2);
+}
+
+void sim_trace_seed(struct sim_config *c)
+{
+	const char *text = getenv("WVM_SIM_TRACE");
+	uint64_t seed, from, to;
+
+	if (!text || c->trace)
+		return;
+	sim_trace_check();
+	if (!parse(text, &seed, &from, &to) || seed != c->seed)
+		return;
+	c->trace = stdout;
+	c->trace_from = from;
+	c->trace_to = to;
 }

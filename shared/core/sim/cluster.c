@@ -23,6 +23,9 @@ __attribute__((format(printf, 2, 3))) void sim_failed(struct sim *s, const char 
 	vsnprintf(s->text + n, sizeof(s->text) - (size_t)n, format, ap);
 	va_end(ap);
 	s->report.failure = s->text;
+	/* Whatever becomes of the process. */
+	if (s->config.trace)
+		fflush(s->config.trace);
 }
 
 void *sim_zeroed(size_t size)
@@ -171,6 +174,7 @@ struct sim *sim_create(const struct sim_config *config)
 	struct sim *s = sim_zeroed(sizeof(*s));
 
 	s->config = *config;
+	sim_trace_seed(&s->config);
 	s->config.backup |= config->deaths > 0 || config->reboots > 0;
 	s->config.times.deadline_lost_ns = config->times.deadline_ns / 5 * 12; /* as in a master */
 	s->quiet = s->trouble_idle = true;

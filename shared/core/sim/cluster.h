@@ -107,8 +107,18 @@ void sim_default(struct sim_config *config, uint64_t seed);
 /* A configuration that follows from the seed: any size, any disorder. */
 void sim_random(struct sim_config *config, uint64_t seed);
 
+/*
+ * Where the environment has WVM_SIM_TRACE=SEED[:FROM-TO], runs of that seed that say nothing of a
+ * chart are drawn to stdout, at these steps: those of a test, whose configuration is its own.
+ */
 struct sim *sim_create(const struct sim_config *config);
 void sim_destroy(struct sim *sim);
+
+/* Ends the process with a message and status 2 if WVM_SIM_TRACE says something else. */
+void sim_trace_check(void);
+
+/* What is drawn of a run that failed: so many steps before. */
+#define SIM_TRACE_STEPS 2000u
 
 /* Runs until `accesses` were made or the first failure. Returns the core inputs made. */
 uint64_t sim_run(struct sim *sim, uint64_t accesses);

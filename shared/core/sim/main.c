@@ -113,7 +113,9 @@ static const struct argp argp = {
 	.parser = parse,
 	.doc = "Runs clusters of the protocol core in simulated time: every seed is another "
 	       "configuration, with lost, doubled, late and damaged messages, stopped and slow "
-	       "nodes. Exits with 1 at the first violation of what must always hold.",
+	       "nodes. Exits with 1 at the first violation of what must always hold.\v"
+	       "The environment's WVM_SIM_TRACE=SEED[:FROM-TO] draws runs of a seed in test "
+	       "programs, too, which have configurations of their own; their failures print it.",
 };
 
 /* ---- runs ------------------------------------------------------------------------------ */
@@ -185,7 +187,8 @@ static void tell_failure(const struct worker *w, const struct options *o)
 	printf("FAILED  %s\nreplay  make sim SEED=%llu TRACE=1", w->failure,
 	       (unsigned long long)w->seed);
 	if (at)
-		printf(" STEP=%llu-%llu", (unsigned long long)(at > 2000 ? at - 2000 : 1),
+		printf(" STEP=%llu-%llu",
+		       (unsigned long long)(at > SIM_TRACE_STEPS ? at - SIM_TRACE_STEPS : 1),
 		       (unsigned long long)at);
 	if (o->steps != SIM_SEED_STEPS)
 		printf(" STEPS=%llu", (unsigned long long)o->steps);
@@ -259,6 +262,7 @@ int main(int argc, char **argv)
 	size_t size = JOBS_MAX * sizeof(*workers) + sizeof(bool);
 
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	sim_trace_check();
 	o.jobs = o.jobs < 1 ? 1 : o.jobs > JOBS_MAX ? JOBS_MAX : o.jobs;
 	workers = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (workers == MAP_FAILED) {

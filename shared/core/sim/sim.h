@@ -392,7 +392,9 @@ void sim_check_degraded(struct sim *s);
 /* history.c */
 void sim_history_add(struct sim *s, const struct sim_thread *t, uint64_t read);
 
-/* chart.c; call through these, which cost nothing without a trace */
+/* chart.c: by the environment, and what is drawn; call through sim_note(), which costs nothing
+ * without a trace */
+void sim_trace_seed(struct sim_config *c);
 void sim_chart_send(struct sim *s, uint64_t number, uint32_t from, uint32_t to,
 		    const struct wvm_msg *m, const char *fate);
 __attribute__((format(printf, 4, 5))) void sim_chart_local(struct sim *s, uint32_t node,
