@@ -322,8 +322,8 @@ static bool heard(struct wvm_core *core, uint32_t member, uint64_t life)
 {
 	struct wvm_peer *peer = &core->peers[member];
 
-	if (!life || life > UINT16_MAX || life < peer->life)
-		return false;
+	if (!life || life > UINT16_MAX || life < peer->life || life < core->renewed[member])
+		return false; /* what it had is gone */
 	if (peer->life && life > peer->life)
 		make_all_again(core, member);
 	peer->life = (uint16_t)life;

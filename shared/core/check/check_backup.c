@@ -393,6 +393,43 @@ START_TEST(a_second_home_that_lost_its_files_gets_all_again)
 }
 END_TEST
 
+static uint64_t copy_under_way(const struct rig *r, uint64_t page)
+{
+	for (uint32_t i = 0; i < WVM_COPIES; i++) {
+		const struct wvm_copy *c = &r->core->backup->copies[i];
+
+		if (c->state == WVM_COPY_WRITTEN && c->page == page)
+			return c->id;
+	}
+	return 0;
+}
+
+/* The copy came, and the answer is late: by now all that is gone, and the home has been told so. */
+START_TEST(what_a_second_home_says_late_that_lost_its_files_acknowledges_nothing)
+{
+	struct wvm_msg m, says = message(WVM_MSG_BACKUP, RIG_SELF, RIG_EPOCH, 0);
+	struct pair p;
+
+	pair_open_all(&p, NULL, true);
+	run_for(&p, A_WHILE);
+	m = acquire(&p, FIRST, 3, ID(1));
+	p.lost = p.passed;
+	ck_assert_int_eq(tell(&p, FIRST, m, 3, 0x55), WVM_DROP_NONE);
+	wvm_core_renewed(p.homes[FIRST].core, RIG_SELF, RIG_BOOT + 1);
+	settle(&p);
+	says.request = copy_under_way(&p.homes[FIRST], 3);
+	says.version = m.version;
+	says.flags = WVM_MSG_ANSWER;
+	says.grant = RIG_BOOT;
+	ck_assert_int_eq(tell(&p, FIRST, says, 3, 0), WVM_DROP_STALE);
+	ck_assert_uint_eq(p.sent_count, 0);
+	says.grant = RIG_BOOT + 1;
+	ck_assert_int_eq(tell(&p, FIRST, says, 3, 0), WVM_DROP_NONE);
+	ck_assert_uint_eq(last_sent(&p, WVM_MSG_WRITE_BACK_ACK, OWNER)->msg.version, m.version);
+	pair_close(&p);
+}
+END_TEST
+
 /* ---- moves ----------------------------------------------------------------------------- */
 
 /* The unit's new home has copies of its pages, and takes none of them for an entry. */
@@ -670,6 +707,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, hostile_members_change_no_entry_and_reach_no_assertion, 0, HOSTILE);
 	tcase_add_loop_test(tc, either_may_be_killed_at_any_message_of_the_making, 0, 2 * MADE);
 	tcase_add_loop_test(tc, a_second_home_that_lost_its_files_gets_all_again, 0, 2);
+	tcase_add_test(tc, what_a_second_home_says_late_that_lost_its_files_acknowledges_nothing);
 	tcase_add_loop_test(tc, copies_are_no_entries_when_their_second_home_becomes_the_home, 0,
 			    2);
 	tcase_add_loop_test(tc, a_pair_that_comes_back_begins_anew, 0, 2);
