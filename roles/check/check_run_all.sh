@@ -50,6 +50,9 @@ END
 program none 0 <<END
 SKIPPED: none: needs the moon
 END
+program unproved 0 <<END
+1 passed, 0 failed
+END
 program like 0 <<END
 proof: more states explored: 7 of them
 proof: more: proof: states explored: none
@@ -71,15 +74,26 @@ all 'states explored,steps' good
 expect 'rows that are there are not missed' 0 'states explored'
 holds 'and cost nothing' last_line '2 passed, 0 failed'
 
-all 'states explored,litmus,steps' good none
+all 'states explored,litmus,steps' good
 expect 'a row that is not there fails the run' 1 'failed:'
 holds 'in one line with its name' line 'missing from the table of what was tried: litmus'
 holds 'the others are not said to be missing' no_line 'missing from .*: (states explored|steps)'
 holds 'and counts as one' last_line '2 passed, 1 failed'
 
-all 'states explored,steps' none
+all 'states explored,steps' unproved
 expect 'a table without any row misses all of them' 1 'missing from the table of what was tried: steps'
-holds 'each counts' last_line '0 passed, 2 failed'
+holds 'each counts' last_line '1 passed, 2 failed'
+
+all 'states explored,litmus,steps' good none
+expect 'where programs are skipped a row may be missing' 0 'missing from the table of what was tried: litmus'
+holds 'and costs nothing' last_line '2 passed, 0 failed'
+export NO_SKIPS=1
+all '' good none
+expect 'where none may be skipped that fails the run' 1 '1 programs were skipped, and none may be'
+holds 'each of them' last_line '2 passed, 1 failed'
+all '' good
+expect 'and nothing else does' 0 'states explored'
+unset NO_SKIPS
 
 all 'states explored' like
 holds 'no other name will do' last_line '1 passed, 1 failed'
