@@ -27,7 +27,7 @@
 static struct total {
 	atomic_ullong steps, seeds, refused, history, kills;
 	/* Of random configurations alone. */
-	atomic_ullong random_kills, cuts, stops, slowed;
+	atomic_ullong random_kills, cuts, stops, slowed, let_go;
 	char failure[WORKERS][SIM_TEXT];
 } * total;
 
@@ -740,6 +740,7 @@ static void count_troubles(const struct sim_report *r)
 	atomic_fetch_add(&total->cuts, r->cuts);
 	atomic_fetch_add(&total->stops, r->stops);
 	atomic_fetch_add(&total->slowed, r->slowed);
+	atomic_fetch_add(&total->let_go, r->let_go);
 }
 
 /* Every second seed is one that was never run before. */
@@ -787,6 +788,7 @@ START_TEST(no_random_configuration_shows_a_wrong_value)
 	ck_assert_uint_gt(atomic_load(&total->cuts), 0);
 	ck_assert_uint_gt(atomic_load(&total->stops), 0);
 	ck_assert_uint_gt(atomic_load(&total->slowed), 0);
+	ck_assert_uint_gt(atomic_load(&total->let_go), 0);
 }
 END_TEST
 

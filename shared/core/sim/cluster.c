@@ -58,6 +58,7 @@ static void run_event(struct sim *s, struct sim_event *e, uint64_t at_ns)
 		break;
 	case SIM_EV_SERVE: sim_serve(s, e->node); break;
 	case SIM_EV_PROGRAM: sim_program_event(s, e->index); break;
+	case SIM_EV_MAP: sim_map_event(s, e); break;
 	case SIM_EV_TROUBLE: sim_trouble_begin(s); break;
 	case SIM_EV_RELIEF: sim_trouble_end(s, e); break;
 	case SIM_EV_REVIVE: sim_revive(s, e->node); break;

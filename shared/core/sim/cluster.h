@@ -49,6 +49,7 @@ struct sim_config {
 	uint64_t think_ns;   /* mean time between two accesses of a thread */
 	uint32_t write_ppm;  /* accesses that store; half of them read first */
 	uint32_t pin_ppm;    /* accesses that pin the page for a while */
+	uint32_t unmap_ppm;  /* accesses after which some page is not mapped for a while */
 	uint32_t pages_hot;  /* most accesses go to this many pages; 0: all alike */
 	struct wvm_core_limits limits;
 	struct wvm_core_times times;
@@ -162,6 +163,7 @@ struct sim_report {
 	uint64_t evicted;                  /* pages given up for lack of memory */
 	uint64_t merges;                   /* units that a holder put together again */
 	uint64_t left, installs_failed;    /* programs that went; pages that had no room */
+	uint64_t unmapped, let_go;         /* mappings given up; threads that waited there */
 	uint64_t joins, drains;            /* nodes that became homes, and that ceased to be */
 	uint64_t units_moved;              /* units handed over */
 	uint64_t renewed;                  /* nodes that came back without their files */

@@ -68,6 +68,8 @@ void sim_report_add(struct sim_report *sum, const struct sim_report *r)
 	sum->evicted += r->evicted;
 	sum->merges += r->merges;
 	sum->left += r->left;
+	sum->unmapped += r->unmapped;
+	sum->let_go += r->let_go;
 	sum->installs_failed += r->installs_failed;
 	sum->joins += r->joins;
 	sum->drains += r->drains;
@@ -97,7 +99,8 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"%llu core steps, %llu s of simulated time\n"
 		"  messages %llu: lost %llu, doubled %llu, overtaken %llu, without room %llu\n"
 		"  damaged %llu: refused %llu, in the hops alone %llu\n"
-		"  wires cut %llu, nodes stopped %llu, slowed %llu; programs left %llu\n"
+		"  wires cut %llu, nodes stopped %llu, slowed %llu; programs left %llu, "
+		"pages unmapped %llu, with threads that waited %llu\n"
 		"  masters killed and taken over %llu, of them within an input %llu\n"
 		"  accesses %llu, all in a linearizable history; faults %llu, of them errors %llu, "
 		"longest wait %.3f s\n"
@@ -111,10 +114,11 @@ void sim_report_print(const struct sim_report *r, FILE *out)
 		"lost %llu; hosts rebooted %llu, of them before a dead one's place was taken %llu\n",
 		N(steps), N(now_ns) / 1000000000, N(messages), N(lost), N(doubled), N(overtaken),
 		N(overflowed), N(corrupted), N(corrupted_caught), N(corrupted_hops), N(cuts),
-		N(stops), N(slowed), N(left), N(kills), N(kills_undone), N(history), N(faults),
-		N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted), N(installs_failed),
-		N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved), N(unmoved_between),
-		N(renewed), N(backup_copied), N(backup_waited), N(backup_checked), N(deaths),
-		N(deaths_between), N(rebuilt), N(lost_pages), N(reboots), N(reboots_dead));
+		N(stops), N(slowed), N(left), N(unmapped), N(let_go), N(kills), N(kills_undone),
+		N(history), N(faults), N(failed_faults), (double)r->wait_ns_max * 1e-9, N(evicted),
+		N(installs_failed), N(sweeps), N(joins), N(drains), N(units_moved), N(unmoved),
+		N(unmoved_between), N(renewed), N(backup_copied), N(backup_waited),
+		N(backup_checked), N(deaths), N(deaths_between), N(rebuilt), N(lost_pages),
+		N(reboots), N(reboots_dead));
 #undef N
 }

@@ -127,7 +127,7 @@ static void check_holder(struct sim *s, uint64_t page, uint32_t node)
 		return;
 	/* Where the file has nothing, a store is trapped for that. */
 	if (!in_between(n) && h->state != WVM_HELD_MODIFIED && n->present[page] &&
-	    n->untrapped[page] & n->usable)
+	    n->untrapped[page] & n->usable & ~n->unmapped[page])
 		sim_failed(s, "node %u: page %llu writable, held %d", node, ll(page), h->state);
 	if ((n->present[page] || hole) && !is_truth(s, page, hole ? zeros : sim_ram(n, page)))
 		sim_failed(s, "node %u: page %llu stale in state %d", node, ll(page), h->state);

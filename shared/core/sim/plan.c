@@ -165,4 +165,5 @@ void sim_random(struct sim_config *c, uint64_t seed)
 	c->renew = c->move_gap_ns && one_in(&d, 2);
 	c->backup = one_in(&d, 2);
 	plan_deaths(&d, c);
+	c->unmap_ppm = one_in(&d, 3) ? (uint32_t)roll_scale(&d, 1000, 200000) : 0;
 }

@@ -161,6 +161,17 @@ static bool master_is_busy(struct sim *s, const struct sim_node *n)
 	return n->stops || n->down || n->inbox || s->report.now_ns < n->busy_until_ns;
 }
 
+/* A page of the thread's program, mostly one that another thread is at. */
+static void unmap_any(struct sim *s, const struct sim_thread *t)
+{
+	uint32_t other = t->node * s->node_threads + (uint32_t)(sim_rnd(s) % s->node_threads);
+	uint64_t page = s->threads[other].page;
+
+	if (sim_rnd(s) % 4 == 0)
+		page = sim_rnd(s) % s->config.pages;
+	sim_unmap(s, t->node, t->client, (uint32_t)page);
+}
+
 void sim_thread_run(struct sim *s, uint32_t index)
 {
 	struct sim_thread *t = &s->threads[index];
@@ -172,6 +183,10 @@ void sim_thread_run(struct sim *s, uint32_t index)
 	}
 	if (t->state == SIM_TH_THINK)
 		choose(s, t);
+	if (n->unmapped[t->page] >> t->client & 1) {
+		sim_think(s, index);
+		return;
+	}
 	if (t->pins && master_is_busy(s, n)) {
 		run_after(s, index, 1000000);
 		return;
@@ -194,6 +209,8 @@ void sim_thread_run(struct sim *s, uint32_t index)
 		sim_node_drain(s, t->node);
 	}
 	sim_think(s, index);
+	if (s->config.unmap_ppm && !s->quiet && sim_chance(s, s->config.unmap_ppm))
+		unmap_any(s, t);
 }
 
 /* ---- what ends a wait ------------------------------------------------------------------ */
@@ -224,6 +241,21 @@ void sim_wake(struct sim *s, uint32_t node, uint64_t page, uint64_t clients)
 		end_wait(s, i);
 		t->state = SIM_TH_ACCESS;
 		run_after(s, i, 1000 + sim_rnd(s) % 3000);
+	}
+}
+
+void sim_let_go(struct sim *s, uint32_t node, uint32_t client, uint64_t page)
+{
+	for_each_thread(s, node, i)
+	{
+		struct sim_thread *t = &s->threads[i];
+
+		if (t->state != SIM_TH_WAIT || t->page != page || t->client != client)
+			continue;
+		end_wait(s, i);
+		s->report.let_go++;
+		t->state = SIM_TH_THINK;
+		run_after(s, i, 1000);
 	}
 }
 
@@ -293,6 +325,7 @@ static void leave(struct sim *s, uint32_t node, uint32_t client)
 	sim_note(s, node, SIM_NO_PAGE, "program %u leaves", client);
 	n->known &= (uint8_t) ~(1u << client);
 	n->usable &= (uint8_t) ~(1u << client);
+	sim_maps_all(s, node, client);
 	wvm_core_client_gone(n->core, client);
 	for_each_thread(s, node, i)
 	{
@@ -324,6 +357,7 @@ static void map(struct sim *s, uint32_t node, uint32_t client)
 	for (uint32_t p = 0; p < s->config.pages; p++)
 		n->untrapped[p] |= (uint8_t)(1u << client);
 	n->known |= (uint8_t)(1u << client);
+	sim_maps_all(s, node, client);
 }
 
 static void use(struct sim *s, uint32_t node, uint32_t client)
@@ -421,6 +455,7 @@ void sim_programs_end(struct sim *s, uint32_t node)
 		struct sim_program *p = &s->programs[index];
 
 		p->state = SIM_PROGRAM_AWAY;
+		sim_maps_all(s, node, c);
 		if (p->idle)
 			program_after(s, index, 1000000);
 		p->idle = false;

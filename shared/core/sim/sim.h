@@ -20,6 +20,7 @@ enum sim_event_kind {
 	SIM_EV_THREAD,
 	SIM_EV_SERVE, /* a busy master takes the next input from its inbox */
 	SIM_EV_PROGRAM,
+	SIM_EV_MAP,     /* a program maps a page again, in two steps */
 	SIM_EV_TROUBLE, /* one begins */
 	SIM_EV_RELIEF,  /* one ends */
 	SIM_EV_DECIDE,  /* a change of members, if the last one is done */
@@ -41,8 +42,8 @@ struct sim_event {
 	uint32_t index;         /* thread, program, the second node of a trouble, or the sender */
 	uint32_t life;          /* of the thread or trouble: a later one ignores the event */
 	bool grants;     /* SIM_EV_MESSAGE: a request, or a grant: somebody will have a page */
-	bool write;      /* SIM_EV_FAULT */
-	uint32_t page;   /* SIM_EV_FAULT */
+	bool write;      /* SIM_EV_FAULT; SIM_EV_MAP: the second step */
+	uint32_t page;   /* SIM_EV_FAULT, SIM_EV_MAP */
 	uint32_t bytes;  /* SIM_EV_MESSAGE */
 	uint64_t number; /* of the message, in the chart; or of the thread's fault */
 	struct sim_event *original; /* of a corrupted datagram: as it was sent */
@@ -85,7 +86,8 @@ struct sim_node {
 	bool data[SIM_PAGES_MAX]; /* present, and not only room that nobody has touched */
 	/* Programs for which a store to the page, once it is present, does not trap. */
 	uint8_t untrapped[SIM_PAGES_MAX];
-	uint8_t usable; /* programs that run */
+	uint8_t usable;                  /* programs that run */
+	uint8_t unmapped[SIM_PAGES_MAX]; /* programs that have no mapping of it just now */
 	/* Of the master. */
 	struct wvm_core *core;
 	void *memory;
@@ -142,7 +144,8 @@ enum sim_program_state { SIM_PROGRAM_RUNS, SIM_PROGRAM_AWAY, SIM_PROGRAM_MAPS };
 
 struct sim_program {
 	enum sim_program_state state;
-	bool idle; /* stays until the cluster is no longer quiet */
+	bool idle;     /* stays until the cluster is no longer quiet */
+	uint32_t life; /* of all that it maps: a later one ignores the event */
 };
 
 /* One access, as its thread saw it. 40 bytes. */
@@ -347,6 +350,14 @@ void sim_wake_failed(struct sim *s, uint32_t node, uint64_t page, uint64_t clien
 void sim_pins_done(struct sim *s, uint32_t node, uint64_t page);
 void sim_pins_lost(struct sim *s, uint32_t node, uint64_t page);
 void sim_program_event(struct sim *s, uint32_t index);
+/* The program's mapping of the page is gone: who waits there does not any more. */
+void sim_let_go(struct sim *s, uint32_t node, uint32_t client, uint64_t page);
+
+/* maps.c */
+void sim_unmap(struct sim *s, uint32_t node, uint32_t client, uint32_t page);
+void sim_map_event(struct sim *s, const struct sim_event *e);
+/* The program has mapped all anew, or is gone. */
+void sim_maps_all(struct sim *s, uint32_t node, uint32_t client);
 void sim_programs_start(struct sim *s);
 void sim_programs_leave(struct sim *s, uint32_t node);
 void sim_programs_end(struct sim *s, uint32_t node);
