@@ -173,6 +173,21 @@ static void pass_on(struct wvm_forward *f, struct wvm_hop from, const struct wvm
 	}
 }
 
+/*
+ * The checksum is the receiver's to look at, and most segments have nothing new to say. But a way
+ * that is learned from a damaged one would lead others astray. False: it is damaged.
+ */
+static bool learn(struct wvm_forward *f, struct wvm_hop from, uint32_t src, const uint8_t *segment)
+{
+	if (wvm_route_is_news(f->routes, src, from)) {
+		if (!wvm_wire_intact(segment))
+			return false;
+		f->counters.learned += wvm_route_learn(f->routes, src, from);
+	}
+	f->last_src = src;
+	return true;
+}
+
 size_t wvm_forward_segment(struct wvm_forward *f, struct wvm_hop from, const uint8_t *data,
 			   size_t len)
 {
@@ -187,9 +202,9 @@ size_t wvm_forward_segment(struct wvm_forward *f, struct wvm_hop from, const uin
 		f->counters.drops[reason]++;
 		return consumed;
 	}
-	if (h.src != f->last_src) {
-		f->counters.learned += wvm_route_learn(f->routes, h.src, from);
-		f->last_src = h.src;
+	if (h.src != f->last_src && !learn(f, from, h.src, data)) {
+		f->counters.drops[WVM_DROP_CRC]++;
+		return consumed;
 	}
 	pass_on(f, from, &h, data, (uint32_t)segment);
 	return consumed;

@@ -442,6 +442,13 @@ enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop
 	return WVM_DROP_NONE;
 }
 
+bool wvm_wire_intact(const uint8_t *segment)
+{
+	size_t bytes = WVM_HEADER_BYTES + (size_t)wvm_load16(segment + AT_PAYLOAD_LEN);
+
+	return wvm_load32(segment + AT_CRC) == checksum(segment, bytes);
+}
+
 size_t wvm_wire_push_back(uint8_t out[WVM_HEADER_BYTES], const uint8_t *refused)
 {
 	struct wvm_msg was, m;

@@ -94,6 +94,8 @@ struct wvm_wire_hop {
  */
 enum wvm_drop wvm_wire_peek(const uint8_t *data, size_t len, struct wvm_wire_hop *h,
 			    size_t *segment, size_t *consumed);
+/* Whether the checksum of a segment that wvm_wire_peek() has taken is right. */
+bool wvm_wire_intact(const uint8_t *segment);
 
 /*
  * Writes the PUSH_BACK that tells the sender of a segment, which wvm_wire_peek() has taken,

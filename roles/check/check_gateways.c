@@ -19,6 +19,7 @@
 
 #include "roles/check/churn.h"
 #include "roles/check/gateways.h"
+#include "roles/check/stranger.h"
 #include "shared/control_route.h"
 #include "shared/wire.h"
 
@@ -342,6 +343,149 @@ START_TEST(a_strangers_packets_lead_nowhere_and_create_no_route)
 }
 END_TEST
 
+#define STORM       100000u /* datagrams of each kind */
+#define STORM_QUEUE (1u << 17)
+#define STORM_MS    20000u /* a hang, not a measure */
+#define PAUSE_MS    4000u  /* less than the 5 s after which an access is an error */
+
+/* One datagram of its storm, by a process on the host of node 1, or of the pod's for its orders. */
+typedef void storm_fn(int fd);
+
+/* What begins like a message, or is a good one but for some bits; a checksum may be right. */
+static void send_as_nobody(int fd)
+{
+	struct sockaddr_in to = at("10.77.0.1", POD_PORT);
+	uint8_t data[2 * STRANGER_MTU];
+	size_t len;
+
+	if (stranger_chance() % 2) {
+		len = stranger_noise(data);
+	} else {
+		len = message(data, 1, (uint32_t)(stranger_chance() % NODES), WVM_QOS_CONTROL, 0,
+			      stranger_chance());
+		data[stranger_chance() % len] ^= (uint8_t)(1 + stranger_chance() % 255);
+		wvm_wire_seal(data, len);
+	}
+	if (sendto(fd, data, len, 0, (struct sockaddr *)&to, sizeof(to)) < 0 && errno != EMSGSIZE)
+		_exit(1);
+}
+
+/* From the address of the sidecar there. Under a right checksum it might be the truth. */
+static void send_as_neighbour(int fd)
+{
+	uint16_t bytes = stranger_chance() % 4 ? 0 : (uint16_t)(1 + stranger_chance() % 1200);
+	uint8_t data[STRANGER_MTU];
+	size_t len = message(data, 1, (uint32_t)(stranger_chance() % NODES),
+			     bytes ? WVM_QOS_BULK : WVM_QOS_CONTROL, bytes, stranger_chance());
+
+	data[stranger_chance() % len] ^= (uint8_t)(1 + stranger_chance() % 255);
+	if (stranger_chance() % 8 == 0)
+		len = 1 + stranger_chance() % (len - 1);
+	stranger_forge(at("10.77.0.2", 8000), at("10.77.0.1", POD_PORT), data, len);
+}
+
+static void send_orders(int fd)
+{
+	struct sockaddr_in to = at("127.0.0.1", (uint16_t)pod.ctrl_port);
+	uint8_t data[2 * STRANGER_MTU];
+	size_t len = stranger_noise(data);
+
+	if (sendto(fd, data, len, 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+		_exit(1);
+}
+
+/* Not faster than the pod reads. Returns what the kernel dropped of it. */
+static uint64_t storm(storm_fn *send_one, unsigned host, unsigned port)
+{
+	uint64_t before = harm_port_of(pod.pid, port).drops;
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		int fd;
+
+		cluster_enter_net(cluster.node[host].netns);
+		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		for (unsigned i = 0; i < STORM; i++) {
+			send_one(fd);
+			while (i % 64 == 0 && harm_port_of(pod.pid, port).queued > STORM_QUEUE)
+				cluster_sleep_ms(1);
+		}
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	return harm_port_of(pod.pid, port).drops - before;
+}
+
+/* Each that came from nobody, or from the address of a neighbour. */
+static void expect_counted(const char *name, uint64_t before, uint64_t kernel)
+{
+	uint64_t end = cluster_now_ms() + STORM_MS, counted;
+
+	do
+		counted = gateway_stat(&pod, "gateway", name) - before;
+	while (counted + kernel < STORM && cluster_now_ms() < end);
+	ck_assert_msg(counted + kernel >= STORM && kernel <= STORM / 2,
+		      "of %u sent %lu were counted as %s, and the kernel dropped %lu", STORM,
+		      counted, name, kernel);
+}
+
+/* Whatever a neighbour's datagrams say becomes exactly one of these. */
+static void expect_forward_balance(void)
+{
+	static const char *const ends[] = {"forwarded", "no_route",    "loops", "hops_used_up",
+					   "too_long",  "pushed_back", "lost"};
+	json_t *o = gateway_json(&pod, "stats"), *value;
+	const json_t *g = json_object_get(o, "gateway");
+	uint64_t sum = 0, dropped = 0;
+	const char *name;
+
+	for (unsigned i = 0; i < sizeof(ends) / sizeof(*ends); i++)
+		sum += (uint64_t)json_integer_value(json_object_get(g, ends[i]));
+	json_object_foreach(json_object_get(o, "drops"), name, value)
+		dropped += (uint64_t)json_integer_value(value);
+	ck_assert_uint_eq(sum + dropped,
+			  (uint64_t)json_integer_value(json_object_get(g, "segments")));
+	ck_assert_uint_gt(dropped, 0);
+	json_decref(o);
+}
+
+START_TEST(a_storm_on_every_port_of_a_pod_costs_no_byte_and_no_route)
+{
+	static struct churn w;
+	uint64_t nobody, neighbour, kernel;
+
+	start_all(NULL);
+	churn_start(&w, &cluster, &plan, everywhere, PROGRAMS);
+	nobody = gateway_stat(&pod, "gateway", "strangers");
+	kernel = storm(send_as_nobody, 1, POD_PORT);
+	expect_counted("strangers", nobody, kernel);
+	neighbour = gateway_stat(&pod, "gateway", "datagrams_in");
+	kernel = storm(send_as_neighbour, 1, POD_PORT);
+	expect_counted("datagrams_in", neighbour, kernel);
+	expect_forward_balance();
+	(void)storm(send_orders, 0, pod.ctrl_port);
+	ck_assert_uint_gt(gateway_stat(&pod, "control", "bad_magic"), 0);
+	ck_assert_uint_eq(routes_of_class(&pod, "learned"), 0);
+	ck_assert_uint_eq(routes_of_class(&pod, "announced"), 0);
+	ck_assert_uint_eq(routes_of_class(&pod, "operator"), 0);
+	ck_assert_uint_eq(routes_of_class(&pod, "static"), NODES);
+	ck_assert(churn_goes_on(&w, 20));
+	churn_stop(&w);
+	churn_verify(&w);
+	ck_assert_uint_eq(churn_errors(&w), 0);
+	ck_assert_uint_le(atomic_load(&w.arena->word[CHURN_PAUSE_MS_MAX]), PAUSE_MS);
+	printf("proof: %u hostile datagrams from nobody, %u as from a neighbour and %u orders to a "
+	       "pod's gateway: 0 bytes changed, 0 routes, the longest access took %llu ms\n",
+	       STORM, STORM, STORM,
+	       (unsigned long long)atomic_load(&w.arena->word[CHURN_PAUSE_MS_MAX]));
+	churn_free(&w);
+	stop_all();
+}
+END_TEST
+
 /* ---- one gateway alone ----------------------------------------------------------------- */
 
 static struct gateway alone;
@@ -645,6 +789,7 @@ static Suite *suite(void)
 	tcase_add_test(c, gateways_that_are_killed_and_replaced_cost_no_byte);
 	tcase_add_test(c, a_pod_that_pushes_back_is_heard_by_masters_and_costs_no_byte);
 	tcase_add_test(c, a_strangers_packets_lead_nowhere_and_create_no_route);
+	tcase_add_test(c, a_storm_on_every_port_of_a_pod_costs_no_byte_and_no_route);
 	tcase_add_test(one, a_full_lane_pushes_back_and_loses_nothing_in_silence);
 	tcase_add_test(one, an_idle_gateway_takes_no_time);
 	tcase_add_test(one, the_tools_add_replace_delete_and_list_routes);

@@ -91,15 +91,15 @@ void harm_await_log(const struct cluster *c, unsigned node, const char *text)
 
 /* ---- what the kernel dropped --------------------------------------------------------------- */
 
-static struct harm_port port_of(const struct cluster *c, unsigned node, const char *ip,
-				unsigned port)
+/* ip: only sockets at that address; NULL: at any. */
+static struct harm_port port_at(pid_t pid, const char *ip, unsigned port)
 {
-	unsigned of = inet_addr(ip); /* the kernel shows the bytes of an address as a number */
+	unsigned of = ip ? inet_addr(ip) : 0; /* as the kernel shows it: the bytes as a number */
 	struct harm_port sum = {0};
 	char path[64], line[512];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/net/udp", (int)c->node[node].pid);
+	snprintf(path, sizeof(path), "/proc/%d/net/udp", (int)pid);
 	f = fopen(path, "re");
 	ck_assert_ptr_nonnull(f);
 	while (fgets(line, sizeof(line), f)) {
@@ -107,7 +107,7 @@ static struct harm_port port_of(const struct cluster *c, unsigned node, const ch
 		char *last = strrchr(line, '\n');
 
 		if (sscanf(line, " %*d: %x:%x %*x:%*x %*x %*x:%x", &address, &at, &queued) != 3 ||
-		    at != port || (c->opts.net == CLUSTER_LOOPBACK && address != of))
+		    at != port || (ip && address != of))
 			continue;
 		/* The last column, and padding. */
 		while (last > line && (*last == '\n' || *last == ' '))
@@ -118,6 +118,17 @@ static struct harm_port port_of(const struct cluster *c, unsigned node, const ch
 	}
 	fclose(f);
 	return sum;
+}
+
+static struct harm_port port_of(const struct cluster *c, unsigned node, const char *ip,
+				unsigned port)
+{
+	return port_at(c->node[node].pid, c->opts.net == CLUSTER_LOOPBACK ? ip : NULL, port);
+}
+
+struct harm_port harm_port_of(pid_t pid, unsigned port)
+{
+	return port_at(pid, NULL, port);
 }
 
 struct harm_port harm_data_port(const struct cluster *c, unsigned node)

@@ -33,6 +33,8 @@ struct harm_port {
 	uint64_t queued; /* bytes that were not received yet, with the kernel's overhead */
 };
 struct harm_port harm_data_port(const struct cluster *c, unsigned node);
+/* All sockets at that port in the namespace of a process. */
+struct harm_port harm_port_of(pid_t pid, unsigned port);
 struct harm_port harm_control_port(const struct cluster *c, unsigned node); /* the operator's */
 /* Where other nodes send gossip and ballots. */
 struct harm_port harm_gossip_port(const struct cluster *c, unsigned node);

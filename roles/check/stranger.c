@@ -56,7 +56,7 @@ void stranger_gossip(const struct cluster *c, unsigned to, const void *data, siz
 	send_to(stranger_address(c->node[to].ip, c->node[to].ctrl_port), data, len);
 }
 
-static void forge(struct sockaddr_in from, struct sockaddr_in to, const void *data, size_t len)
+void stranger_forge(struct sockaddr_in from, struct sockaddr_in to, const void *data, size_t len)
 {
 	static int fd = -1;
 	struct {
@@ -84,15 +84,15 @@ static void forge(struct sockaddr_in from, struct sockaddr_in to, const void *da
 void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
 		      size_t len)
 {
-	forge(stranger_address(c->node[from].ip, c->node[from].port),
-	      stranger_address(c->node[to].ip, c->node[to].port), data, len);
+	stranger_forge(stranger_address(c->node[from].ip, c->node[from].port),
+		       stranger_address(c->node[to].ip, c->node[to].port), data, len);
 }
 
 void stranger_gossip_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
 			size_t len)
 {
-	forge(stranger_address(c->node[from].ip, c->node[from].ctrl_port),
-	      stranger_address(c->node[to].ip, c->node[to].ctrl_port), data, len);
+	stranger_forge(stranger_address(c->node[from].ip, c->node[from].ctrl_port),
+		       stranger_address(c->node[to].ip, c->node[to].ctrl_port), data, len);
 }
 
 size_t stranger_noise(uint8_t *data)

@@ -21,6 +21,8 @@ void stranger_send(const struct cluster *c, unsigned to, const void *data, size_
 /* From the address and port of a member, as an attacker on the same network would. */
 void stranger_send_as(const struct cluster *c, unsigned from, unsigned to, const void *data,
 		      size_t len);
+/* From any address and port of this host, by a raw socket. len: at most STRANGER_MTU. */
+void stranger_forge(struct sockaddr_in from, struct sockaddr_in to, const void *data, size_t len);
 /* To the control port, where an operator asks. */
 void stranger_send_control(const struct cluster *c, unsigned to, const void *data, size_t len);
 /* The same as stranger_send() and stranger_send_as(), between the ports of gossip and ballots. */

@@ -235,6 +235,33 @@ START_TEST(the_way_back_is_learned_from_a_neighbour)
 }
 END_TEST
 
+/* Any byte may be; of a vnode whose way is known it is passed on, for its receiver to see. */
+START_TEST(nothing_is_learned_from_a_damaged_segment)
+{
+	uint8_t buf[MTU];
+	size_t len = segment(buf, 200, 2, WVM_QOS_CONTROL, 80, 1);
+
+	out_count = 0;
+	for (size_t at = 0; at < len; at++) {
+		if (at == WVM_WIRE_HOPS_OFFSET)
+			continue; /* changes on the way, so the checksum is without it */
+		buf[at] ^= 0x10;
+		take(buf, len, hop(3));
+		buf[at] ^= 0x10;
+		ck_assert_uint_eq(routes.list[WVM_ROUTE_LEARNED].count, 0);
+	}
+	ck_assert_uint_eq(f.counters.learned, 0);
+	ck_assert_uint_gt(f.counters.drops[WVM_DROP_CRC], 80);
+	take(buf, len, hop(3));
+	ck_assert_uint_eq(f.counters.learned, 1);
+	out_count = 0;
+	buf[len - 1] ^= 0x10;
+	take(buf, len, hop(3));
+	flush();
+	ck_assert_uint_eq(out_count, 1);
+}
+END_TEST
+
 START_TEST(a_full_lane_tells_the_sender_and_leaves_the_other_lane_alone)
 {
 	struct wvm_msg m;
@@ -296,6 +323,7 @@ int main(void)
 	tcase_add_test(c, hops_loops_and_lack_of_a_route_end_a_message);
 	tcase_add_test(c, a_stranger_is_not_heard);
 	tcase_add_test(c, the_way_back_is_learned_from_a_neighbour);
+	tcase_add_test(c, nothing_is_learned_from_a_damaged_segment);
 	tcase_add_test(c, a_full_lane_tells_the_sender_and_leaves_the_other_lane_alone);
 	tcase_add_test(c, what_nobody_can_be_told_of_is_counted_as_lost);
 	suite_add_tcase(s, c);

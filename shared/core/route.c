@@ -263,13 +263,18 @@ bool wvm_route_trusts(struct wvm_routes_table *t, struct wvm_hop hop)
 	return hop.ip && slot_of(t, hop)->ip;
 }
 
-bool wvm_route_learn(struct wvm_routes_table *t, uint32_t vnode, struct wvm_hop from)
+bool wvm_route_is_news(struct wvm_routes_table *t, uint32_t vnode, struct wvm_hop from)
 {
 	enum wvm_route_class class;
 	const struct wvm_hop *hop = wvm_route_find(t, vnode, &class);
 
-	if (vnode >= WVM_NODE_MAX || class < WVM_ROUTE_LEARNED ||
-	    (hop && wvm_hop_same(*hop, from)) || !wvm_route_trusts(t, from))
+	return vnode < WVM_NODE_MAX && class >= WVM_ROUTE_LEARNED &&
+	       !(hop && wvm_hop_same(*hop, from)) && wvm_route_trusts(t, from);
+}
+
+bool wvm_route_learn(struct wvm_routes_table *t, uint32_t vnode, struct wvm_hop from)
+{
+	if (!wvm_route_is_news(t, vnode, from))
 		return false;
 	if (wvm_route_set(t, WVM_ROUTE_LEARNED, vnode, 1, from))
 		return true;

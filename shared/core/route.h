@@ -113,6 +113,8 @@ bool wvm_route_trusts(struct wvm_routes_table *t, struct wvm_hop hop);
  * something to learn. When there is no room, things stay as they are (counted).
  */
 bool wvm_route_learn(struct wvm_routes_table *t, uint32_t vnode, struct wvm_hop from);
+/* Whether there would be, room or not. */
+bool wvm_route_is_news(struct wvm_routes_table *t, uint32_t vnode, struct wvm_hop from);
 
 /* "operator", "static", …; the name of a class, of the default and so on. */
 const char *wvm_route_class_name(enum wvm_route_class class);
