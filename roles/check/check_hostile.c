@@ -743,14 +743,14 @@ static void storm_all(void)
 
 START_TEST(a_storm_on_every_port_changes_no_byte_and_every_datagram_is_counted)
 {
-	static const unsigned nodes[] = {0, 1, 2, 0, 1, 2};
+	static const unsigned nodes[NODES] = {0, 1, 2};
 	static const struct churn_plan plan = {.homes = 7, .first = 480, .ranges = 12};
 	uint64_t calm, stormy, rounds, start, pause, epoch;
 
 	cluster_start(&cluster, &(struct cluster_opts){.shards = "2", .place = "SPARE 2\n"});
 	capture_ballots();
 	epoch = epoch_of(&cluster, 0);
-	churn_start(&work, &cluster, &plan, nodes, 6);
+	churn_start(&work, &cluster, &plan, nodes, NODES);
 	capture_all();
 	rounds = churn_rounds(&work);
 	start = cluster_now_ms();
