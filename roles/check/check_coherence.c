@@ -37,7 +37,7 @@ static void add(Suite *s, const char *name, void (*start)(void))
 {
 	/* Programs that spin leave masters little of two processors: minutes, where hosts are busy.
 	 */
-	TCase *t = cluster_tcase(s, name, 150);
+	TCase *t = cluster_tcase(s, name, 300);
 
 	tcase_add_unchecked_fixture(t, start, stop);
 	coherence_tests(t);
