@@ -72,6 +72,7 @@ static uint64_t chance(uint64_t below)
 
 struct port {
 	const char *name;
+	bool of_gossip;
 	const char *section, *received; /* the counter of all that came */
 	uint64_t queue_bytes;           /* a part of what fits: the masters' own find room, too */
 	unsigned look;                  /* at the queue after so many */
@@ -86,7 +87,7 @@ struct port {
 
 static const struct capture_port *captured_at(const struct port *p, unsigned node)
 {
-	return p->name[0] == 'd' ? &captures[node].data : &captures[node].gossip;
+	return p->of_gossip ? &captures[node].gossip : &captures[node].data;
 }
 
 /* ---- accounts ---------------------------------------------------------------------------- */
@@ -718,6 +719,7 @@ static void storm_all(void)
 		 .send_as = stranger_send_as,
 		 .misstate = misstate_data},
 		{.name = "gossip",
+		 .of_gossip = true,
 		 .section = "membership",
 		 .received = "received",
 		 .queue_bytes = GOSSIP_QUEUE,

@@ -180,14 +180,19 @@ static void on_wake(struct wvm_shard *self, void *ctx, const void *data, size_t 
 	/* Its turn finds what is to be done. */
 }
 
-void wvm_reclaim_wake_others(struct wvm_node_shard *s)
+/* One whose inbox is full does not sleep, and is told again where it matters. */
+static void post_others(struct wvm_node_shard *s, wvm_post_fn fn)
 {
 	struct wvm_node *n = s->node;
 
 	for (unsigned i = 0; i < n->shard_count; i++)
-		if (i != s->index) /* where its inbox is full it does not sleep */
-			(void)wvm_post(s->shard, n->shards[i].shard, on_wake, &n->shards[i], NULL,
-				       0);
+		if (i != s->index)
+			(void)wvm_post(s->shard, n->shards[i].shard, fn, &n->shards[i], NULL, 0);
+}
+
+void wvm_reclaim_wake_others(struct wvm_node_shard *s)
+{
+	post_others(s, on_wake);
 }
 
 static void on_help(struct wvm_shard *self, void *ctx, const void *data, size_t len)
@@ -204,15 +209,10 @@ static void on_help(struct wvm_shard *self, void *ctx, const void *data, size_t 
  */
 static void ask_others(struct wvm_node_shard *s)
 {
-	struct wvm_node *n = s->node;
-
 	if (s->shard->now_ns - s->reclaim.asked_ns < HELP_NS)
 		return;
 	s->reclaim.asked_ns = s->shard->now_ns;
-	for (unsigned i = 0; i < n->shard_count; i++)
-		if (i != s->index) /* a full inbox is emptied, and this one asks again */
-			(void)wvm_post(s->shard, n->shards[i].shard, on_help, &n->shards[i], NULL,
-				       0);
+	post_others(s, on_help);
 }
 
 /* Once round at most: who has few pages would mark them and give them up in one go. */

@@ -19,6 +19,13 @@ static uint32_t idle_slice(void)
 	return slice;
 }
 
+/* After `table` another slice moves, which is none of theirs. */
+static void plan_later(void)
+{
+	later = table;
+	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+}
+
 /* Member `home` has both units. In the next epoch `to` has the first, and the second is elsewhere.
  */
 static void open(struct rig *r, uint32_t home, uint32_t to, const struct wvm_layout *layout)
@@ -195,8 +202,7 @@ START_TEST(the_next_move_says_that_the_last_one_is_complete)
 	/* One that moves nothing may come at any time. */
 	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &table), WVM_EPOCH_TAKEN);
 	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_REFUSED);
-	later = table;
-	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	plan_later();
 	change(&r, NEXT + 2, &later);
 	ck_assert_int_eq(joins(&r, DRAINED), WVM_JOIN_SERVING);
 	rig_close(&r);
@@ -256,8 +262,7 @@ START_TEST(a_drained_node_without_files_is_ready_for_the_next_move)
 	change(&r, NEXT, &table);
 	lose_files_and_serve(&r);
 	ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
-	later = table;
-	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	plan_later();
 	if (_i) {
 		ck_assert(wvm_core_handed_over(r.core, NEXT));
 		ck_assert_uint_eq(wvm_core_handover(r.core).out, 0);
@@ -285,8 +290,7 @@ START_TEST(a_new_home_without_files_is_ready_for_the_next_move_until_it_serves)
 	change(&r, NEXT, &table);
 	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
 	lose_files(&r);
-	later = table;
-	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	plan_later();
 	ck_assert(!wvm_core_handed_over(r.core, NEXT - 1));
 	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);
 	if (_i)
@@ -331,8 +335,7 @@ START_TEST(a_new_home_without_files_that_serves_is_not_ready_for_the_next_move)
 	lose_files_and_serve(&r);
 	question(&r, WVM_MSG_HANDOVER);
 	ends_of(&r);
-	later = table;
-	later.home_vnode[idle_slice()] = RIG_VNODE(7);
+	plan_later();
 	ck_assert(!wvm_core_handed_over(r.core, NEXT));
 	ck_assert_int_eq(wvm_core_epoch(r.core, r.now_ns, NEXT + 1, &later), WVM_EPOCH_BUSY);
 	ck_assert_uint_eq(wvm_core_handover(r.core).in, 1);

@@ -150,9 +150,9 @@ static void sabotage(struct sim *s, enum sabotage what)
 	}
 }
 
-START_TEST(every_check_of_all_pages_can_fail)
+/* One that has run, and come to rest. */
+static struct sim *at_rest(struct sim_report *r)
 {
-	struct sim_report r;
 	struct sim_config c;
 	struct sim *sim;
 
@@ -161,8 +161,16 @@ START_TEST(every_check_of_all_pages_can_fail)
 	sim = sim_create(&c);
 	sim_run(sim, 5000);
 	sim_settle(sim, SECOND);
-	sim_report(sim, &r);
-	ck_assert_msg(!r.failure, "%s", r.failure);
+	sim_report(sim, r);
+	ck_assert_msg(!r->failure, "%s", r->failure);
+	return sim;
+}
+
+START_TEST(every_check_of_all_pages_can_fail)
+{
+	struct sim_report r;
+	struct sim *sim = at_rest(&r);
+
 	sabotage(sim, (enum sabotage)_i);
 	sim_check_all(sim);
 	sim_report(sim, &r);
@@ -175,16 +183,8 @@ END_TEST
 START_TEST(every_check_of_all_pages_is_made_after_each_step)
 {
 	struct sim_report before, after;
-	struct sim_config c;
-	struct sim *sim;
+	struct sim *sim = at_rest(&before);
 
-	sim_default(&c, 1);
-	c.write_ppm = 100000;
-	sim = sim_create(&c);
-	sim_run(sim, 5000);
-	sim_settle(sim, SECOND);
-	sim_report(sim, &before);
-	ck_assert_msg(!before.failure, "%s", before.failure);
 	sim->config.sweep = 1;
 	sabotage(sim, (enum sabotage)_i);
 	do {

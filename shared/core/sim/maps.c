@@ -8,6 +8,17 @@
 
 #define US UINT64_C(1000)
 
+void sim_map_known(struct sim_node *n, uint32_t client, uint32_t page)
+{
+	n->untrapped[page] |= (uint8_t)(1u << client);
+}
+
+void sim_map_protected(struct sim_node *n, uint32_t client, uint32_t page)
+{
+	if (n->data[page])
+		n->untrapped[page] &= (uint8_t) ~(1u << client);
+}
+
 static void later(struct sim *s, uint32_t program, uint32_t page, bool second, uint64_t ns)
 {
 	struct sim_event *e = sim_post(s, s->report.now_ns + ns, SIM_EV_MAP);
@@ -50,7 +61,6 @@ void sim_map_event(struct sim *s, const struct sim_event *e)
 {
 	uint32_t node = e->index / s->config.clients, client = e->index % s->config.clients;
 	struct sim_node *n = &s->nodes[node];
-	uint8_t bit = (uint8_t)(1u << client);
 
 	if (s->programs[e->index].life != e->life || n->dead)
 		return;
@@ -61,13 +71,12 @@ void sim_map_event(struct sim *s, const struct sim_event *e)
 	}
 	if (!e->write) {
 		sim_note(s, node, e->page, "program %u maps p%u", client, e->page);
-		n->untrapped[e->page] |= bit;
+		sim_map_known(n, client, e->page);
 		later(s, e->index, e->page, true, 20 * US);
 		return;
 	}
-	if (n->data[e->page])
-		n->untrapped[e->page] &= (uint8_t)~bit;
-	n->unmapped[e->page] &= (uint8_t)~bit;
+	sim_map_protected(n, client, e->page);
+	n->unmapped[e->page] &= (uint8_t) ~(1u << client);
 }
 
 void sim_maps_all(struct sim *s, uint32_t node, uint32_t client)

@@ -355,7 +355,7 @@ static void map(struct sim *s, uint32_t node, uint32_t client)
 
 	sim_note(s, node, SIM_NO_PAGE, "program %u maps", client);
 	for (uint32_t p = 0; p < s->config.pages; p++)
-		n->untrapped[p] |= (uint8_t)(1u << client);
+		sim_map_known(n, client, p);
 	n->known |= (uint8_t)(1u << client);
 	sim_maps_all(s, node, client);
 }
@@ -366,8 +366,7 @@ static void use(struct sim *s, uint32_t node, uint32_t client)
 
 	sim_note(s, node, SIM_NO_PAGE, "program %u runs", client);
 	for (uint32_t p = 0; p < s->config.pages; p++)
-		if (n->data[p])
-			n->untrapped[p] &= (uint8_t) ~(1u << client);
+		sim_map_protected(n, client, p);
 	n->usable |= (uint8_t)(1u << client);
 	for_each_thread(s, node, i) if (s->threads[i].client == client && !s->quiet)
 		sim_think(s, i);

@@ -353,7 +353,9 @@ void sim_program_event(struct sim *s, uint32_t index);
 /* The program's mapping of the page is gone: who waits there does not any more. */
 void sim_let_go(struct sim *s, uint32_t node, uint32_t client, uint64_t page);
 
-/* maps.c */
+/* maps.c. The two steps of a new mapping: the master knows it; what is there is protected in it. */
+void sim_map_known(struct sim_node *n, uint32_t client, uint32_t page);
+void sim_map_protected(struct sim_node *n, uint32_t client, uint32_t page);
 void sim_unmap(struct sim *s, uint32_t node, uint32_t client, uint32_t page);
 void sim_map_event(struct sim *s, const struct sim_event *e);
 /* The program has mapped all anew, or is gone. */
