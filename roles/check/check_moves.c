@@ -144,6 +144,23 @@ START_TEST(what_is_in_the_way_of_an_order_is_said)
 }
 END_TEST
 
+/* It may be there again at once: only one that is DEAD is in the way. */
+START_TEST(an_order_waits_while_a_node_is_suspected)
+{
+	pid_t waits;
+
+	begin("1");
+	ck_assert_int_eq(kill(cluster.node[2].pid, SIGSTOP), 0);
+	await_status(&cluster, 0, 2, "SUSPECT");
+	order_meanwhile(&cluster, &waits, 0, "drain", "1");
+	cluster_sleep_ms(200);
+	ck_assert_int_eq(kill(cluster.node[2].pid, SIGCONT), 0);
+	await_order(waits);
+	shares(&cluster, 0, 5);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 /* All are stopped, and begin again without the one that was drained; it may come back later. */
 START_TEST(who_was_drained_is_not_needed_for_a_new_start_and_may_come_back)
 {
@@ -356,6 +373,7 @@ static Suite *make(void)
 	tcase_add_loop_test(t, masters_killed_while_memory_moves_go_on_where_they_were, 0, 2);
 	tcase_add_test(t, who_was_drained_is_not_needed_for_a_new_start_and_may_come_back);
 	tcase_add_test(t, what_is_in_the_way_of_an_order_is_said);
+	tcase_add_test(t, an_order_waits_while_a_node_is_suspected);
 
 	t = cluster_tcase(s, "nodes that come back", 240);
 	tcase_add_loop_test(

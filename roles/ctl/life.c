@@ -6,7 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#define AGAIN_NS 300000000L
+#define AGAIN_NS  300000000L
+#define SILENCE_S 60 /* a master that is started again is there within seconds */
 
 static const char *text_of(const json_t *answer, const char *key)
 {
@@ -38,11 +39,47 @@ static void describe(const json_t *answer, char *out, size_t len)
 		snprintf(out + at, len - at, ": %s", text_of(answer, "waits"));
 }
 
+static time_t now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec;
+}
+
+/* The master has the order already, and may come back: it was busy, or is started again. */
+static bool may_come_back(int ret)
+{
+	return ret == -ETIMEDOUT || ret == -ECONNREFUSED || ret == -EBUSY;
+}
+
+static void tell(bool quiet, const char *now, char said[512])
+{
+	if (quiet || !strcmp(now, said))
+		return;
+	puts(now);
+	fflush(stdout);
+	strcpy(said, now);
+}
+
+/* An error after the order was taken is not its end: others may carry it out. */
+static int lost_sight(bool join, uint32_t node, char *err, size_t err_len, int ret)
+{
+	size_t at = strlen(err);
+
+	snprintf(err + at, err_len - at,
+		 " The order that node %u %s was taken before: wvm_ctl members, at any node, says "
+		 "what became of it",
+		 node, join ? "joins" : "drains");
+	return ret;
+}
+
 int wvm_life(const struct wvm_ask *ask, bool join, uint32_t node, bool quiet, json_t **answer,
 	     char *err, size_t err_len)
 {
 	struct wvm_ask order = *ask;
 	char said[512] = "", now[512];
+	time_t heard_s = 0;
 
 	*answer = NULL;
 	order.op = join ? WVM_CONTROL_JOIN : WVM_CONTROL_DRAIN;
@@ -50,20 +87,23 @@ int wvm_life(const struct wvm_ask *ask, bool join, uint32_t node, bool quiet, js
 	for (;;) {
 		int r = wvm_ask_json(&order, answer, err, err_len);
 
-		if (r)
-			return r;
-		if (*text_of(*answer, "error")) {
+		if (!r && *text_of(*answer, "error")) {
 			snprintf(err, err_len, "%s", text_of(*answer, "error"));
 			return -EBUSY;
 		}
-		describe(*answer, now, sizeof(now));
-		if (!quiet && strcmp(now, said)) {
-			puts(now);
-			fflush(stdout);
-			strcpy(said, now);
+		if (!r) {
+			describe(*answer, now, sizeof(now));
+			tell(quiet, now, said);
+			if (json_is_true(json_object_get(*answer, "done")))
+				return 0;
+			heard_s = now_s();
+		} else if (!*answer) {
+			return r;
+		} else if (!may_come_back(r) || now_s() - heard_s > SILENCE_S) {
+			return lost_sight(join, node, err, err_len, r);
+		} else {
+			tell(quiet, "the master does not answer: waiting until it does", said);
 		}
-		if (json_is_true(json_object_get(*answer, "done")))
-			return 0;
 		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
 	}
 }

@@ -35,21 +35,28 @@ static uint32_t absent(const struct wvm_node *node, uint32_t member)
 	return node->members.count;
 }
 
-/* It is not known yet whether it follows: this node, or that one, has just begun. */
+/*
+ * It is not known yet whether it follows: this node, or that one, has just begun, or has not been
+ * heard for a moment. A suspicion is refuted or becomes DEAD within seconds: an order waits for
+ * that, and whoever gave it does not have to give it again.
+ */
 static bool not_yet(const struct wvm_node *node, uint32_t member)
 {
 	const struct wvm_gossip_peer *p = wvm_node_membership_peer(node->membership, member);
 
-	return p && p->status == WVM_GOSSIP_ALIVE && p->epoch < node->view->now.record.epoch;
+	return p && (p->status == WVM_GOSSIP_SUSPECT ||
+		     (p->status == WVM_GOSSIP_ALIVE && p->epoch < node->view->now.record.epoch));
 }
 
 static void not_yet_text(const struct wvm_node *node, uint32_t member, char *text, size_t len)
 {
-	uint32_t epoch = wvm_node_membership_peer(node->membership, member)->epoch;
+	const struct wvm_gossip_peer *p = wvm_node_membership_peer(node->membership, member);
 
-	if (epoch)
+	if (p->status == WVM_GOSSIP_SUSPECT)
+		snprintf(text, len, "node %u has not answered for a moment", phys(node, member));
+	else if (p->epoch)
 		snprintf(text, len, "node %u is in epoch %u still (what hinders it is in its log)",
-			 phys(node, member), epoch);
+			 phys(node, member), p->epoch);
 	else
 		snprintf(text, len, "node %u has not been heard of yet", phys(node, member));
 }
