@@ -144,6 +144,31 @@ START_TEST(what_is_in_the_way_of_an_order_is_said)
 }
 END_TEST
 
+/* Who gave an order does not have to give it again as its master is started again. */
+START_TEST(an_order_outlives_the_master_that_it_was_given_to)
+{
+	static const unsigned nodes[] = {0};
+	struct arena *a;
+	pid_t waits;
+
+	begin("1");
+	a = start_users(&cluster, nodes, 1);
+	order_meanwhile(&cluster, &waits, 0, "drain", "0");
+	await_epoch(&cluster, 0, 2);
+	(void)cluster_node_end(&cluster, 0, SIGKILL);
+	cluster_sleep_ms(1000); /* in which it is asked in vain */
+	cluster_node_start(&cluster, 0, NULL);
+	cluster_node_await(&cluster, 0);
+	await_steps(a, PAGES);
+	ck_assert_int_eq(waitpid(waits, NULL, WNOHANG), 0);
+	end_users(a);
+	await_order(waits);
+	arena_free(a);
+	shares(&cluster, 1, 6);
+	cluster_stop(&cluster);
+}
+END_TEST
+
 /* It may be there again at once: only one that is DEAD is in the way. */
 START_TEST(an_order_waits_while_a_node_is_suspected)
 {
@@ -373,6 +398,7 @@ static Suite *make(void)
 	tcase_add_loop_test(t, masters_killed_while_memory_moves_go_on_where_they_were, 0, 2);
 	tcase_add_test(t, who_was_drained_is_not_needed_for_a_new_start_and_may_come_back);
 	tcase_add_test(t, what_is_in_the_way_of_an_order_is_said);
+	tcase_add_test(t, an_order_outlives_the_master_that_it_was_given_to);
 	tcase_add_test(t, an_order_waits_while_a_node_is_suspected);
 
 	t = cluster_tcase(s, "nodes that come back", 240);

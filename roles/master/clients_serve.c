@@ -278,7 +278,8 @@ static void do_map(struct client *cl, enum order_kind kind, const struct wvm_rin
 	struct wvm_mem_map map = {
 		.base = r->addr, .gpa = r->gpa, .len = r->len, .mode = r->mode, .vm_id = r->vm_id};
 
-	if (kind == ORDER_MAP && !cl->back && all->conf.ops->admits &&
+	/* Who comes back to a new life of this master was admitted long ago. */
+	if (kind == ORDER_MAP && !all->adopting && all->conf.ops->admits &&
 	    !all->conf.ops->admits(all->conf.ctx))
 		wvm_client_reply(cl, r->token, -ESHUTDOWN, NULL, 0);
 	else
