@@ -171,7 +171,6 @@ static void place_units(struct sim *s)
 
 struct sim *sim_create(const struct sim_config *config)
 {
-	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
 	struct sim *s = sim_zeroed(sizeof(*s));
 
 	s->config = *config;
@@ -187,9 +186,9 @@ struct sim *sim_create(const struct sim_config *config)
 	s->epoch = s->table = 1;
 	for (uint32_t i = 0; i < config->nodes; i++)
 		s->active[i] = !sim_may_reboot(s, i);
-	wvm_slices_build_active(&s->moves[1].slices, &s->list, s->active, scratch);
-	sim_build_seconds(s, sim_move(s, 1), NULL, scratch);
-	free(scratch);
+	sim_tables_begin();
+	s->moves[1].slices = *sim_slices(s);
+	sim_build_seconds(s, sim_move(s, 1), NULL);
 	place_units(s);
 	for (uint32_t i = 0; i < config->nodes; i++)
 		sim_node_start(s, i);

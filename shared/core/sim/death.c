@@ -35,12 +35,8 @@ static bool is_home(const struct sim *s, uint32_t node)
  * The second homes that belong to the move's slices: who gave the slice away; else who was it; else
  * who would be its home without the present one. was: NULL: there was no table before.
  */
-void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move *was,
-		       struct wvm_slices_scratch *scratch)
+void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move *was)
 {
-	struct wvm_slices *computed = sim_zeroed(sizeof(*computed));
-
-	wvm_slices_build_backup(computed, &m->slices, &s->list, s->active, NULL, scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		uint32_t home = m->slices.home_vnode[i], second = SIM_NOBODY;
 
@@ -49,12 +45,11 @@ void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move 
 								   : was->seconds.home_vnode[i];
 		m->seconds.home_vnode[i] = is_home(s, second) && second != home
 						   ? second
-						   : computed->home_vnode[i];
+						   : sim_second(s, i, home);
 		m->second.home_vnode[i] = !s->config.mortal_only || sim_runs_nothing(s, home)
 						  ? m->seconds.home_vnode[i]
 						  : WVM_SLICE_NIL;
 	}
-	free(computed);
 }
 
 void sim_deaths_start(struct sim *s)
@@ -187,16 +182,13 @@ void sim_death(struct sim *s)
 /* What it had goes to the second homes; what others have stays where it is. */
 static void take_out(struct sim *s, uint32_t node, struct sim_move *m, const struct sim_move *was)
 {
-	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
-
 	s->active[node] = 0;
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		uint32_t home = was->slices.home_vnode[i];
 
 		m->slices.home_vnode[i] = home == node ? was->seconds.home_vnode[i] : home;
 	}
-	sim_build_seconds(s, m, was, scratch);
-	free(scratch);
+	sim_build_seconds(s, m, was);
 }
 
 void sim_bury(struct sim *s, uint32_t node)

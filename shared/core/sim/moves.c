@@ -148,7 +148,6 @@ static void decide_unmoved(struct sim *s)
 
 static void decide_move(struct sim *s, uint32_t node)
 {
-	struct wvm_slices_scratch *scratch = sim_zeroed(sizeof(*scratch));
 	struct sim_move *m;
 
 	s->active[node] ^= 1;
@@ -159,10 +158,9 @@ static void decide_move(struct sim *s, uint32_t node)
 	m->deadly = false;
 	m->node = node;
 	s->unmoved = 0;
-	wvm_slices_build_active(&m->slices, &s->list, s->active, scratch);
+	m->slices = *sim_slices(s);
 	if (s->config.backup)
-		sim_build_seconds(s, m, sim_move(s, s->table - 1), scratch);
-	free(scratch);
+		sim_build_seconds(s, m, sim_move(s, s->table - 1));
 	*(s->active[node] ? &s->report.joins : &s->report.drains) += 1;
 	check_shares(s, node);
 	sim_tell_all(s);

@@ -371,10 +371,17 @@ void sim_move_learn(struct sim *s, uint32_t node);
 void sim_move_end(struct sim *s);
 uint32_t sim_home_of(const struct sim *s, uint64_t page);
 
+/*
+ * tables.c: who is home while those nodes are that active[] says, and who would be the home of a
+ * slice without one of them, or WVM_SLICE_NIL: nobody. Valid until sim_tables_begin().
+ */
+void sim_tables_begin(void);
+const struct wvm_slices *sim_slices(const struct sim *s);
+uint32_t sim_second(const struct sim *s, uint32_t slice, uint32_t home);
+
 /* death.c: nodes that die for good */
 void sim_deaths_start(struct sim *s);
-void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move *was,
-		       struct wvm_slices_scratch *scratch);
+void sim_build_seconds(struct sim *s, struct sim_move *m, const struct sim_move *was);
 bool sim_runs_nothing(const struct sim *s, uint32_t node);
 void sim_death(struct sim *s);
 void sim_bury(struct sim *s, uint32_t node);
