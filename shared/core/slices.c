@@ -132,35 +132,49 @@ static uint32_t next_choice(const struct wvm_members *members, const struct wvm_
 	return best;
 }
 
-/* The slice that a full member would give up first: its lowest score. */
-static uint32_t weakest(const struct wvm_slices_scratch *s, uint32_t member)
+/* Whether a member would give up slice a before slice b, of those that ask it. */
+static bool weaker(const struct wvm_slices_scratch *s, uint32_t a, uint32_t b)
 {
-	uint32_t worst = WVM_SLICE_NIL;
+	return better(s->score[b], b, s->score[a], a);
+}
 
-	for (uint32_t i = 0; i < WVM_SLICES; i++) {
-		if (s->match[i] != member)
-			continue;
-		if (worst == WVM_SLICE_NIL || better(s->score[worst], worst, s->score[i], i))
-			worst = i;
+/* A heap over the slices of one member, of which the weakest is the first. */
+static void sift_up(const struct wvm_slices_scratch *s, uint32_t *heap, uint32_t at, uint32_t slice)
+{
+	for (; at && weaker(s, slice, heap[(at - 1) / 2]); at = (at - 1) / 2)
+		heap[at] = heap[(at - 1) / 2];
+	heap[at] = slice;
+}
+
+/* The first of n gives way to the slice. */
+static void replace_first(const struct wvm_slices_scratch *s, uint32_t *heap, uint32_t n,
+			  uint32_t slice)
+{
+	uint32_t at = 0, child;
+
+	for (; (child = 2 * at + 1) < n; at = child) {
+		if (child + 1 < n && weaker(s, heap[child + 1], heap[child]))
+			child++;
+		if (!weaker(s, heap[child], slice))
+			break;
+		heap[at] = heap[child];
 	}
-	return worst;
+	heap[at] = slice;
 }
 
 /* A slice asks a member. Returns the slice that has to go on asking, or WVM_SLICE_NIL. */
 static uint32_t ask(struct wvm_slices_scratch *s, uint32_t slice, uint32_t member)
 {
-	uint32_t out;
+	uint32_t *heap = &s->held[s->first[member]], out;
 
 	if (s->taken[member] < s->quota[member]) {
-		s->taken[member]++;
-		s->match[slice] = member;
+		sift_up(s, heap, s->taken[member]++, slice);
 		return WVM_SLICE_NIL;
 	}
-	out = weakest(s, member);
-	if (out == WVM_SLICE_NIL || better(s->score[out], out, s->score[slice], slice))
+	out = heap[0];
+	if (weaker(s, slice, out))
 		return slice;
-	s->match[slice] = member;
-	s->match[out] = WVM_SLICE_NIL;
+	replace_first(s, heap, s->quota[member], slice);
 	return out;
 }
 
@@ -172,10 +186,15 @@ static uint32_t ask(struct wvm_slices_scratch *s, uint32_t slice, uint32_t membe
  */
 static void match_slices(const struct wvm_members *members, struct wvm_slices_scratch *s)
 {
-	for (uint32_t i = 0; i < homes(members); i++)
+	uint32_t first = 0;
+
+	for (uint32_t i = 0; i < homes(members); i++) {
 		s->taken[i] = 0;
+		s->first[i] = first;
+		first += s->quota[i];
+	}
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
-		s->match[i] = s->asked[i] = WVM_SLICE_NIL;
+		s->asked[i] = WVM_SLICE_NIL;
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		uint32_t slice = i;
 
@@ -198,7 +217,7 @@ void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members 
 	deal_quota(members, active, scratch);
 	match_slices(members, scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
-		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->match[i]]);
+		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->asked[i]]);
 }
 
 static bool homes_any(const struct wvm_slices *slices, const struct wvm_member *m)
@@ -222,11 +241,11 @@ static bool leave_out(const struct wvm_members *members, const uint8_t *active, 
 	return weight;
 }
 
-/* scratch->match says who it is, unless there is nobody. */
+/* scratch->asked says who it is, unless there is nobody. */
 static uint32_t second_vnode(const struct wvm_members *members, const struct wvm_slices_scratch *s,
 			     uint32_t slice, bool any)
 {
-	return any ? wvm_slice_vnode(slice, &members->list[s->match[slice]]) : WVM_SLICE_NIL;
+	return any ? wvm_slice_vnode(slice, &members->list[s->asked[slice]]) : WVM_SLICE_NIL;
 }
 
 void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
@@ -255,12 +274,21 @@ void wvm_slices_build(struct wvm_slices *table, const struct wvm_members *member
 	wvm_slices_build_active(table, members, NULL, scratch);
 }
 
+/* Where it is if all have as many vnodes, which is the rule: tables are gone through by slice. */
+static uint32_t guess(const struct wvm_members *members, uint32_t vnode)
+{
+	const struct wvm_member *last = &members->list[members->count - 1];
+	uint64_t end = (uint64_t)last->first_vnode + last->vnodes;
+
+	return vnode < end ? (uint32_t)((uint64_t)vnode * members->count / end) : 0;
+}
+
 uint32_t wvm_member_of(const struct wvm_members *members, uint32_t vnode)
 {
-	uint32_t low = 0, high = members->count;
+	uint32_t low = 0, high = members->count, middle;
 
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
+	for (middle = high ? guess(members, vnode) : 0; low < high;
+	     middle = low + (high - low) / 2) {
 		const struct wvm_member *m = &members->list[middle];
 
 		if (vnode < m->first_vnode)

@@ -27,11 +27,12 @@ struct wvm_slices {
 	uint32_t home_vnode[WVM_SLICES];
 };
 
-/* What building a table needs besides; ~100 KiB, the caller's, free afterwards. */
+/* What building a table needs besides; ~120 KiB, the caller's, free afterwards. */
 struct wvm_slices_scratch {
 	uint64_t score[WVM_SLICES]; /* of the slice with the member it asked last */
-	uint32_t asked[WVM_SLICES];
-	uint32_t match[WVM_SLICES];
+	uint32_t asked[WVM_SLICES]; /* that member; in the end the one that has the slice */
+	uint32_t held[WVM_SLICES];  /* slices of member i: from first[i], quota[i], a heap */
+	uint32_t first[WVM_SLICES];
 	uint32_t quota[WVM_SLICES];
 	uint32_t taken[WVM_SLICES];
 	uint8_t active[WVM_SLICES];
