@@ -9,13 +9,13 @@
 #include "roles/check/program.h"
 
 #define NODES  3u
-#define PAGES  16384u
+#define PAGES  8192u
 #define ROUNDS 3u
 /*
  * Of all nodes: per page and round a write fault and two others' read faults, less the first
  * round's write faults, of units that are granted whole.
  */
-#define FAULTS 100000u
+#define FAULTS 50000u
 
 /* Words of the arena. */
 enum { MAPPED = 10, GO, DONE, LEAVE, FAULTED };

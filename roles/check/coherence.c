@@ -269,7 +269,7 @@ static void mp_write(struct program *p, uint64_t *x, uint64_t *flag, unsigned ro
 
 static void message_passing(struct program *p)
 {
-	uint64_t *base = area(p), rounds = scaled(10000), f, v;
+	uint64_t *base = area(p), rounds = scaled(2000), f, v;
 	uint64_t *x = page_at(base, MP_X), *flag = page_at(base, MP_FLAG);
 
 	program_meet(p);

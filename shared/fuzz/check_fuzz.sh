@@ -5,6 +5,6 @@ cd -- "$(dirname -- "$0")/../.." || exit 1
 run() {
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make --no-print-directory BUILD="${BUILD:-build}" "$@"
 }
-run fuzz SECONDS="${FUZZ_SECONDS:-8}"
+run fuzz SECONDS="${FUZZ_SECONDS:-5}"
 status=$?
 run fuzz-teeth && exit $status
