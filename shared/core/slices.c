@@ -132,6 +132,75 @@ static uint32_t next_choice(const struct wvm_members *members, const struct wvm_
 	return best;
 }
 
+/* Where a member comes among a slice's choices so far; `count` is behind all. */
+static uint32_t rank(const struct wvm_slices_scratch *s, uint32_t slice, uint64_t sc,
+		     uint32_t member)
+{
+	uint32_t at = s->choices[slice];
+
+	while (at && better(sc, member, s->choice_score[slice][at - 1], s->choice[slice][at - 1]))
+		at--;
+	return at;
+}
+
+/* The last choice gives way where there are as many as can be. */
+static void insert_choice(struct wvm_slices_scratch *s, uint32_t slice, uint32_t at, uint64_t sc,
+			  uint32_t member)
+{
+	uint32_t last = s->choices[slice];
+
+	if (last == WVM_SLICES_CHOICES)
+		last--;
+	else
+		s->choices[slice]++;
+	for (; last > at; last--) {
+		s->choice_score[slice][last] = s->choice_score[slice][last - 1];
+		s->choice[slice][last] = s->choice[slice][last - 1];
+	}
+	s->choice_score[slice][at] = sc;
+	s->choice[slice][at] = (uint16_t)member;
+}
+
+/* What one slice thinks of all that are active; scores as few as in next_choice(). */
+static void list_choices_of(const struct wvm_members *members, const uint8_t *active,
+			    struct wvm_slices_scratch *s, uint32_t slice)
+{
+	s->choices[slice] = 0;
+	for (uint32_t i = 0; i < homes(members); i++) {
+		uint32_t vnodes = members->list[i].vnodes, at, last;
+		uint64_t sc, h;
+
+		if (active && !active[i])
+			continue;
+		h = hash(slice, &members->list[i]);
+		if (s->choices[slice] == WVM_SLICES_CHOICES) {
+			last = s->choice[slice][WVM_SLICES_CHOICES - 1];
+			if (vnodes <= members->list[last].vnodes &&
+			    h <= hash(slice, &members->list[last]))
+				continue;
+		}
+		sc = score(h, vnodes);
+		at = rank(s, slice, sc, i);
+		if (at < WVM_SLICES_CHOICES)
+			insert_choice(s, slice, at, sc, i);
+	}
+}
+
+/* The slice's next choice of those listed that have a quota, or WVM_SLICE_NIL. */
+static uint32_t next_listed(struct wvm_slices_scratch *s, uint32_t slice, uint64_t *bound)
+{
+	while (s->asked_of[slice] < s->choices[slice]) {
+		uint32_t at = s->asked_of[slice]++;
+		uint32_t member = s->choice[slice][at];
+
+		if (!s->quota[member])
+			continue;
+		*bound = s->choice_score[slice][at];
+		return member;
+	}
+	return WVM_SLICE_NIL;
+}
+
 /* Whether a member would give up slice a before slice b, of those that ask it. */
 static bool weaker(const struct wvm_slices_scratch *s, uint32_t a, uint32_t b)
 {
@@ -183,23 +252,29 @@ static uint32_t ask(struct wvm_slices_scratch *s, uint32_t slice, uint32_t membe
  * keeps the best that its quota allows and turns away its weakest. The result
  * does not depend on the order of asking. Every slice asks a member at most
  * once, and the quotas add up to the slices, so it ends with all matched.
+ * choices[] says how many of its first choices are known already.
  */
 static void match_slices(const struct wvm_members *members, struct wvm_slices_scratch *s)
 {
-	uint32_t first = 0;
+	uint32_t first = 0, next;
 
 	for (uint32_t i = 0; i < homes(members); i++) {
 		s->taken[i] = 0;
 		s->first[i] = first;
 		first += s->quota[i];
 	}
-	for (uint32_t i = 0; i < WVM_SLICES; i++)
+	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		s->asked[i] = WVM_SLICE_NIL;
+		s->asked_of[i] = 0;
+	}
 	for (uint32_t i = 0; i < WVM_SLICES; i++) {
 		uint32_t slice = i;
 
 		while (slice != WVM_SLICE_NIL) {
-			s->asked[slice] = next_choice(members, s, slice, &s->score[slice]);
+			next = next_listed(s, slice, &s->score[slice]);
+			if (next == WVM_SLICE_NIL)
+				next = next_choice(members, s, slice, &s->score[slice]);
+			s->asked[slice] = next;
 			slice = ask(s, slice, s->asked[slice]);
 		}
 	}
@@ -215,6 +290,8 @@ void wvm_slices_build_active(struct wvm_slices *table, const struct wvm_members 
 {
 	WVM_ASSERT(members->count > 0);
 	deal_quota(members, active, scratch);
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		scratch->choices[i] = 0;
 	match_slices(members, scratch);
 	for (uint32_t i = 0; i < WVM_SLICES; i++)
 		table->home_vnode[i] = wvm_slice_vnode(i, &members->list[scratch->asked[i]]);
@@ -252,6 +329,8 @@ void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices 
 			     const struct wvm_members *members, const uint8_t *active,
 			     const uint8_t *mortal, struct wvm_slices_scratch *scratch)
 {
+	for (uint32_t i = 0; i < WVM_SLICES; i++)
+		list_choices_of(members, active, scratch, i);
 	for (uint32_t home = 0; home < homes(members); home++) {
 		const struct wvm_member *m = &members->list[home];
 		bool any = (!mortal || mortal[home]) && leave_out(members, active, home, scratch);

@@ -27,7 +27,10 @@ struct wvm_slices {
 	uint32_t home_vnode[WVM_SLICES];
 };
 
-/* What building a table needs besides; ~120 KiB, the caller's, free afterwards. */
+/* Members that a slice likes best, of which a table of second homes keeps so many. */
+#define WVM_SLICES_CHOICES 8
+
+/* What building a table needs besides; ~450 KiB, the caller's, free afterwards. */
 struct wvm_slices_scratch {
 	uint64_t score[WVM_SLICES]; /* of the slice with the member it asked last */
 	uint32_t asked[WVM_SLICES]; /* that member; in the end the one that has the slice */
@@ -36,6 +39,10 @@ struct wvm_slices_scratch {
 	uint32_t quota[WVM_SLICES];
 	uint32_t taken[WVM_SLICES];
 	uint8_t active[WVM_SLICES];
+	uint64_t choice_score[WVM_SLICES][WVM_SLICES_CHOICES]; /* falling */
+	uint16_t choice[WVM_SLICES][WVM_SLICES_CHOICES];
+	uint8_t choices[WVM_SLICES]; /* how many of them there are; asked_of: were asked */
+	uint8_t asked_of[WVM_SLICES];
 };
 
 /* The slice of a unit: gpa in bytes. 0 to WVM_SLICES - 1. */
@@ -65,7 +72,7 @@ uint32_t wvm_slice_vnode(uint32_t slice, const struct wvm_member *member);
  * wvm_slices_build_active() in which the member of slices->home_vnode[i] is not active;
  * WVM_SLICE_NIL where no other one is, and where mortal[] of its home is 0. active as above;
  * mortal: one byte each: whose slices have second homes. NULL: all. A table for each such home is
- * built: O(homes) times the cost of one.
+ * built, but what costs most of one, what slices think of members, once for all of them.
  */
 void wvm_slices_build_backup(struct wvm_slices *backup, const struct wvm_slices *slices,
 			     const struct wvm_members *members, const uint8_t *active,
