@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "roles/check/harm.h"
 #include "roles/check/orders.h"
 #include "roles/check/users.h"
 
@@ -62,6 +63,7 @@ static void joins_and_drains(const char *shards)
 	ck_assert_uint_eq(cluster_status(&cluster, 2, "pages_left"), 0);
 	/* It has nothing that anybody would miss. */
 	ck_assert_int_eq(cluster_node_end(&cluster, 2, SIGTERM), 0);
+	harm_await_log(&cluster, 0, "has ended, as it said itself, and has no pages of anybody");
 	await_steps(a, 4 * PAGES);
 	end_users(a);
 	look_from(&cluster, a, 3);

@@ -505,6 +505,42 @@ START_TEST(longer_request_of_a_later_version_is_understood)
 }
 END_TEST
 
+/* Not of libwavevm's: it says nothing of an answer that it does not wait for. */
+static int ask_without_a_token(void)
+{
+	struct wvm_ring_req req = {.vm_id = BED_VM, .gpa = GIB};
+	struct wvm_ring_reply reply;
+	uint8_t body[256];
+	uint32_t type;
+	struct wvm *w;
+	int len;
+
+	NEED(!wvm_attach(&w, stage->text));
+	wvm_helper_stop(w); /* we take what comes */
+	NEED(!wvm_spsc_push(&w->tx, WVM_RING_WHERE, &req, sizeof(req)));
+	eventfd_write(w->to_master_fd, 1);
+	for (unsigned ms = 0; ms < BED_WAIT_MS; ms++) {
+		len = wvm_spsc_pop(&w->rx, &type, body, sizeof(body));
+		if (len != -EAGAIN)
+			break;
+		usleep(1000);
+	}
+	NEED(len >= (int)sizeof(reply) && type == WVM_RING_REPLY);
+	memcpy(&reply, body, sizeof(reply));
+	NEED(!reply.token && reply.result == 101);
+	return 0;
+}
+
+START_TEST(a_request_without_a_token_is_answered)
+{
+	prepare(0, ask_without_a_token);
+	start((unsigned)_i);
+	begin(0);
+	finish(0);
+	bed_stop();
+}
+END_TEST
+
 /* Faults whose address belongs to another shard: only a client that registers wrongly has them. */
 static int cross_the_shards(void)
 {
@@ -640,6 +676,7 @@ int main(void)
 	EACH(truncated_ring_file_ends_nobody);
 	EACH(impossible_requests_are_answered_with_an_error);
 	EACH(longer_request_of_a_later_version_is_understood);
+	EACH(a_request_without_a_token_is_answered);
 	EACH(client_that_called_exec_is_found_out_by_its_memory);
 	EACH(master_without_ptrace_permission_says_what_to_set);
 #undef EACH
