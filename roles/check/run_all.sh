@@ -62,7 +62,7 @@ sum_up() {
 	else
 		printf 'FAIL  %-44s %5d failed, status %d\n' "$name" "$count_bad" "$status"
 		failures+=("$name: $count_bad failed, status $status, see $log")
-		mapfile -t -O "${#failures[@]}" failures < <(grep -aE ':[FE]:|^FAIL' "$log" | head -n 20 | sed 's/^/    /')
+		mapfile -t -O "${#failures[@]}" failures < <(grep -aE ':[FE]:|^FAIL|^replay: ' "$log" | head -n 20 | sed 's/^/    /')
 		tail -n 60 "$log" | sed 's/^/      | /'
 	fi
 }

@@ -22,6 +22,24 @@
 static uint64_t fresh_seed;      /* WVM_SEED, or the time */
 static const char *test_program; /* as it was called */
 
+static bool replay_said;
+
+/* Of an assertion that says nothing of it itself. */
+static inline void say_last_seed(void)
+{
+	if (replay_said)
+		return;
+	replay_said = true;
+	fprintf(stderr, "replay: ");
+	if (sim_last_seed())
+		fprintf(stderr, "WVM_SIM_TRACE=%llu ", (unsigned long long)sim_last_seed());
+	fprintf(stderr, "WVM_SEED=%llu CK_RUN_CASE=%s %s\n", (unsigned long long)fresh_seed,
+		tcase_name(), test_program);
+}
+
+/* What all of check.h's macros come to. */
+#define _ck_assert_failed(...) (say_last_seed(), (_ck_assert_failed)(__VA_ARGS__))
+
 /* First of all, so that what is wrong with the environment is said once. */
 static inline void simulated_begin(const char *name)
 {
@@ -70,6 +88,7 @@ __attribute__((noreturn)) static inline void fail_replayably(const char *failure
 	char text[REPLAY_TEXT];
 
 	say_replay(text, failure);
+	replay_said = true;
 	ck_abort_msg("%s", text);
 	abort();
 }

@@ -169,10 +169,18 @@ static void place_units(struct sim *s)
 	s->layout = (struct wvm_layout){s->placed, count};
 }
 
+static uint64_t last_seed;
+
+uint64_t sim_last_seed(void)
+{
+	return last_seed;
+}
+
 struct sim *sim_create(const struct sim_config *config)
 {
 	struct sim *s = sim_zeroed(sizeof(*s));
 
+	last_seed = config->seed;
 	s->config = *config;
 	sim_trace_seed(&s->config);
 	s->config.backup |= config->deaths > 0 || config->reboots > 0;

@@ -113,6 +113,8 @@ void sim_random(struct sim_config *config, uint64_t seed);
  * chart are drawn to stdout, at these steps: those of a test, whose configuration is its own.
  */
 struct sim *sim_create(const struct sim_config *config);
+/* Of the last one that this process has made; 0: none. */
+uint64_t sim_last_seed(void);
 void sim_destroy(struct sim *sim);
 
 /* Ends the process with a message and status 2 if WVM_SIM_TRACE says something else. */
