@@ -68,6 +68,15 @@ static void start_if_ended(unsigned i)
 	cluster_node_start(&cluster, i, NULL);
 }
 
+/* The first nodes ask, and would answer. */
+static void others_ask(unsigned count)
+{
+	cluster_sleep_ms(300);
+	for (unsigned i = 0; i < count; i++)
+		start_if_ended(i);
+	cluster_sleep_ms(300);
+}
+
 static void use_own(struct program *p)
 {
 	uint64_t *base = program_map(p, p->node * GIB, 64 * PAGE);
@@ -94,15 +103,16 @@ START_TEST(a_node_with_other_ranges_is_refused_and_one_with_the_same_is_not)
 	cluster_prepare(&cluster, &(struct cluster_opts){.place = PLACED});
 	cluster_node_start(&cluster, 0, NULL);
 	cluster_node_start(&cluster, 1, NULL);
-	cluster_sleep_ms(300); /* both ask, and would answer */
+	others_ask(2);
 	refused(2, "PLACE 1 0 2048 0\nPLACE 1 2048 1024 2\n", NULL,
 		"has other PLACE or SPARE lines in its topology than");
-	expect_log(0, "node 2 has other PLACE or SPARE lines in its topology than");
+	harm_await_log(&cluster, 0, "node 2 has other PLACE or SPARE lines in its topology than");
+	others_ask(2);
 	refused(2, "", NULL, "has other PLACE or SPARE lines in its topology than");
+	others_ask(2);
 	refused(2, PLACED "NODE 3 127.0.77.9 1 1 1\n", NULL,
 		"has other NODE lines in its topology than");
-	start_if_ended(0);
-	start_if_ended(1);
+	others_ask(2);
 	cluster_node_start(&cluster, 2, NULL);
 	for (unsigned i = 0; i < 3; i++)
 		cluster_node_await(&cluster, i);
@@ -117,16 +127,16 @@ START_TEST(a_node_with_other_spares_is_refused)
 {
 	cluster_prepare(&cluster, &(struct cluster_opts){.place = "PLACE 1 0 1024 0\nSPARE 2\n"});
 	cluster_node_start(&cluster, 0, NULL);
-	cluster_sleep_ms(300); /* it asks, and would answer */
+	others_ask(1);
 	refused(1, "PLACE 1 0 1024 0\n", NULL,
 		"has other PLACE or SPARE lines in its topology than");
-	expect_log(0, "node 1 has other PLACE or SPARE lines in its topology than");
-	start_if_ended(0);
+	harm_await_log(&cluster, 0, "node 1 has other PLACE or SPARE lines in its topology than");
+	others_ask(1);
 	refused(1, "PLACE 1 0 1024 0\nSPARE 1\n", NULL,
 		"has other PLACE or SPARE lines in its topology than");
 	refused(1, "PLACE 1 0 1024 0\nSPARE 0\n", NULL,
 		"other:4: phys_id '0' is spare by line 5, and homes nothing at first");
-	start_if_ended(0);
+	others_ask(1);
 	ck_assert_int_eq(cluster_node_end(&cluster, 0, SIGTERM), 0);
 }
 END_TEST
