@@ -124,7 +124,10 @@ void await_steps(struct arena *a, unsigned long long more)
 	uint64_t end = cluster_now_ms() + WAIT_MS;
 
 	while (atomic_load(&a->word[USERS_STEPS]) < from + more && !atomic_load(&a->failed)) {
-		ck_assert_msg(cluster_now_ms() < end, "programs stand still");
+		ck_assert_msg(cluster_now_ms() < end,
+			      "programs stand still: %llu of %llu steps, the slowest took %llu us",
+			      atomic_load(&a->word[USERS_STEPS]) - from, more,
+			      atomic_load(&a->word[USERS_SLOWEST_US]));
 		cluster_sleep_ms(5);
 	}
 }
