@@ -132,7 +132,7 @@ static uint32_t next_choice(const struct wvm_members *members, const struct wvm_
 	return best;
 }
 
-/* Where a member comes among a slice's choices so far; `count` is behind all. */
+/* Where a member comes among a slice's choices so far; choices[]: behind all of them. */
 static uint32_t rank(const struct wvm_slices_scratch *s, uint32_t slice, uint64_t sc,
 		     uint32_t member)
 {

@@ -41,8 +41,8 @@ struct wvm_slices_scratch {
 	uint8_t active[WVM_SLICES];
 	uint64_t choice_score[WVM_SLICES][WVM_SLICES_CHOICES]; /* falling */
 	uint16_t choice[WVM_SLICES][WVM_SLICES_CHOICES];
-	uint8_t choices[WVM_SLICES]; /* how many of them there are; asked_of: were asked */
-	uint8_t asked_of[WVM_SLICES];
+	uint8_t choices[WVM_SLICES];  /* how many of them there are */
+	uint8_t asked_of[WVM_SLICES]; /* how many of them were asked, or passed over */
 };
 
 /* The slice of a unit: gpa in bytes. 0 to WVM_SLICES - 1. */
